@@ -1,0 +1,68 @@
+"Hand settings.ini to setuptools, and pack the manifests and paper notebooks into the wheel."
+import shutil
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent.resolve()
+PACKED = {"manifests": ("data_manifests", ("*.toml",)), "papers": ("nbs/papers", ("*.ipynb", "*.toml"))}
+
+
+def settings() -> dict:
+    "The [DEFAULT] section of settings.ini."
+    parser = ConfigParser(delimiters=["="], interpolation=None)
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    return dict(parser["DEFAULT"])
+
+
+def lines(value: str) -> list[str]:
+    "A multi-line setting as a list."
+    return [line.strip() for line in value.splitlines() if line.strip()]
+
+
+class BuildWithData(build_py):
+    "Copies `data_manifests/` and `nbs/papers/` to `deepfake_nb/_data/` of what is built, so that a wheel needs no checkout."
+
+    def run(self):
+        super().run()
+        if self.editable_mode: return
+        for target, (folder, patterns) in PACKED.items():
+            destination = Path(self.build_lib) / "deepfake_nb" / "_data" / target
+            destination.mkdir(parents=True, exist_ok=True)
+            for pattern in patterns:
+                for source in sorted((ROOT / folder).glob(pattern)): shutil.copyfile(source, destination / source.name)
+
+
+cfg = settings()
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else cfg["description"],
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    license="Apache-2.0",
+    url=cfg["git_url"],
+    keywords=cfg["keywords"],
+    packages=["deepfake_nb"],
+    package_data={"deepfake_nb": ["py.typed"]},
+    python_requires=f">={cfg['min_python']},<3.14",
+    install_requires=lines(cfg["requirements"]),
+    extras_require={
+        "notebooks": lines(cfg["notebooks_requirements"]),
+        "dev": lines(cfg["dev_requirements"]),
+        "gpu": lines(cfg["gpu_requirements"]),
+    },
+    entry_points={"console_scripts": lines(cfg["console_scripts"])},
+    cmdclass={"build_py": BuildWithData},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
