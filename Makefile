@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine:
+#   make figures   set up, run every paper notebook on the embedded data
+#   make test      set up, run every check
+PYTHON ?= python3
+BIN    := .venv/bin
+STAMP  := .venv/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: figures test papers export lab clean-check library-tests lint
+
+figures: $(STAMP)
+	$(BIN)/deepfake-nb run --profile quick
+
+test: $(STAMP) clean-check library-tests
+	$(BIN)/python -m pytest -q --durations=15
+
+# Notebooks clean, library in step with the notebooks, README in step with the index.
+clean-check: $(STAMP)
+	$(BIN)/python tests/in_step.py
+
+# Every library notebook, on its own, from top to bottom.
+library-tests: $(STAMP)
+	cd nbs && $(CURDIR)/$(BIN)/nbdev_test --path . --skip_folder_re '^([_.]|papers)' --skip_file_re '^([_.]|index|benchmarks)' --n_workers 2 --do_print
+
+# Run the papers at `quick` and bring their outputs back into nbs/papers.
+papers: $(STAMP)
+	$(BIN)/python -c "from deepfake_nb.runs import refresh_papers; refresh_papers()"
+	$(BIN)/nbdev_clean --fname nbs/papers
+
+# After a change to a notebook: clean it, write the library and the README anew.
+export: $(STAMP)
+	$(BIN)/nbdev_clean
+	$(BIN)/nbdev_export
+	$(BIN)/python tests/in_step.py --write
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab nbs
+
+$(STAMP): requirements.lock settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}; set PYTHON=python3.12, say")'
+	@$(PYTHON) -c 'import ctypes, sys; missing = []; exec("for n in (\"libGL.so.1\", \"libglib-2.0.so.0\"):\n try: ctypes.CDLL(n)\n except OSError: missing.append(n)"); sys.exit(f"OpenCV needs {missing}: apt-get install libgl1 libglib2.0-0, or what your system calls them" if missing and sys.platform == "linux" else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,50 @@
+"Hold what is generated to its source: clean notebooks, the exported library, README.md. With --write, bring them in step instead."
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = Path(sys.executable).parent
+
+
+def generated() -> dict[Path, bytes]:
+    "The bytes of every file that the tools may write."
+    files = [*ROOT.glob("nbs/**/*.ipynb"), *ROOT.glob("deepfake_nb/*.py"), ROOT / "README.md"]
+    return {f: f.read_bytes() for f in files if f.exists() and ".ipynb_checkpoints" not in f.parts and not f.name.startswith(".")}
+
+
+def readme() -> str:
+    "README.md from nbs/index.ipynb: markdown and the code cells that are not hidden, with their text outputs."
+    import nbformat
+    from nbconvert import MarkdownExporter
+    notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
+    notebook.cells = [c for c in notebook.cells if "#| hide" not in c.source]
+    text, _ = MarkdownExporter().from_notebook_node(notebook)
+    head = "<!-- Made from nbs/index.ipynb by `make export`: change that. -->\n\n"
+    return head + "\n".join(line.rstrip() for line in text.strip().splitlines()).replace("\n\n\n", "\n\n") + "\n"
+
+
+def write_all() -> None:
+    "Clean the notebooks, export the library, make the README."
+    for tool in ("nbdev_clean", "nbdev_export"):
+        subprocess.run([TOOLS / tool], cwd=ROOT, check=True, capture_output=True)
+    (ROOT / "README.md").write_text(readme(), encoding="utf-8")
+
+
+def main() -> int:
+    "Exit status 1, naming the files, if something was not in step; the files are then left as they were."
+    before = generated()
+    write_all()
+    after = generated()
+    changed = sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
+    if not changed or "--write" in sys.argv:
+        print("in step" if not changed else "\n".join(f"wrote {f.relative_to(ROOT)}" for f in changed))
+        return 0
+    for file in changed:
+        if file in before: file.write_bytes(before[file])
+        else: file.unlink()
+    print("Not in step with the notebooks (run `make export`):", *(f"  {f.relative_to(ROOT)}" for f in changed), sep="\n")
+    return 1
+
+
+if __name__ == "__main__": sys.exit(main())

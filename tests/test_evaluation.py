@@ -1,0 +1,552 @@
+"""Metrics against scikit-learn, the coverage of intervals, and a health check that finds what was planted."""
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn import metrics as sk
+
+from deepfake_nb import evaluation as ev
+from deepfake_nb.evaluation import (
+    METRICS,
+    accuracy,
+    auc,
+    bootstrap_interval,
+    class_counts,
+    difference_hashes,
+    duplicate_pairs,
+    file_features,
+    health_check,
+    label_permutation,
+    leak_test,
+    metrics_table,
+    near_duplicates,
+    paired_difference,
+    roc_table,
+    split_overlap,
+    take_balanced,
+    thumbnails,
+)
+from deepfake_nb.samples import make_samples, split_samples
+
+
+# ---- metrics
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_agree_with_scikit_learn(seed):
+    "Weighted metrics on tied scores, row by row, against sample_weight and against drawn copies."
+    rng = np.random.default_rng(seed)
+    y, score = rng.integers(0, 2, 80), rng.random(80).round(1 + seed % 2)
+    weight = rng.integers(0, 4, (6, 80)).astype(float)
+    expected = {
+        "AUC": lambda w: sk.roc_auc_score(y, score, sample_weight=w),
+        "average precision": lambda w: sk.average_precision_score(y, score, sample_weight=w),
+        "log loss": lambda w: sk.log_loss(y, score, sample_weight=w),
+        "accuracy": lambda w: sk.accuracy_score(y, score > 0.5, sample_weight=w),
+        "accuracy on real": lambda w: sk.recall_score(1 - y, score <= 0.5, sample_weight=w),
+        "accuracy on fake": lambda w: sk.recall_score(y, score > 0.5, sample_weight=w),
+    }
+    assert set(expected) == set(METRICS)
+    for name, reference in expected.items():
+        np.testing.assert_allclose(METRICS[name](y, score, weight), [reference(w) for w in weight], rtol=1e-9, err_msg=name)
+    copies = np.repeat(np.arange(80), weight[0].astype(int))
+    assert METRICS["AUC"](y, score, weight)[0] == pytest.approx(auc(y[copies], score[copies]))
+
+
+def test_known_values():
+    y = np.array([0, 0, 0, 1, 1])
+    assert auc(y, [0.1, 0.2, 0.3, 0.8, 0.9]) == 1 and auc(y, [0.9, 0.8, 0.7, 0.2, 0.1]) == 0 and auc(y, np.full(5, 0.3)) == 0.5
+    assert accuracy(y, [0.1, 0.2, 0.6, 0.8, 0.4]) == pytest.approx(0.6)
+    assert accuracy(y, [0.5] * 5) == pytest.approx(0.6)  # exactly the threshold is not called fake
+    assert accuracy(y, [0.1, 0.2, 0.6, 0.8, 0.4], threshold=0.3) == pytest.approx(0.8)
+    assert auc(y, [-3, -2, -5, 9, 4]) == 1  # AUC takes logits, accuracy refuses them
+    with pytest.raises(ValueError, match="logits"):
+        accuracy(y, [-3, -2, -5, 9, 4])
+
+
+def test_roc_table():
+    rng = np.random.default_rng(0)
+    y, score = rng.integers(0, 2, 200), rng.random(200).round(2)
+    table = roc_table(y, score)
+    assert list(table.columns) == ["false_positive_rate", "true_positive_rate", "threshold"]
+    assert (
+        table.iloc[0, :2].tolist() == [0, 0]
+        and table.iloc[-1, :2].tolist() == [1, 1]
+        and table.iloc[:, :2].diff().min().min() >= 0
+    )
+    assert np.trapezoid(table.true_positive_rate, table.false_positive_rate) == pytest.approx(auc(y, score))
+
+
+BAD = [
+    ([0, 1, 1], [0.1, 0.2], "shape"),
+    ([[0], [1]], [[0.1], [0.2]], "shape"),
+    ([0, 1], [0.1, np.nan], "score 1 is nan"),
+    ([0, 1], [np.inf, 0.2], "score 0 is inf"),
+    ([0, 0], [0.1, 0.2], "all real"),
+    ([1, 1], [0.1, 0.2], "all fake"),
+    ([0, 3], [0.1, 0.2], "label 3"),
+    ([], [], "both classes"),
+]
+
+
+@pytest.mark.parametrize("y, score, message", BAD)
+def test_bad_input_is_refused(y, score, message):
+    y, score = np.array(y), np.array(score)
+    for call in (
+        auc,
+        accuracy,
+        roc_table,
+        metrics_table,
+        lambda a, b: bootstrap_interval("AUC", a, b),
+        lambda a, b: paired_difference(a, b, b),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(y, score)
+
+
+# ---- intervals
+
+
+def people_scores(rng, people=24, frames=15, signal=1.0):
+    who = np.repeat(np.arange(people), frames)
+    y = who % 2
+    return y, 1 / (1 + np.exp(-(signal * y + rng.normal(0, 1, people)[who] + rng.normal(0, 0.4, len(who))))), who
+
+
+def test_grouped_intervals_cover_and_naive_ones_do_not():
+    "Of many experiments with people drawn at random, the 95 % interval by person holds the truth in most, the one by frame in few."
+    from scipy.stats import norm
+
+    truth = norm.cdf(1.0 / np.sqrt(2 * (1 + 0.16)))
+    rng, by_person, by_frame = np.random.default_rng(1), 0, 0
+    for _ in range(80):
+        y, score, who = people_scores(rng)
+        by_person += bootstrap_interval("AUC", y, score, who, n_resamples=200).contains(truth)
+        by_frame += bootstrap_interval("AUC", y, score, n_resamples=200).contains(truth)
+    assert by_person >= 66 and by_frame <= 40, (by_person, by_frame)
+
+
+def test_groups_are_drawn_whole_and_classes_stay():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 9, 60)
+    y = np.where(groups < 3, 0, np.where(groups < 6, 1, rng.integers(0, 2, 60)))
+    for weight in ev._resamples(y, groups, 300, seed=1):
+        for g in range(9):
+            assert (weight[:, groups == g] == weight[:, groups == g][:, :1]).all()
+        assert (weight @ y > 0).all() and (weight @ (1 - y) > 0).all()
+    total = np.concatenate(list(ev._resamples(y, groups, 4000, seed=1))).mean(0)
+    np.testing.assert_allclose(total, 1, atol=0.1)  # each group is drawn once on average
+
+
+def test_seed_level_and_resamples():
+    y, score, who = people_scores(np.random.default_rng(0))
+    a, b, c = (bootstrap_interval("AUC", y, score, who, seed=s) for s in (0, 0, 1))
+    assert a == b and a != c and (a.n, a.groups) == (360, 24) and a.low < a.value < a.high
+    narrow = bootstrap_interval("AUC", y, score, who, level=0.5)
+    assert a.low < narrow.low < narrow.high < a.high and narrow.level == 0.5
+    assert np.isnan(bootstrap_interval("AUC", y, score, who, n_resamples=0).low)
+
+
+def test_blocks_do_not_change_the_draws():
+    "Many samples are resampled in blocks; the metric sees as many resamples."
+    y = np.tile([0, 1], 40_000)
+    blocks = [len(w) for w in ev._resamples(y, np.arange(80_000) // 100, 60, seed=0)]
+    assert sum(blocks) == 60 and len(blocks) > 1
+
+
+def test_any_function_is_a_metric_and_gives_the_same_interval():
+    y, score, who = people_scores(np.random.default_rng(0), frames=4)
+    for name, function in (("AUC", sk.roc_auc_score), ("log loss", sk.log_loss)):
+        quick, slow = (bootstrap_interval(m, y, score, who, n_resamples=50) for m in (name, function))
+        np.testing.assert_allclose([quick.value, quick.low, quick.high], [slow.value, slow.low, slow.high], rtol=1e-9)
+    with pytest.raises(ValueError, match="known are"):
+        bootstrap_interval("F1", y, score)
+
+
+def test_no_interval_from_a_handful_of_people():
+    y, score, who = people_scores(np.random.default_rng(0), people=8)
+    few = bootstrap_interval("AUC", y, score, who)
+    assert np.isfinite(few.value) and np.isnan(few.low) and not few.contains(few.value) and "no interval: 8 groups" in str(few)
+    assert np.isfinite(bootstrap_interval("AUC", *people_scores(np.random.default_rng(0), people=10)).low)
+
+
+def test_groups_must_match():
+    y, score, who = people_scores(np.random.default_rng(0))
+    with pytest.raises(ValueError, match="359 groups for 360"):
+        bootstrap_interval("AUC", y, score, who[1:])
+    gap = np.where(np.arange(360) == 2, None, who.astype(object))
+    with pytest.raises(ValueError, match="group of sample 2 is missing"):
+        bootstrap_interval("AUC", y, score, gap)
+
+
+def test_metrics_table():
+    y, score, who = people_scores(np.random.default_rng(0))
+    y, score, who = y[:-15], score[:-15], who[:-15]  # one person of the fakes fewer: unequal classes
+    table = metrics_table(y, score, who).set_index("metric")
+    assert table.index.tolist() == list(METRICS) and (table.low <= table.value).all() and (table.value <= table.high).all()
+    assert table.value["accuracy"] == pytest.approx(accuracy(y, score)) and table.value["log loss"] == pytest.approx(
+        sk.log_loss(y, score)
+    )
+    constant = metrics_table(y, np.full(len(y), y.mean()), who, n_resamples=0).set_index("metric")
+    np.testing.assert_allclose(constant.value, constant.without_looking)  # what the column promises
+
+
+def test_paired_difference_is_sharper_than_two_intervals():
+    y, score, who = people_scores(np.random.default_rng(0))
+    better = 1 / (1 + np.exp(-(np.log(score / (1 - score)) + 0.3 * (2 * y - 1))))
+    first, second = (bootstrap_interval("AUC", y, p, who) for p in (better, score))
+    d = paired_difference(y, better, score, who)
+    assert first.low < second.high  # the intervals overlap
+    assert d.low > 0 and d.value == pytest.approx(auc(y, better) - auc(y, score))
+    back = paired_difference(y, score, better, who)
+    np.testing.assert_allclose([back.value, back.low, back.high], [-d.value, -d.high, -d.low], atol=1e-12)
+
+
+# ---- data
+
+
+def picture(rng, person, size=96):
+    small = np.clip(person + rng.normal(0, 22, person.shape), 0, 255).astype(np.float32)
+    return np.clip(
+        cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC) + rng.normal(0, 4, (size, size, 3)), 0, 255
+    ).astype(np.uint8)
+
+
+def fabricate(
+    folder: Path, people=24, frames=5, fake=lambda p: p, quality=(90, 90), suffix=("jpg", "jpg"), seed=0
+) -> pd.DataFrame:
+    "A sound dataset of smooth pictures, a palette a person, unless one of the arguments spoils it."
+    rng, rows = np.random.default_rng(seed), []
+    folder.mkdir(parents=True)
+    for person in range(people):
+        palette = rng.uniform(60, 200, (4, 4, 3))
+        for frame in range(frames):
+            for label in (0, 1):
+                image = picture(rng, palette)
+                path = folder / f"p{person}_{label}_{frame}.{suffix[label]}"
+                cv2.imwrite(str(path), fake(image) if label else image, [cv2.IMWRITE_JPEG_QUALITY, quality[label]])
+                rows.append(
+                    dict(
+                        path=str(path),
+                        kind="image",
+                        label=label,
+                        dataset="made",
+                        video=f"p{person}_{label}",
+                        original=f"p{person}_0",
+                        frame=frame,
+                        identity=f"p{person}",
+                    )
+                )
+    return split_samples(make_samples(rows))[0]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return fabricate(tmp_path_factory.mktemp("sound") / "x")
+
+
+@pytest.fixture(scope="module")
+def careless(sound):
+    return sound.assign(split=pd.array(np.random.default_rng(0).choice(["train", "test"], len(sound)), "string"))
+
+
+def verdicts(samples):
+    return leak_test(samples).set_index("feature").verdict.to_dict()
+
+
+def test_sound_data_has_no_leak(sound):
+    table = leak_test(sound)
+    assert set(table.verdict) == {"no leak"} and {
+        "file_size",
+        "width",
+        "height",
+        "aspect",
+        "quantisation_table",
+        "mean_red",
+        "brightness",
+    } <= set(table.feature)
+    assert table.direction_free.is_monotonic_decreasing and (table.direction_free >= 0.5).all()
+
+
+PLANTED = {
+    "one class resized": (dict(fake=lambda p: cv2.resize(p, (64, 64))), {"width", "height", "file_size"}),
+    "another JPEG quality": (dict(quality=(90, 70)), {"quantisation_table", "quantisation_mean", "file_size"}),
+    "another format": (dict(suffix=("jpg", "png")), {"format", "quantisation_table"}),
+    "brighter": (dict(fake=lambda p: cv2.add(p, np.full_like(p, 60))), {"brightness", "mean_red", "mean_green", "mean_blue"}),
+    "cropped": (dict(fake=lambda p: p[:80]), {"height", "aspect"}),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_leaks_are_found(name, tmp_path):
+    spoil, features = PLANTED[name]
+    found = {feature for feature, verdict in verdicts(fabricate(tmp_path / "x", frames=3, **spoil)).items() if verdict == "leak"}
+    assert features <= found
+    if name == "brighter":
+        assert not {"width", "height", "aspect", "format", "quantisation_table"} & found
+
+
+def test_part_of_the_fakes_with_another_table(tmp_path):
+    "As in a published set: a quarter of the fakes carry a JPEG table that no real has, AUC .625 for a table's rank."
+    samples = fabricate(tmp_path / "x", people=40, frames=4)
+    for path in samples.path[samples.label == 1].iloc[::4]:
+        cv2.imwrite(path, cv2.imread(path), [cv2.IMWRITE_JPEG_QUALITY, 60])
+    row = leak_test(samples).set_index("feature").loc["quantisation_table"]
+    assert row.verdict == "leak" and row.auc == pytest.approx(0.625, abs=0.02) and row.distinct == 2
+
+
+def test_too_few_people_leave_it_undecided(sound):
+    few = sound[sound.identity.isin(sorted(sound.identity.unique())[:3])]
+    table = leak_test(few).set_index("feature")
+    assert table.verdict["file_size"] == "undecided" and np.isnan(table.low["file_size"]) and table.verdict["width"] == "no leak"
+
+
+def test_leak_features_are_the_files_own(tmp_path):
+    image = np.zeros((30, 40, 3), np.uint8)
+    image[..., 2] = 200
+    image[..., 1] = 50  # BGR
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    Image.fromarray(image[..., ::-1]).save(tmp_path / "b.jpg", quality=85)
+    table = file_features(
+        make_samples([dict(path=str(tmp_path / n), kind="image", label=i, dataset="x") for i, n in enumerate(("a.png", "b.jpg"))])
+    )
+    assert table.width.tolist() == [40, 40] and table.height.tolist() == [30, 30] and table.format.tolist() == ["PNG", "JPEG"]
+    assert table.file_size.tolist() == [(tmp_path / n).stat().st_size for n in ("a.png", "b.jpg")]
+    np.testing.assert_allclose(table[["mean_red", "mean_green", "mean_blue"]], [[200, 50, 0]] * 2, atol=3)
+    assert np.isnan(table.quantisation_mean[0]) and table.quantisation_mean[1] > 0
+
+
+def test_quantisation_names_are_the_same_in_every_process(sound):
+    "Python salts its hashes of strings by process; the table's name must not depend on that."
+    code = f"from deepfake_nb.evaluation import _image_header; from pathlib import Path; print(_image_header(Path({sound.path[0]!r}))['quantisation_table'])"
+    names = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": s}, capture_output=True, text=True, check=True
+        ).stdout
+        for s in ("1", "2")
+    }
+    assert len(names) == 1
+
+
+def video(path: Path, rng, seconds=1.0, crf=23, size=64, rate=10):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate), options=dict(crf=str(crf), preset="ultrafast"))
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        still = cv2.resize(rng.uniform(0, 255, (6, 6, 3)).astype(np.float32), (size, size))
+        for _ in range(int(seconds * rate)):
+            frame = np.clip(still + rng.normal(0, 6, still.shape), 0, 255).astype(np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder, rng, rows = tmp_path_factory.mktemp("videos"), np.random.default_rng(0), []
+    for i in range(24):
+        label, path = i % 2, folder / f"v{i}.mp4"
+        video(path, rng, seconds=1.5 if label else 1.0, crf=35 if label else 20)
+        rows.append(dict(path=str(path), kind="video", label=label, dataset="x", video=f"v{i}", original=f"v{i}"))
+    return make_samples(rows)
+
+
+def test_videos_leak_by_length_and_rate(videos):
+    found = verdicts(videos)
+    assert (
+        found["duration"] == found["bit_rate"] == "leak" and found["width"] == found["codec"] == found["frame_rate"] == "no leak"
+    )
+    table = file_features(videos.head(2))
+    assert (
+        table.width.tolist() == [64, 64]
+        and table.duration.round(1).tolist() == [1.0, 1.5]
+        and set(table.codec) == {"h264"}
+        and set(table.sound) == {0}
+    )
+    assert thumbnails(videos.head(3), 8).shape == (3, 192) and difference_hashes(videos.head(3)).shape == (3,)
+
+
+def test_kind_of_file_as_a_leak(sound, videos):
+    mixed = pd.concat([sound[sound.label == 0].head(12), videos[videos.label == 1]], ignore_index=True)
+    with pytest.raises(ValueError, match="one class only"):
+        leak_test(mixed)
+
+
+def test_unreadable_file_is_named(tmp_path, sound):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    bad = pd.concat([sound.head(1), sound.head(1).assign(path=str(broken))], ignore_index=True)
+    for call in (file_features, difference_hashes, thumbnails):
+        with pytest.raises(ValueError, match="cannot read image .*broken.jpg"):
+            call(bad)
+
+
+# ---- split, duplicates, permutation
+
+
+def test_counts_and_overlap(sound, careless):
+    counts = class_counts(sound)
+    assert counts.loc["all", "real"] == counts.loc["all", "fake"] == 120 and counts.drop("all").fake.sum() == 120
+    assert class_counts(sound.assign(split=pd.array([pd.NA] * len(sound), "string"))).index.tolist() == ["not split", "all"]
+    assert split_overlap(sound).in_two_parts.tolist() == [0, 0, 0]
+    assert (split_overlap(careless).in_two_parts > [20, 20, 35]).all()
+
+
+def test_overlap_counts_the_source_of_a_swap(sound):
+    train, test = (sound[sound.split == part].identity.iloc[0] for part in ("train", "test"))
+    row = sound.index[(sound.split == "test") & (sound.label == 1)][0]
+    swapped = sound.copy()
+    swapped.loc[row, "source"] = train
+    assert (
+        split_overlap(swapped).in_two_parts["people"] == 1
+        and split_overlap(swapped).in_two_parts["videos"] == 0
+        and test != train
+    )
+
+
+def test_hash_bits_are_the_difference_hash(tmp_path):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 255, (8, 9), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), grey)
+    got = difference_hashes(make_samples([dict(path=str(tmp_path / "a.png"), kind="image", label=0, dataset="x")]))[0]
+    assert bin(int(got)).count("1") == (grey[:, 1:] > grey[:, :-1]).sum()
+
+
+def test_copies_are_found_and_others_are_not(sound, tmp_path):
+    train = sound[(sound.split == "train")].head(4)
+    changes = [
+        lambda p: cv2.resize(p, (150, 150)),
+        lambda p: cv2.convertScaleAbs(p, alpha=0.9, beta=15),
+        lambda p: cv2.GaussianBlur(p, (3, 3), 0),
+        lambda p: p,
+    ]
+    copies = []
+    for (_, row), change in zip(train.iterrows(), changes):
+        path = tmp_path / f"copy{len(copies)}.jpg"
+        cv2.imwrite(str(path), change(cv2.imread(row.path)), [cv2.IMWRITE_JPEG_QUALITY, 70])
+        copies.append(row.to_dict() | dict(path=str(path), split="test"))
+    doubled = pd.concat([sound, make_samples(copies)], ignore_index=True)
+    pairs = duplicate_pairs(doubled)
+    assert {(a, b) for a, b in zip(pairs.path_a, pairs.path_b)} | {(b, a) for a, b in zip(pairs.path_a, pairs.path_b)} >= set(
+        zip(train.path, (c["path"] for c in copies))
+    )
+    table = near_duplicates(doubled).set_index(["part_a", "part_b"])
+    assert table.affected["train", "test"] == 4 and near_duplicates(sound).pairs.sum() == 0
+    assert table.affected_share["train", "test"] == pytest.approx(4 / table.images_b["train", "test"])
+
+
+def test_close_pairs_against_brute_force():
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 2**63, k, dtype=np.uint64) for k in (70, 50))
+    b[:5] = a[10:15] ^ np.array([0, 1, 3, 7, 15], dtype=np.uint64)
+    expected = {
+        (i, j, bin(int(x ^ y)).count("1")) for i, x in enumerate(a) for j, y in enumerate(b) if bin(int(x ^ y)).count("1") <= 3
+    }
+    assert set(map(tuple, ev._close_pairs(a, b, 3, block=16))) == expected and len(expected) == 4
+
+
+def test_permuted_labels(sound, careless):
+    fair, unfair = label_permutation(sound), label_permutation(careless)
+    assert fair.verdict == "at chance" and unfair.verdict == "above chance" and unfair.permuted.low > 0.8
+    assert fair.unit == "identity" and len(fair.aucs) == fair.permuted.n == 200
+    assert np.array_equal(label_permutation(sound).aucs, fair.aucs) and not np.array_equal(
+        label_permutation(sound, seed=1).aucs, fair.aucs
+    )
+
+
+def test_permuted_labels_are_at_chance_on_average_for_any_seed(sound):
+    means = [
+        label_permutation(
+            sound, features=np.random.default_rng(s).normal(size=(len(sound), 5)), seed=s, permutations=100
+        ).permuted.value
+        for s in range(12)
+    ]
+    assert abs(np.mean(means) - 0.5) < 0.01
+
+
+def test_permutation_without_a_split_keeps_people_apart(sound):
+    unsplit = sound.assign(split=pd.array([pd.NA] * len(sound), "string"))
+    result = label_permutation(unsplit)
+    assert result.verdict == "at chance" and "half" in result.parts
+
+
+def test_a_straddling_person_shows_in_a_large_table(sound):
+    "Groups are drawn whole: a part of the table is enough to see people on both sides."
+    big = pd.concat(
+        [
+            sound.assign(
+                identity=sound.identity + f"-{k}",
+                original=sound.original + f"-{k}",
+                frame=sound.frame + 1000 * k,
+                split=pd.array(np.random.default_rng(k).choice(["train", "test"], len(sound)), "string"),
+            )
+            for k in range(8)
+        ],
+        ignore_index=True,
+    )
+    assert label_permutation(big, n=200).verdict == "above chance"
+
+
+def test_features_of_true_labels(sound):
+    x = sound.label.to_numpy()[:, None] + np.random.default_rng(0).normal(0, 0.5, (len(sound), 3))
+    shuffled = sound.sample(frac=1, random_state=0)  # an index that is not in order
+    result = label_permutation(shuffled, features=x[shuffled.index])
+    assert result.true.value > 0.9 and result.verdict == "at chance"
+    with pytest.raises(ValueError, match="too few"):
+        label_permutation(sound[sound.identity == sound.identity[0]].assign(split=pd.NA))
+
+
+def test_take_balanced(sound):
+    few = pd.concat([sound[sound.label == 0].head(5), sound[sound.label == 1]])
+    assert take_balanced(few, 40).label.value_counts().to_dict() == {0: 5, 1: 20}
+    assert (
+        take_balanced(few, 40).index.equals(take_balanced(few, 40).index) and take_balanced(few, 40).index.isin(few.index).all()
+    )
+
+
+def test_health_check(sound, careless, tmp_path):
+    good, frames = health_check(sound), health_check(careless)
+    resized = health_check(fabricate(tmp_path / "x", frames=3, fake=lambda p: cv2.resize(p, (64, 64))))
+    checks = good.summary.check.tolist()
+    assert good.passed and set(good.summary.verdict) == {"pass"} and len(checks) == 5
+    assert (
+        not resized.passed
+        and resized.summary.verdict.tolist() == ["pass", "pass", "fail", "pass", "pass"]
+        and "width 1.00" in resized.summary.result[2]
+    )
+    assert not frames.passed and frames.summary.verdict[1] == frames.summary.verdict[4] == "fail"
+    assert "<table" in good._repr_html_() and health_check(sound).summary.equals(good.summary)
+    unsplit = health_check(sound.assign(split=pd.array([pd.NA] * len(sound), "string")))
+    assert unsplit.passed and unsplit.summary.verdict.tolist() == ["pass", "undecided", "pass", "undecided", "pass"]
+    lopsided = sound[~((sound.split == "test") & (sound.label == 1))]
+    assert (
+        health_check(lopsided[lopsided.split != "test"]).passed
+        and "fail"
+        in ev._summary(class_counts(lopsided), good.overlap, good.leaks, good.duplicates, good.permutation).verdict.tolist()
+    )
+
+
+def test_real_pieces():
+    "On real crops the checks run in seconds and find people-free splits sound."
+    root = os.environ.get("DEEPFAKE_NB_DATA")
+    if not root or not (Path(root) / "dfdc_faces").is_dir():
+        pytest.skip("DEEPFAKE_NB_DATA has no dfdc_faces")
+    from deepfake_nb.manifests import load_samples
+
+    samples, _ = split_samples(load_samples("dfdc-faces", root))
+    report = health_check(samples, n=200)
+    leaks = report.leaks.set_index("feature")
+    assert (
+        report.permutation.verdict == "at chance" and leaks.verdict["width"] == leaks.verdict["quantisation_table"] == "no leak"
+    )
+    assert report.duplicates.affected_share.max() < 0.02 and report.counts.loc["all", "real"] == 4995

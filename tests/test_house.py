@@ -1,0 +1,202 @@
+"The house: one version, agreeing pins, readable notebooks, a wheel that holds the library and its data and nothing else."
+import ast
+import configparser
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = sorted(ROOT.glob("nbs/[0-9]*.ipynb"))
+PAPERS = sorted(ROOT.glob("nbs/papers/*.ipynb"))
+MODULES = sorted(ROOT.glob("deepfake_nb/*.py"))
+
+
+def settings() -> configparser.SectionProxy:
+    parser = configparser.ConfigParser(delimiters=["="], interpolation=None)
+    parser.read(ROOT / "settings.ini")
+    return parser["DEFAULT"]
+
+
+def pins(text: str) -> dict[str, str]:
+    "Package → version specifier, from lines such as `name==1.2` or `- name[extra]>=1,<2`."
+    found = re.findall(r"^[\s-]*([A-Za-z0-9_.-]+)(?:\[[a-z-]+\])?((?:[=<>!~]=?[0-9][^\s;#]*)+)\s*$", text, re.M)
+    return {name.lower().replace("_", "-"): specifier for name, specifier in found}
+
+
+def cells(path: Path, kind: str = "code") -> list[dict]:
+    return [c | {"source": "".join(c["source"])} for c in json.loads(path.read_text())["cells"] if c["cell_type"] == kind]
+
+
+def exported(cell: dict) -> bool: return cell["source"].startswith(("#| export\n", "#| exporti"))
+
+
+def public_symbols(cell: dict) -> list[str]:
+    "Functions and classes that an exporting cell makes public."
+    if not cell["source"].startswith("#| export\n"): return []
+    return [n.name for n in ast.parse(cell["source"]).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
+
+
+def test_version_stands_in_one_place():
+    version = settings()["version"]
+    assert f'__version__ = "{version}"' in (ROOT / "deepfake_nb/__init__.py").read_text()
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["environment.yml", "environment-gpu.yml"])
+def test_conda_environment_agrees_with_settings(name):
+    wanted = pins(settings()["requirements"]) | pins(settings()["dev_requirements"])
+    found = pins((ROOT / name).read_text())
+    assert {k: found.get(k) for k in wanted} == wanted
+    assert set(found) - set(wanted) <= {"python"}
+    assert ("tensorflow[and-cuda]" in (ROOT / name).read_text()) == ("gpu" in name)
+
+
+def test_lock_agrees_with_settings():
+    from packaging.specifiers import SpecifierSet
+    wanted = pins(settings()["requirements"]) | pins(settings()["dev_requirements"])
+    locked = pins((ROOT / "requirements.lock").read_text())
+    for name, specifier in wanted.items():
+        assert locked.get(name, "").startswith("=="), f"{name} is not locked"
+        assert locked[name][2:] in SpecifierSet(specifier), name
+    assert settings()["min_python"] == "3.11"
+
+
+def test_lock_is_what_is_installed():
+    from importlib.metadata import version
+    locked = pins((ROOT / "requirements.lock").read_text())
+    for name in pins(settings()["requirements"]): assert version(name) == locked[name][2:], f"{name}: this environment is not the locked one"
+
+
+def test_nothing_names_an_index_or_a_machine():
+    for path in [*ROOT.glob("*"), *ROOT.glob("nbs/**/*"), *MODULES, *ROOT.glob("tests/*.py"), *ROOT.glob("data_manifests/*")]:
+        if not path.is_file() or path.suffix in {".png", ".pyc"} or path == Path(__file__): continue
+        text = path.read_text(encoding="utf-8", errors="ignore")
+        found = re.search(r"--(extra-)?index-url|/(home|Users|root|work)/[a-z0-9_.-]+/|pypi\.org|files\.pythonhosted", text)
+        assert not found, f"{path.relative_to(ROOT)}: {found[0]}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.stem)
+def test_library_module(module):
+    tree = ast.parse(module.read_text())
+    imported = {alias.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    imported |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level == 0}
+    assert not imported & {"nbdev", "fastcore", "IPython.core"}
+    assert not [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Assert)], "use an error of its own"
+    top = {alias.name.split(".")[0] for n in tree.body if isinstance(n, ast.Import) for alias in n.names}
+    assert "tensorflow" not in top
+    for node in tree.body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_") or module.stem.startswith("_"): continue
+        assert ast.get_docstring(node), f"{node.name} has no docstring"
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.args, *node.args.kwonlyargs]
+            untyped = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "samples")]
+            assert not untyped, f"{node.name}: {untyped} have no type"
+
+
+def test_rooms_import_only_from_rooms_above():
+    order = {re.search(r"default_exp (\w+)", p.read_text())[1]: i for i, p in enumerate(LIBRARY)}
+    for path in LIBRARY:
+        here = re.search(r"default_exp (\w+)", path.read_text())[1]
+        for cell in filter(exported, cells(path)):
+            for room in re.findall(r"from deepfake_nb\.(\w+) import", cell["source"]): assert order[room] < order[here], f"{here} imports {room}"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+def test_every_export_is_shown_within_two_cells(path):
+    code = cells(path)
+    for i, cell in enumerate(code):
+        for symbol in public_symbols(cell):
+            following = [c["source"] for c in code[i + 1:] if not c["source"].startswith("#| exporti")][:2]
+            shown = [s for s in following if not s.startswith("#| export") and re.search(rf"\b{symbol}\b", s)]
+            assert shown, f"{symbol} is not used in the two cells after its definition"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+def test_library_notebook_reads_well(path):
+    first = cells(path, "markdown")[0]["source"].splitlines()
+    assert first[0].startswith("# ") and first[2].startswith("> ")
+    lengths = sorted(len([l for l in c["source"].splitlines() if l.strip()]) for c in cells(path))
+    assert lengths[-1] <= 45, "a cell shows one idea"
+    assert lengths[int(.75 * len(lengths))] <= 24
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *PAPERS, *ROOT.glob("nbs/[a-z]*.ipynb")], ids=lambda p: p.stem)
+def test_notebook_is_committed_executed_and_small(path):
+    assert path.stat().st_size < 2 * 2**20
+    outputs = [o for c in cells(path) for o in c["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error"]
+    if path in PAPERS: assert any("image/png" in o.get("data", {}) for o in outputs)
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda p: p.stem)
+def test_paper_parameters_are_literals_and_those_of_quick(path):
+    from deepfake_nb.runs import default_parameters, profile_parameters
+    defaults = default_parameters(path)
+    quick = profile_parameters(path.stem, "quick")
+    assert {k: defaults[k] for k in quick} == quick
+    assert not any("injected-parameters" in c["metadata"].get("tags", []) for c in cells(path))
+    assert not any("#| export" in c["source"] for c in cells(path))
+
+
+def test_cleaning_keeps_the_parameters_tag(tmp_path):
+    import shutil
+    copy = tmp_path / "nbs" / "paper.ipynb"
+    copy.parent.mkdir()
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    shutil.copy(PAPERS[0], copy)
+    subprocess.run([Path(sys.executable).with_name("nbdev_clean"), "--fname", str(copy)], cwd=tmp_path, check=True, capture_output=True)
+    assert sum("parameters" in c["metadata"].get("tags", []) for c in cells(copy)) == 1
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["data", "--help"], ["data", "verify", "--help"], ["data", "lock", "--help"]])
+def test_help_loads_nothing_heavy(words):
+    code = ("import sys; from deepfake_nb.cli import main\n"
+            f"try: main({words!r})\n"
+            "except SystemExit as e: print(e.code, sorted({'tensorflow', 'keras', 'pandas', 'matplotlib'} & set(sys.modules)), file=sys.stderr)")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.strip() == "0 []"
+
+
+def test_import_loads_nothing_heavy():
+    code = "import sys, deepfake_nb; print(sorted({'tensorflow', 'keras', 'pandas', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)], check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+def test_wheel_holds_the_library_and_identical_copies_of_its_data(wheel):
+    archive = zipfile.ZipFile(wheel)
+    files = [n for n in archive.namelist() if ".dist-info/" not in n]
+    assert all(n.startswith("deepfake_nb/") for n in files)
+    assert "deepfake_nb/py.typed" in files
+    for folder, target in ((ROOT / "data_manifests", "manifests"), (ROOT / "nbs/papers", "papers")):
+        sources = {p.name: p.read_bytes() for p in folder.glob("*") if p.suffix in {".toml", ".ipynb"} and not p.name.startswith(".")}
+        packed = {Path(n).name: archive.read(n) for n in files if n.startswith(f"deepfake_nb/_data/{target}/")}
+        assert packed == sources
+    assert {n for n in files if n.endswith(".py")} == {f"deepfake_nb/{p.name}" for p in MODULES}
+
+
+def test_wheel_works_away_from_the_checkout(wheel, tmp_path):
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); import deepfake_nb; print(deepfake_nb.__file__); from deepfake_nb.cli import main; sys.exit(main(['data', 'list']))"
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(site)) and "synthetic-faces" in done.stdout and "celeb-df-v2" in done.stdout
+
+
+def test_profiles_and_claims_are_for_papers_that_exist():
+    names = {p.stem for p in PAPERS}
+    assert set(tomllib.loads((ROOT / "nbs/papers/profiles.toml").read_text())) == names
+    assert {c["report"] for c in tomllib.loads((ROOT / "nbs/papers/claims.toml").read_text())["claim"]} <= names

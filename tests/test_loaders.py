@@ -1,0 +1,170 @@
+"Loaders: the same batches as ImageDataGenerator, corrupt images, the cache's life, no TensorFlow under JAX."
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from keras.applications.imagenet_utils import preprocess_input
+from PIL import Image
+
+from deepfake_nb.loaders import ImageBatches, ImageCache, ImageError, MappedRows, ShuffledBatches, in_table_order, keras_generator, load_images, scale_images
+from deepfake_nb.samples import make_samples
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    "37 images of mixed sizes, formats and colour modes, in the order of their classes."
+    root, rng, rows = tmp_path_factory.mktemp("images"), np.random.default_rng(0), []
+    for i in range(37):
+        size, mode, suffix = (64 + 5 * (i % 3), 64 + 7 * (i % 2)), ("RGB", "L", "RGBA", "P")[i % 4], ("jpg", "png")[i % 4 > 1]
+        image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).convert(mode)
+        image.save(root / f"{i:02d}.{suffix}")
+        rows.append(dict(path=str(root / f"{i:02d}.{suffix}"), kind="image", label=int(i > 20), dataset="noise", split="validation" if i % 5 == 0 else "train"))
+    return make_samples(rows)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "box", "lanczos"])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("class_mode", ["categorical", "binary", None])
+@pytest.mark.parametrize("cached", [True, False])
+def test_batches_equal_image_data_generator(samples, tmp_path, interpolation, shuffle, class_mode, cached):
+    options = dict(size=(48, 56), batch_size=8, class_mode=class_mode, interpolation=interpolation, shuffle=shuffle, seed=11)
+    theirs = keras_generator(samples, "train", validation_split=0.2, **options)
+    ours = ImageBatches(samples, "train", validation_split=0.2, cache=tmp_path if cached else None, **options)
+    assert len(ours) == len(theirs) == 4
+    orders = []
+    for _ in range(3):
+        for i in range(len(theirs)):
+            mine, expected = ours[i], theirs[i]
+            for a, b in zip(mine, expected) if class_mode else [(mine, expected)]:
+                assert a.dtype == b.dtype and np.array_equal(a, b)
+        orders.append(ours.index_array.tolist())
+        ours.on_epoch_end(), theirs.on_epoch_end()
+    assert (orders[0] != orders[1] != orders[2]) == shuffle
+
+
+def test_second_run_reads_what_the_first_kept(samples, tmp_path, monkeypatch):
+    first = ImageBatches(samples, cache=tmp_path, size=(32, 32), shuffle=False)
+    expected = first[0][0].copy()
+    assert first.cache.store.wait().exists() and [p.suffix for p in tmp_path.iterdir()] == [".npy"]
+    monkeypatch.setattr("deepfake_nb.loaders.read_image", lambda *_: pytest.fail("decoded again"))
+    assert np.array_equal(ImageBatches(samples, cache=tmp_path, size=(32, 32), shuffle=False)[0][0], expected)
+
+
+def test_changed_image_is_read_anew(samples, tmp_path):
+    table = samples.copy()
+    path = tmp_path / "changing.png"
+    Image.new("RGB", (9, 9), (10, 10, 10)).save(path)
+    table.loc[0, "path"] = str(path)
+    assert load_images(table.head(1), (9, 9), cache=tmp_path)[0, 0, 0, 0] == 10
+    Image.new("RGB", (9, 9), (200, 200, 200)).save(path)
+    os.utime(path, (1, 1))
+    assert load_images(table.head(1), (9, 9), cache=tmp_path)[0, 0, 0, 0] == 200
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
+def test_corrupt_image_is_named_or_skipped_never_black(samples, tmp_path, content):
+    table = samples.copy()
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(open(samples["path"][0], "rb").read()[:900] if content == "truncated" else content)
+    table.loc[20, "path"] = str(broken)
+    for cache in (None, tmp_path / "cache"):
+        with pytest.raises(ImageError, match=r"row 20: .*broken\.jpg"):
+            for batch in ImageBatches(table, size=(32, 32), batch_size=8, cache=cache): pass
+        for _ in range(2):
+            batches = ImageBatches(table, size=(32, 32), batch_size=8, cache=cache, on_corrupt="skip", shuffle=False, progress=False)
+            assert batches.skipped["row"].tolist() == [20] and "broken.jpg" in batches.skipped["reason"][0]
+            assert batches.samples.index.tolist() == [i for i in range(37) if i != 20]
+            x, y = (np.concatenate(part) for part in zip(*[(a.copy(), b) for a, b in batches]))
+            assert np.array_equal(x, scale_images(load_images(batches.samples, (32, 32), cache=None)))
+            assert np.array_equal(y.argmax(1), batches.samples["label"])
+            if batches.cache.store is not None: batches.cache.store.wait()
+    with pytest.raises(ImageError, match="broken.jpg"): load_images(table, (32, 32), cache=tmp_path / "cache")
+
+
+def test_skipping_survives_an_index_that_is_not_unique(samples, tmp_path):
+    table = samples.copy()
+    (tmp_path / "broken.png").write_bytes(b"x")
+    table.loc[3, "path"] = str(tmp_path / "broken.png")
+    table.index = [0] * len(table)
+    batches = ImageBatches(table, size=(16, 16), cache=None, on_corrupt="skip", progress=False)
+    assert batches.n == 36 and batches.skipped["position"].tolist() == [3]
+
+
+def test_killed_first_epoch_leaves_no_whole_cache(samples, tmp_path):
+    code = ("import sys, os, signal, pandas as pd; from deepfake_nb.loaders import ImageCache; from pathlib import Path\n"
+            "cache = ImageCache(sys.argv[2:], (16, 16), folder=Path(sys.argv[1])); [cache[i] for i in range(20)]; os.kill(os.getpid(), signal.SIGKILL)")
+    env = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), *samples["path"]], env=env, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-500:]
+    assert [p.suffix for p in tmp_path.iterdir()] == [".partial"]
+    cache = ImageCache(samples["path"], (16, 16), folder=tmp_path)
+    assert not cache.store.filled.any()
+    for i in range(len(cache)): cache[i]
+    assert cache.store.wait().exists()
+    del cache
+    assert [p.suffix for p in tmp_path.iterdir()] == [".npy"]
+
+
+def test_full_disk_is_an_error_before_the_first_image(tmp_path, monkeypatch):
+    def full(*_): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="bytes free, .* are needed; give another cache folder"): MappedRows(tmp_path, "key", (10, 10))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batches_stay_whole_while_they_are_held(samples):
+    batches = ImageBatches(samples, size=(32, 32), batch_size=4, cache=None, shuffle=False)
+    held = [batches[i][0] for i in range(len(batches))]
+    assert np.array_equal(np.concatenate(held), scale_images(load_images(samples, (32, 32), cache=None)))
+    address = held[0].ctypes.data
+    del held
+    assert batches[0][0].ctypes.data == address
+
+
+def test_threads_give_the_same_epochs(samples):
+    def epochs(workers):
+        batches = ImageBatches(samples, size=(16, 16), batch_size=5, cache=None, seed=3, workers=workers)
+        seen = []
+        for _ in range(3):
+            if workers > 1:
+                from concurrent.futures import ThreadPoolExecutor
+                with ThreadPoolExecutor(workers) as pool: seen += [y.argmax(1).tolist() for _, y in pool.map(batches.__getitem__, range(len(batches)))]
+            else: seen += [batches[i][1].argmax(1).tolist() for i in range(len(batches))]
+            batches.on_epoch_end()
+        return seen
+    assert epochs(1) == epochs(3)
+
+
+@pytest.mark.parametrize("mode", ["tf", "caffe", "torch"])
+def test_scalings_equal_keras(mode):
+    images = np.random.default_rng(0).integers(0, 256, (3, 33, 31, 3), dtype=np.uint8)
+    assert np.array_equal(scale_images(images, mode), preprocess_input(images.astype("float32"), mode=mode))
+
+
+def test_unit_scaling_is_bitwise_the_generators():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, 2)
+    expected = levels.astype("float32")
+    expected *= 1.0 / 255
+    assert np.array_equal(scale_images(levels), expected)
+
+
+def test_order_in_table(samples):
+    batches = ImageBatches(samples, size=(16, 16), batch_size=10, cache=None, seed=1)
+    before = (batches.total_batches_seen, batches.index_array)
+    labels = np.concatenate([y.argmax(1) for _, y in in_table_order(batches)])
+    assert labels.tolist() == samples["label"].tolist() and (batches.total_batches_seen, batches.index_array) == before
+
+
+def test_a_batch_of_every_row_once():
+    batches = ShuffledBatches(23, 5, seed=2)
+    for _ in range(4):
+        assert sorted(np.concatenate([batches[i][0] for i in range(len(batches))])) == list(range(23))
+        batches.on_epoch_end()
+
+
+def test_no_tensorflow_under_jax():
+    code = "import sys, deepfake_nb.loaders, deepfake_nb.training; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "KERAS_BACKEND": "jax"}).returncode == 0

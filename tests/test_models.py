@@ -1,0 +1,565 @@
+"""Models I–V against the report, base weights of every origin, batch statistics, the second stage. Any Keras backend."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from deepfake_nb import models
+from deepfake_nb.models import (
+    BASES,
+    CHOSEN_BY_US,
+    FINE_TUNING_RATE,
+    MODELS,
+    REPORTED_LAYERS,
+    REPORTED_TOTALS,
+    BatchStatistics,
+    Weights,
+    WeightsError,
+    build_base,
+    build_model,
+    compare_layers,
+    compile_model,
+    fake_score,
+    find_base,
+    layer_table,
+    parameter_counts,
+    pretrained_head,
+    resolve_weights,
+    unfreeze_top,
+    uses_batch_statistics,
+)
+
+SMALL = "MobileNetV2-0.35"
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own, under NumPy 2
+
+
+@pytest.fixture(autouse=True)
+def nothing_cached(tmp_path, monkeypatch):
+    "No weights on this machine and no network, unless a test provides them."
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("DEEPFAKE_NB_OFFLINE", "1")
+    monkeypatch.delenv("DEEPFAKE_NB_DATA", raising=False)
+
+
+@pytest.fixture(scope="module")
+def real_weights():
+    folder = Path(os.environ.get("DEEPFAKE_NB_DATA", "absent")) / "weights"
+    if not (folder / BASES[SMALL].also_named[0]).is_file():
+        pytest.skip("DEEPFAKE_NB_DATA/weights has no MobileNetV2")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def five():
+    return {number: build_model(number, weights="none") for number in MODELS}
+
+
+def weights_equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
+
+
+# The report's numbers, typed once more here, independently of the registry under test.
+TOTALS = {
+    "I": (3_117_858, 3_117_858, 0),
+    "II": (99_142_978, 99_142_978, 0),
+    "III": (7_305_281, 265_217, 7_040_064),
+    "IV": (20_879_913, 10_241, 20_869_672),
+    "V": (24_121_729, 529_409, 23_592_320),
+}
+
+
+@pytest.mark.parametrize("number", TOTALS)
+def test_parameter_counts(five, number):
+    assert tuple(parameter_counts(five[number]).values()) == TOTALS[number]
+    for key, value in zip(("total", "trainable", "non_trainable"), TOTALS[number]):
+        assert REPORTED_TOTALS[number][key] in (None, value)
+
+
+@pytest.mark.parametrize("number", TOTALS)
+def test_every_layer_as_reported(five, number):
+    table = compare_layers(five[number], number)
+    assert set(table.verdict) <= {"equal", "not printed"}
+    assert (table.verdict == "equal").sum() >= len(REPORTED_LAYERS[number]) + 1
+    named = [row.layer for row in REPORTED_LAYERS[number] if row.layer]
+    assert not named or layer_table(five[number]).layer.tolist() == named
+
+
+def test_layer_tables_of_the_report_verbatim():
+    "Shapes and counts as they stand on the page."
+    page = {
+        "I": [("(None, 222, 222, 64)", 1792), ("(None, 220, 220, 32)", 18464), ("(None, 1548800)", 0), ("(None, 2)", 3097602)],
+        "III": [
+            ("(None, 7, 7, 1024)", 7037504),
+            ("(None, 1024)", 0),
+            ("(None, 1024)", 4096),
+            ("(None, 1024)", 0),
+            ("(None, 256)", 262400),
+            ("(None, 256)", 1024),
+            ("(None, 256)", 0),
+            ("(None, 1)", 257),
+        ],
+        "IV as printed": [
+            ("(None, 7, 7, 2048)", 20861480),
+            ("(None, 2048)", 0),
+            *[("(None, 2048)", 8192), ("(None, 2048)", 0)] * 3,
+            ("(None, 1)", 2049),
+        ],
+        "V": [
+            ("(None, 7, 7, 2048)", 23587712),
+            ("(None, 2048)", 0),
+            ("(None, 2048)", 8192),
+            ("(None, 2048)", 0),
+            ("(None, 256)", 524544),
+            ("(None, 256)", 1024),
+            ("(None, 256)", 0),
+            ("(None, 1)", 257),
+        ],
+    }
+    for number, rows in page.items():
+        assert [(str(row.shape), row.parameters) for row in REPORTED_LAYERS[number]] == rows
+
+
+def test_printed_rows_of_model_iv_contradict_its_total(five):
+    table = compare_layers(five["IV"], "IV as printed")
+    extra = table[table.verdict == "not built"]
+    assert sorted(extra.type) == ["BatchNormalization", "Dropout"] and extra.reported_parameters.sum() == 8192
+    assert not (table.verdict == "differs").any()
+    assert sum(row.parameters for row in REPORTED_LAYERS["IV as printed"]) - REPORTED_TOTALS["IV"]["total"] == 8192
+
+
+def test_comparison_notices_a_wrong_layer():
+    model = build_model("I", (32, 32, 3))
+    assert (compare_layers(model, "I").verdict == "differs").any()
+    with pytest.raises(ValueError, match="no reported table"):
+        compare_layers(model, "VI")
+
+
+@pytest.mark.parametrize("number", TOTALS)
+def test_reduced_models_give_probabilities(number):
+    model = build_model(number, (80, 80, 3), weights="none", seed=0)
+    predictions = model.predict(np.random.default_rng(0).random((3, 80, 80, 3), "float32"), verbose=0)
+    score = fake_score(predictions)
+    assert score.shape == (3,) and ((0 <= score) & (score <= 1)).all()
+    if MODELS[number].class_mode == "categorical":
+        np.testing.assert_allclose(predictions.sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(score, predictions[:, 1])
+
+
+def test_fake_is_column_one():
+    "A model trained on bright = fake gives bright images the high score, whichever its output."
+    rng = np.random.default_rng(0)
+    y = np.tile([0, 1], 32)
+    x = (rng.random((64, 16, 16, 3)) * 0.4 + y[:, None, None, None] * 0.6).astype("float32")
+    for number, coded in (("I", np.eye(2, dtype="float32")[y]), ("head", y.astype("float32"))):
+        if number == "I":
+            model = build_model("I", (16, 16, 3), seed=0)
+        else:
+            keras.utils.set_random_seed(0)
+            model = pretrained_head(keras.Sequential([layers.Input((16, 16, 3)), layers.Conv2D(8, 3)]), dropout=0.0, seed=0)
+        history = compile_model(model, 1e-2).fit(x, coded, epochs=6, batch_size=16, verbose=0)
+        score = fake_score(model.predict(x, verbose=0))
+        assert score[y == 1].mean() > score[y == 0].mean() + 0.1, number
+        assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+def test_fake_score_refuses_other_shapes():
+    for shape in ((4, 3), (2, 2, 2), ()):
+        with pytest.raises(ValueError, match="expected"):
+            fake_score(np.zeros(shape))
+
+
+def test_losses_match_outputs():
+    assert isinstance(compile_model(build_model("I", (16, 16, 3))).loss, keras.losses.CategoricalCrossentropy)
+    head = pretrained_head(build_base(SMALL, "none", (32, 32, 3))[0])
+    assert isinstance(compile_model(head, 3e-4).loss, keras.losses.BinaryCrossentropy)
+    assert abs(float(ops.convert_to_numpy(head.optimizer.learning_rate)) - 3e-4) < 1e-9
+    with pytest.raises(ValueError, match="3 outputs"):
+        compile_model(keras.Sequential([layers.Input((4,)), layers.Dense(3)]))
+
+
+def test_seed_repeats_weights():
+    assert weights_equal(build_model("I", (16, 16, 3), seed=5), build_model("I", (16, 16, 3), seed=5))
+    assert not weights_equal(build_model("I", (16, 16, 3), seed=5), build_model("I", (16, 16, 3), seed=6))
+    assert weights_equal(build_base(SMALL, "none", (32, 32, 3), seed=1)[0], build_base(SMALL, "none", (32, 32, 3), seed=1)[0])
+
+
+def test_unknown_names_are_refused():
+    for call, word in (
+        (lambda: build_model("VI"), "I, II, III"),
+        (lambda: build_base("ResNet51", "none"), "ResNet50"),
+        (lambda: pretrained_head(build_base(SMALL, "none", (32, 32, 3))[0], "thick"), "dense, slim"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            call()
+
+
+# What does not depend on the backend is checked on one: building an EfficientNet takes JAX half a minute.
+once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same on every backend")
+
+
+# ---- the registry against keras.applications itself
+
+
+class Asked(Exception):
+    pass
+
+
+@once
+@pytest.mark.parametrize("name", BASES)
+def test_registry_agrees_with_keras(name, monkeypatch):
+    "File name, address, MD5, channels and number of weights are what keras.applications itself uses."
+    from keras.src.utils import file_utils
+
+    def get_file(fname, origin, file_hash=None, **_):
+        raise Asked((fname, origin, file_hash))
+
+    monkeypatch.setattr(file_utils, "get_file", get_file)
+    base = BASES[name]
+    if base.parameters > 30_000_000 and "slow" not in os.environ.get("DEEPFAKE_NB_TESTS", ""):
+        from keras.src.applications import efficientnet
+
+        assert (base.url, base.md5) == (
+            efficientnet.BASE_WEIGHTS_PATH + "efficientnetb7_notop.h5",
+            efficientnet.WEIGHTS_HASHES["b7"][1],
+        )
+        return
+    with pytest.raises(Asked) as asked:
+        getattr(keras.applications, base.builder)(
+            include_top=False, weights="imagenet", input_shape=(224, 224, 3), **base.arguments
+        )
+    assert asked.value.args[0] == (base.file, base.url, base.md5)
+    network, weights = build_base(name, "none", (96, 96, 3))
+    assert network.count_params() == base.parameters and network.output_shape[-1] == base.channels and weights.kind == "none"
+    assert network.trainable_weights == []
+
+
+# ---- weights
+
+
+def test_auto_without_file_and_network_is_none():
+    weights = resolve_weights("ResNet50", "auto")
+    assert (weights.kind, weights.path, weights.sha256, weights.label) == ("none", None, None, "no pretrained weights")
+    assert "DEEPFAKE_NB_OFFLINE" in weights.note
+
+
+def test_imagenet_that_cannot_be_had_says_how(tmp_path):
+    with pytest.raises(WeightsError) as error:
+        resolve_weights("ResNet50", "imagenet", root=tmp_path)
+    for word in (
+        BASES["ResNet50"].url,
+        BASES["ResNet50"].md5,
+        str(tmp_path / "weights"),
+        str(tmp_path / "keras" / "models"),
+        "weights='none'",
+    ):
+        assert word in str(error.value)
+
+
+def test_an_unanswering_server_does_not_hang(monkeypatch):
+    "A host that accepts the connection and never replies is given up in time."
+    import socket
+    import time
+
+    monkeypatch.delenv("DEEPFAKE_NB_OFFLINE")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/weights.h5"
+        start = time.monotonic()
+        with pytest.raises(WeightsError, match="does not answer"):
+            models._download(models.Base("VGG16", "caffe", 512, 0, url, None), 0.5)
+        assert time.monotonic() - start < 5
+
+
+def test_download_is_whole_or_absent(tmp_path, monkeypatch):
+    "A file from a local server lands under its name with the right hash; a wrong hash leaves nothing."
+    import functools
+    import hashlib
+    import http.server
+    import threading
+
+    monkeypatch.delenv("DEEPFAKE_NB_OFFLINE")
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "w.h5").write_bytes(b"weights" * 100)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/w.h5"
+        wrong = models.Base("VGG16", "caffe", 512, 0, url, "0" * 32)
+        with pytest.raises(WeightsError, match="failed"):
+            models._download(wrong, 2.0)
+        assert list((tmp_path / "keras" / "models").glob("w.h5")) == []
+        right = models.Base("VGG16", "caffe", 512, 0, url, hashlib.md5(b"weights" * 100).hexdigest())
+        assert models._download(right, 2.0).read_bytes() == b"weights" * 100
+        server.shutdown()
+
+
+def test_damaged_cache_is_reported_not_used(tmp_path):
+    folder = tmp_path / "keras" / "models"
+    folder.mkdir(parents=True)
+    (folder / BASES["ResNet50"].file).write_bytes(b"half a download")
+    assert resolve_weights("ResNet50", "auto").kind == "none"
+    with pytest.raises(WeightsError, match="incomplete or another file"):
+        resolve_weights("ResNet50", "imagenet")
+
+
+def test_file_found_by_name_in_cache_and_data_root(tmp_path):
+    base, _ = build_base(SMALL, "none", (32, 32, 3), seed=1)
+    for folder, root in ((tmp_path / "keras" / "models", None), (tmp_path / "data" / "weights", tmp_path / "data")):
+        folder.mkdir(parents=True)
+        saved = tmp_path / "plain.weights.h5"
+        base.save_weights(saved)
+        placed = folder / BASES[SMALL].also_named[0]
+        placed.write_bytes(saved.read_bytes())
+        loaded, weights = build_base(SMALL, "auto", (64, 64, 3), root=root)
+        assert weights.kind == "imagenet" and weights.path == placed and len(weights.sha256) == 64 and weights_equal(base, loaded)
+        placed.unlink()
+
+
+def test_weights_value_names_the_file_not_the_machine(tmp_path):
+    base, _ = build_base(SMALL, "none", (32, 32, 3), seed=1)
+    base.save_weights(tmp_path / "a.weights.h5")
+    weights = resolve_weights(SMALL, tmp_path / "a.weights.h5")
+    assert str(tmp_path) not in repr(weights) + str(weights.record)
+    assert isinstance(resolve_weights(SMALL, weights), Weights) and resolve_weights(SMALL, weights) is weights
+
+
+@pytest.mark.parametrize("kind", ["weights.h5", "keras", "head.keras", "h5"])
+def test_path_round_trip(tmp_path, kind):
+    base, _ = build_base(SMALL, "none", (32, 32, 3), seed=1)
+    path = tmp_path / f"mine.{kind}"
+    if kind == "weights.h5":
+        base.save_weights(path)
+    elif kind == "head.keras":
+        pretrained_head(base).save(path)
+    else:
+        base.save(path)
+    loaded, weights = build_base(SMALL, path, (48, 48, 3), seed=2)
+    assert weights.kind == "path" and weights_equal(base, loaded)
+
+
+@pytest.mark.parametrize("kind", ["other.weights.h5", "other.keras", "cut.weights.h5", "cut.h5", "text.h5"])
+def test_file_of_another_network_is_refused(tmp_path, kind):
+    path = tmp_path / kind
+    other, _ = build_base("MobileNet-0.25", "none", (32, 32, 3))
+    if kind.startswith("text"):
+        path.write_text("<html>404</html>")
+    else:
+        saved = tmp_path / ("whole" + kind[kind.index(".") :])
+        if kind.endswith("weights.h5"):
+            other.save_weights(saved)
+        else:
+            other.save(saved)
+        path.write_bytes(saved.read_bytes()[: None if kind.startswith("other") else 5000])
+    with pytest.raises(WeightsError, match=rf"{kind} does not fit {SMALL}"):
+        build_base(SMALL, path, (32, 32, 3))
+
+
+def test_real_pretrained_files(real_weights):
+    "Both MobileNets here load in their two file formats, and tell images apart better than chance weights do."
+    for name in (SMALL, "MobileNet-0.25"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # such as a layer that was left as it was
+            base, weights = build_base(name, "imagenet", (96, 96, 3), root=real_weights.parent)
+        assert weights.kind == "imagenet" and weights.label == "ImageNet weights"
+        variances = np.concatenate([w.ravel() for v, w in zip(base.weights, base.get_weights()) if "moving_variance" in v.path])
+        assert np.isfinite(variances).all() and variances.std() > 0  # not the initial ones
+        x = np.random.default_rng(0).uniform(-1, 1, (2, 96, 96, 3)).astype("float32")
+        assert np.isfinite(base.predict(x, verbose=0)).all()
+    with pytest.raises(WeightsError, match="does not fit ResNet50"):
+        build_base("ResNet50", real_weights / BASES[SMALL].also_named[0], (32, 32, 3))
+
+
+@once
+def test_efficientnet_scaling_as_in_keras(tmp_path, monkeypatch):
+    "ImageNet weights give what keras.applications gives for weights='imagenet', which adds a scaling that a path does not."
+    from keras.src.utils import file_utils
+
+    plain = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
+    rng = np.random.default_rng(0)
+    plain.set_weights(
+        [rng.uniform(0.2, 0.5, w.shape).astype(w.dtype) if i in (0, 1) else w for i, w in enumerate(plain.get_weights())]
+    )
+    folder = tmp_path / "keras" / "models"
+    folder.mkdir(parents=True)
+    path = folder / BASES["EfficientNetB0"].file
+    plain.save(path)
+    monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(path))
+    reference = keras.applications.EfficientNetB0(include_top=False, weights="imagenet", input_shape=(32, 32, 3))
+    weights = resolve_weights("EfficientNetB0", path)
+    assert weights.kind == "imagenet"
+    base, _ = build_base("EfficientNetB0", weights, (32, 32, 3))
+    x = rng.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    expected, got = reference.predict(x, verbose=0), base.predict(x, verbose=0)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
+    other = tmp_path / "renamed.h5"
+    other.write_bytes(path.read_bytes())
+    unscaled, _ = build_base("EfficientNetB0", other, (32, 32, 3))
+    assert np.abs(unscaled.predict(x, verbose=0) - expected).max() > 10 * np.abs(got - expected).max()
+
+
+@once
+def test_base_dropout_is_off_unless_asked_for():
+    x = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+    for keep in (False, True):
+        base, _ = build_base("EfficientNetB0", "none", (32, 32, 3), dropout=keep, seed=0)
+        rates = [layer.rate for layer in base.layers if isinstance(layer, layers.Dropout)]
+        assert len(rates) > 0 and (max(rates) > 0) == keep
+        if not keep:
+            quiet = base
+    np.testing.assert_array_equal(ops.convert_to_numpy(quiet(x, training=True)), ops.convert_to_numpy(quiet(x, training=False)))
+
+
+# ---- batch statistics
+
+
+def test_batch_statistics_match_numpy():
+    rng = np.random.default_rng(0)
+    x = rng.normal(4, 3, (8, 6, 6, 5)).astype("float32")
+    layer = BatchStatistics(epsilon=1e-3)
+    layer.build(x.shape)
+    gamma, beta, mean, variance = (rng.uniform(0.5, 2, 5).astype("float32") for _ in range(4))
+    layer.set_weights([gamma, beta, mean, variance])
+    layer.trainable = False
+    normal = lambda m, v: gamma * (x - m) / np.sqrt(v + 1e-3) + beta
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer(x, training=True)), normal(x.mean((0, 1, 2)), x.var((0, 1, 2))), atol=1e-4
+    )
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x, training=False)), normal(mean, variance), atol=1e-4)
+    for _ in range(3):
+        layer(x, training=True)
+    np.testing.assert_array_equal(layer.get_weights()[2], mean)
+
+
+def test_frozen_keras_layer_uses_moving_statistics():
+    "The contrast on which the comparison rests: Keras 3's own frozen layer gives the same in training and at test time."
+    x = np.random.default_rng(0).normal(4, 3, (8, 6, 6, 5)).astype("float32")
+    layer = layers.BatchNormalization(trainable=False)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(x, training=True)), ops.convert_to_numpy(layer(x, training=False)))
+
+
+def test_unfrozen_batch_statistics_is_ordinary():
+    x = np.random.default_rng(0).normal(4, 3, (8, 5)).astype("float32")
+    ours, keras_layer = BatchStatistics(), layers.BatchNormalization()
+    for layer in (ours, keras_layer):
+        layer(x, training=True)
+    for a, b in zip(ours.get_weights(), keras_layer.get_weights()):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert ours.get_weights()[2].any()
+
+
+def test_batch_statistics_base(tmp_path):
+    plain, _ = build_base(SMALL, "none", (32, 32, 3), seed=1)
+    old, _ = build_base(SMALL, "none", (32, 32, 3), seed=1, batch_statistics=True)
+    x = np.random.default_rng(0).normal(0, 1, (8, 32, 32, 3)).astype("float32")
+    assert (
+        weights_equal(plain, old)
+        and [a.name for a in plain.layers[1:]] == [b.name for b in old.layers[1:]]
+        and plain.name == old.name
+    )
+    assert uses_batch_statistics(old) and not uses_batch_statistics(plain)
+    assert (
+        sum(isinstance(layer, BatchStatistics) for layer in old.layers)
+        == sum(isinstance(layer, layers.BatchNormalization) for layer in plain.layers)
+        > 10
+    )
+    np.testing.assert_allclose(old.predict(x, verbose=0), plain.predict(x, verbose=0), atol=1e-5)
+    assert np.abs(ops.convert_to_numpy(old(x, training=True)) - ops.convert_to_numpy(old(x, training=False))).max() > 1e-2
+    model = compile_model(pretrained_head(old))
+    assert uses_batch_statistics(model)
+    before = old.get_weights()
+    model.fit(x, np.tile([0.0, 1.0], 4), verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(before, old.get_weights()))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+    assert uses_batch_statistics(again)
+
+
+def test_efficientnet_with_batch_statistics_keeps_its_input_scaling(tmp_path):
+    base, _ = build_base("EfficientNetB0", "none", (32, 32, 3), seed=0)
+    weights = base.get_weights()
+    base.set_weights(
+        [np.full_like(w, 0.3) if i in (0, 1) else w for i, w in enumerate(weights)]
+    )  # mean and variance of the input
+    base.save_weights(tmp_path / "b0.weights.h5")
+    x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    plain, _ = build_base("EfficientNetB0", tmp_path / "b0.weights.h5", (32, 32, 3))
+    old, _ = build_base("EfficientNetB0", tmp_path / "b0.weights.h5", (32, 32, 3), batch_statistics=True)
+    np.testing.assert_allclose(old.predict(x, verbose=0), plain.predict(x, verbose=0), rtol=1e-3, atol=1e-5)
+
+
+# ---- second stage
+
+
+def test_unfreeze_top():
+    model = pretrained_head(build_base(SMALL, "none", (32, 32, 3))[0])
+    base, frozen = find_base(model), parameter_counts(model)["trainable"]
+    assert base.trainable_weights == []
+    assert unfreeze_top(model, 4) is model
+    names = layer_table(base).query("trainable > 0").layer.tolist()
+    with_weights = [layer.name for layer in base.layers if layer.variables and not isinstance(layer, layers.BatchNormalization)]
+    assert names == with_weights[-4:]
+    unfreeze_top(model, 4, batch_normalization=True)
+    table = layer_table(base)
+    assert set(table.query("trainable > 0").type) > {"BatchNormalization"}
+    unfreeze_top(model, len(with_weights))
+    assert layer_table(base).query("trainable > 0").layer.tolist() == with_weights
+    unfreeze_top(model, 0)
+    assert parameter_counts(model)["trainable"] == frozen
+    for n in (-1, len(with_weights) + 1):
+        with pytest.raises(ValueError, match="layers with weights"):
+            unfreeze_top(model, n)
+
+
+def test_second_stage_trains_the_top_only():
+    model = pretrained_head(build_base(SMALL, "none", (32, 32, 3), seed=0)[0], seed=0)
+    base = find_base(model)
+    compile_model(unfreeze_top(model, 3), FINE_TUNING_RATE)
+    allowed, before = {id(v) for v in base.trainable_weights}, base.get_weights()
+    x = np.random.default_rng(0).normal(0, 1, (16, 32, 32, 3)).astype("float32")
+    model.fit(x, np.tile([0.0, 1.0], 8), epochs=2, verbose=0)
+    moved = {id(v) for v, a, b in zip(base.weights, before, base.get_weights()) if not np.array_equal(a, b)}
+    assert moved and moved <= allowed and len(allowed) < len(base.weights)
+
+
+def test_first_stage_leaves_the_base_alone():
+    model = compile_model(pretrained_head(build_base(SMALL, "none", (32, 32, 3), seed=0)[0], "slim"))
+    before = find_base(model).get_weights()
+    model.fit(np.random.default_rng(0).normal(0, 1, (8, 32, 32, 3)).astype("float32"), np.tile([0.0, 1.0], 4), verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(before, find_base(model).get_weights()))
+
+
+def test_chosen_by_us_tells_the_truth():
+    "The printed table states the defaults that the code really has."
+    text = {(row["item"], row["models"]): row["choice"] for row in CHOSEN_BY_US}
+    two = [layer.rate for layer in build_model("II", (16, 16, 3)).layers if isinstance(layer, layers.Dropout)]
+    head = pretrained_head(build_base(SMALL, "none", (32, 32, 3))[0])
+    assert text["dropout rates", "II"] == f"{two[0]} and {two[1]}"
+    assert text["dropout rates", "III–V"] == " and ".join(
+        str(layer.rate) for layer in head.layers if isinstance(layer, layers.Dropout)
+    )
+    rate = float(ops.convert_to_numpy(compile_model(head).optimizer.learning_rate))
+    assert f"learning rate {rate:.3g}" in text["optimiser", "I–V"] and type(head.optimizer).__name__ in text["optimiser", "I–V"]
+    assert head.layers[4].activation is keras.activations.relu and head.layers[-1].activation is keras.activations.sigmoid
+
+
+def test_other_backend_needs_no_tensorflow():
+    "Under JAX the room imports, builds and predicts without TensorFlow being loaded."
+    pytest.importorskip("jax")
+    code = (
+        "import sys, numpy as np; from deepfake_nb.models import build_model, keras; "
+        "build_model('I', (16, 16, 3)).predict(np.zeros((2, 16, 16, 3)), verbose=0); "
+        "sys.exit(keras.backend.backend() != 'jax' or 'tensorflow' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "KERAS_BACKEND": "jax"})

@@ -1,0 +1,252 @@
+"Training: a killed run ends like one that was not, cached features train like the whole network. Runs on the backend that KERAS_BACKEND names."
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from keras import layers
+from PIL import Image
+
+from deepfake_nb.loaders import ImageBatches, in_table_order, keras_generator
+from deepfake_nb.models import build_base, compile_model, model_ii, pretrained_head
+from deepfake_nb.samples import make_samples
+from deepfake_nb.training import (ArrayBatches, CheckpointError, compute_features, evaluate, fit, fit_frozen, predict_scores, read_history,
+                                  save_checkpoint, set_precision, split_base)
+
+RUN = '''
+import os, signal, sys
+import keras, numpy as np
+from keras import layers
+from deepfake_nb.models import compile_model
+from deepfake_nb.training import ArrayBatches, fit
+
+folder, out, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+rng = np.random.default_rng(0)
+x = rng.normal(size=(100, 12, 12, 3)).astype("float32")
+y = (x.mean((1, 2, 3)) > 0).astype("float32")
+
+class Kill(keras.callbacks.Callback):
+    seen = 0
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += 1
+        if self.seen == kill_at: os.kill(os.getpid(), signal.SIGKILL)
+
+keras.utils.set_random_seed(os.getpid() if kill_at < 0 else 5)  # a resumed run gets nothing from its own start
+model = keras.Sequential([layers.Input((12, 12, 3)), layers.Conv2D(6, 3, activation="relu"), layers.BatchNormalization(), layers.Flatten(),
+                          layers.Dropout(0.4), layers.Dense(8, activation="relu"), layers.Dropout(0.2), layers.Dense(1, activation="sigmoid")])
+compile_model(model, learning_rate=0.01)
+history = fit(model, ArrayBatches(x, y, 16, seed=3), (x, y), epochs=5, checkpoint=folder, callbacks=[Kill()], progress=False)
+np.savez(out, *model.get_weights(), *[keras.ops.convert_to_numpy(v) for v in model.optimizer.variables])
+history.to_csv(out + ".csv", index=False)
+'''
+
+
+def launch(*args):
+    return subprocess.run([sys.executable, "-c", RUN, *map(str, args)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("kill_at", [3, 18, 28])  # in the first epoch of 7 batches, in the third, and just at the end of the fourth
+def test_killed_training_ends_like_one_never_killed(tmp_path, kill_at):
+    whole = launch(tmp_path / "whole", tmp_path / "whole.npz", 0)
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    killed = launch(tmp_path / "killed", tmp_path / "killed.npz", kill_at)
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed.npz").exists()
+    kept = read_history(tmp_path / "killed")
+    assert (0 if kept is None else len(kept)) == (kill_at - 1) // 7
+    # before the first checkpoint nothing but the seed is known: the same start then has to be given again
+    resumed = launch(tmp_path / "killed", tmp_path / "killed.npz", -1 if kept is not None else 0)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    with np.load(tmp_path / "whole.npz") as a, np.load(tmp_path / "killed.npz") as b:
+        assert max(np.abs(a[k].astype("float64") - b[k]).max() for k in a) <= 1e-6
+    a, b = (pd.read_csv(tmp_path / f"{n}.npz.csv") for n in ("whole", "killed"))
+    assert a["epoch"].tolist() == b["epoch"].tolist() == [1, 2, 3, 4, 5]
+    assert np.abs(a["val_loss"] - b["val_loss"]).max() <= 1e-6 and a["val_loss"].nunique() == 5
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    root, rng, rows = tmp_path_factory.mktemp("images"), np.random.default_rng(0), []
+    for i in range(90):
+        image = np.kron(rng.uniform(60, 200, (8, 8, 3)), np.ones((8, 8, 1))) + (i % 2) * 12 * (np.indices((64, 64)).sum(0) % 2 * 2 - 1)[..., None]
+        Image.fromarray(image.clip(0, 255).astype("uint8")).save(root / f"{i:02d}.png")
+        rows.append(dict(path=str(root / f"{i:02d}.png"), kind="image", label=i % 2, dataset="textures", split="train" if i < 60 else "validation"))
+    return make_samples(rows)
+
+
+def batches(samples, cache, size, scaling="unit", class_mode="binary", **options):
+    shared = dict(size=(size, size), batch_size=16, class_mode=class_mode, scaling=scaling, cache=cache)
+    return ImageBatches(samples, "train", seed=4, **shared, **options), ImageBatches(samples, "validation", shuffle=False, **shared)
+
+
+def compare(make, samples, tmp_path, size, scaling):
+    "Seven epochs through the base and on features."
+    whole, head = make(), make()
+    for a, b in zip(whole.get_weights(), head.get_weights()): assert np.array_equal(a, b)
+    through = fit(whole, *batches(samples, tmp_path, size, scaling), epochs=7, progress=False)
+    cached = fit_frozen(head, *batches(samples, tmp_path, size, scaling), epochs=7, cache_dir=tmp_path / "features", progress=False)
+    assert through["val_loss"].max() - through["val_loss"].min() > 0.01, "a loss that does not move proves nothing"
+    assert np.abs(through["val_loss"] - cached["val_loss"]).max() < 1e-3
+    assert np.abs(through["loss"] - cached["loss"]).max() < 1e-3
+    train, _ = batches(samples, tmp_path, size, scaling)
+    assert np.abs(predict_scores(whole, train) - predict_scores(head, train)).max() < 2e-3
+
+
+def small(seed=0, pool=True):
+    keras.utils.set_random_seed(seed)
+    base = keras.Sequential([layers.Input((64, 64, 3)), layers.Conv2D(16, 3, strides=2, activation="relu"), layers.BatchNormalization(), layers.Conv2D(32, 3, strides=2)])
+    if pool: return compile_model(pretrained_head(base, seed=seed), learning_rate=3e-3)
+    base.trainable = False
+    return compile_model(keras.Sequential([layers.Input((64, 64, 3)), base, layers.Flatten(), layers.Dropout(0.3), layers.Dense(2, activation="softmax")]), learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("scaling", ["unit", "tf"])
+def test_features_train_like_the_whole_network(samples, tmp_path, scaling):
+    compare(small, samples, tmp_path, 64, scaling)
+
+
+def test_features_without_pooling_and_two_outputs(samples, tmp_path):
+    whole, head = small(pool=False), small(pool=False)
+    data = lambda: batches(samples, tmp_path, 64, class_mode="categorical")
+    through = fit(whole, *data(), epochs=4, progress=False)
+    cached = fit_frozen(head, *data(), epochs=4, cache_dir=tmp_path / "features", progress=False)
+    assert np.abs(through["val_loss"] - cached["val_loss"]).max() < 1e-3 and through["val_loss"].nunique() == 4
+    file, = sorted((tmp_path / "features").glob("*.npy"))[:1]
+    assert np.load(file, mmap_mode="r").shape[1:] == (15, 15, 32)
+
+
+def test_features_train_like_the_whole_network_on_pretrained_mobilenet(samples, tmp_path):
+    root = os.environ.get("DEEPFAKE_NB_DATA")
+    path = Path(root or ".") / "weights" / "mobilenet_v2_0.35_224_imagenet_notop.weights.h5"
+    if root is None or not path.exists(): pytest.skip("pretrained MobileNetV2-0.35 is not there: set DEEPFAKE_NB_DATA to the folder that holds weights/")
+    def make():
+        base, weights = build_base("MobileNetV2-0.35", path, (96, 96, 3))
+        assert weights.path is not None
+        return compile_model(pretrained_head(base, seed=1), learning_rate=1e-3)
+    compare(make, samples, tmp_path, 96, "tf")
+
+
+def test_killed_features_go_on(samples, tmp_path, monkeypatch):
+    base = small().layers[0]
+    images = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3), dtype=np.uint8)
+    expected = compute_features(base, images, cache_dir=tmp_path / "whole", batch_size=4, progress=False)
+    import deepfake_nb.training as training
+    predict, calls = training._predict_padded, []
+    def die(*args):
+        calls.append(1)
+        if len(calls) == 40: raise KeyboardInterrupt
+        return predict(*args)
+    monkeypatch.setattr(training, "_predict_padded", die)
+    with pytest.raises(KeyboardInterrupt): compute_features(base, images, cache_dir=tmp_path / "part", batch_size=4, progress=False)
+    assert not [p for p in (tmp_path / "part").glob("*.npy") if ".partial" not in p.name]
+    resumed = compute_features(base, images, cache_dir=tmp_path / "part", batch_size=4, progress=False)
+    assert len(calls) == 40 + 50 - 32  # 32 of the 50 batches were marked
+    assert np.array_equal(resumed, expected) and [p.suffix for p in (tmp_path / "part").iterdir()] == [".npy"]
+
+
+def test_features_are_kept_apart(samples, tmp_path):
+    train, _ = batches(samples, tmp_path, 64)
+    for base in (small(0).layers[0], small(1).layers[0]):
+        for data in (train, batches(samples, tmp_path, 64, "tf")[0], in_table_order(train)):
+            compute_features(base, data, cache_dir=tmp_path / "features", progress=False)
+    assert len(list((tmp_path / "features").glob("*.npy"))) == 4  # the third is the first in another order of reading: the same rows
+
+
+def test_bases_that_are_no_fixed_function_are_refused():
+    model = small()
+    model.layers[0].trainable = True
+    with pytest.raises(ValueError, match="are trainable"): split_base(model)
+    base = keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Dropout(0.2)])
+    base.trainable = False
+    with pytest.raises(ValueError, match="dropout of its own"): split_base(keras.Sequential([base, layers.Flatten()]))
+    with pytest.raises(ValueError, match="does not begin with a base"): split_base(model_ii((32, 32, 3)))
+
+
+def test_resume_with_the_reports_loader(samples, tmp_path):
+    "ImageDataGenerator's order is in the checkpoint too."
+    def run(folder, epochs):
+        keras.utils.set_random_seed(2)
+        model = keras.Sequential([layers.Input((32, 32, 3)), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dropout(0.2), layers.Dense(2, activation="softmax")])
+        train = keras_generator(samples, "train", (32, 32), 16, validation_split=None, seed=9)
+        return fit(compile_model(model, 0.01), train, epochs=epochs, checkpoint=folder, progress=False), model
+    whole, a = run(tmp_path / "whole", 4)
+    run(tmp_path / "part", 2)
+    parts, b = run(tmp_path / "part", 4)
+    assert np.abs(whole["loss"] - parts["loss"]).max() <= 1e-6
+    assert max(np.abs(x - y).max() for x, y in zip(a.get_weights(), b.get_weights())) <= 1e-6
+
+
+def test_frozen_training_resumes(samples, tmp_path):
+    def run(folder, epochs):
+        model = small()
+        history = fit_frozen(model, *batches(samples, tmp_path, 64), epochs=epochs, checkpoint=folder, cache_dir=tmp_path / "features", progress=False)
+        return history, model
+    whole, a = run(tmp_path / "whole", 5)
+    run(tmp_path / "part", 3)
+    parts, b = run(tmp_path / "part", 5)
+    assert len(parts) == 5 and max(np.abs(x - y).max() for x, y in zip(a.get_weights(), b.get_weights())) <= 1e-6
+
+
+def test_checkpoint_of_another_training_is_refused(samples, tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(40, 6)).astype("float32"), np.arange(40) % 2
+    def model(units=4, rate=0.01):
+        return compile_model(keras.Sequential([layers.Input((6,)), layers.Dense(units), layers.Dense(1, activation="sigmoid")]), rate)
+    def run(model, x=x, **options): return fit(model, (x, y), epochs=3, checkpoint=tmp_path, progress=False, **options)
+    fit(model(), (x, y), epochs=2, checkpoint=tmp_path, progress=False)
+    for changed, what in ((lambda: run(model(rate=0.02)), "learning_rate"), (lambda: run(model(), seed=1), "seed"), (lambda: run(model(), x + 1), "data"),
+                          (lambda: run(model(), batch_size=8), "batch_size"), (lambda: run(model(), class_weight={0: 1.0, 1: 2.0}), "class_weight"),
+                          (lambda: run(model(units=5)), "do not fit"), (lambda: fit(model(), (x, y), epochs=1, checkpoint=tmp_path), "2 epochs")):
+        with pytest.raises(CheckpointError, match=what): changed()
+    assert len(run(model())) == 3
+
+
+def test_checkpoint_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    model = compile_model(keras.Sequential([layers.Input((2,)), layers.Dense(1)]))
+    save_checkpoint(tmp_path, model, pd.DataFrame({"epoch": [1]}))
+    monkeypatch.setattr(np, "savez", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError): save_checkpoint(tmp_path, model, pd.DataFrame({"epoch": [1, 2]}))
+    assert len(read_history(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_xla_is_a_switch(samples, tmp_path, jit_compile):
+    model = small()
+    history = fit(model, *batches(samples, tmp_path, 64), epochs=2, jit_compile=jit_compile, progress=False)
+    reference = fit(small(), *batches(samples, tmp_path, 64), epochs=2, progress=False)
+    assert model.jit_compile == jit_compile and np.abs(history["loss"] - reference["loss"]).max() < 1e-3
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_is_a_switch(samples, tmp_path, policy):
+    model = small()
+    history = fit(model, *batches(samples, tmp_path, 64), epochs=2, precision=policy, checkpoint=tmp_path / "run", progress=False)
+    reference = fit(small(), *batches(samples, tmp_path, 64), epochs=2, progress=False)
+    difference = np.abs(history["loss"] - reference["loss"]).max()
+    assert 0 < difference < 0.05 and np.isfinite(history.to_numpy()).all()
+    assert {str(w.dtype) for w in model.weights} == {"float32"} and model.layers[-1].compute_dtype == "float32"
+    again = fit(small(), *batches(samples, tmp_path, 64), epochs=2, precision=policy, checkpoint=tmp_path / "run", progress=False)
+    assert again["loss"].tolist() == history["loss"].tolist()
+
+
+def test_scores_are_of_fake_and_in_the_order_of_the_table(samples, tmp_path):
+    train, validation = batches(samples, tmp_path, 64)
+    model = small(3)
+    fit(model, train, epochs=1, progress=False)
+    scores = predict_scores(model, train)
+    shuffled = model.predict(train, verbose=0)[:, 0]
+    assert np.allclose(scores, predict_scores(model, ImageBatches(samples, "train", (64, 64), cache=tmp_path, shuffle=False, class_mode="binary")), atol=1e-6)
+    assert not np.allclose(scores, shuffled, atol=1e-6) and np.allclose(np.sort(scores), np.sort(shuffled), atol=1e-6)
+    logits = compile_model(keras.Sequential([layers.Input((1,)), layers.Dense(1, kernel_initializer="ones")]))
+    with pytest.raises(ValueError, match="no probabilities"): predict_scores(logits, np.array([[4.0], [-3.0]], "float32"))
+
+
+def test_evaluate_agrees_with_the_history(samples, tmp_path):
+    train, validation = batches(samples, tmp_path, 64)
+    model = small()
+    history = fit(model, train, validation, epochs=2, progress=False)
+    assert evaluate(model, validation)["loss"] == pytest.approx(history["val_loss"].iloc[-1], abs=1e-5)
+    assert history.columns.tolist()[0] == "epoch" and history.columns.tolist()[-1] == "seconds" and (history["seconds"] > 0).all()
