@@ -369,31 +369,46 @@ def _close_pairs(a: np.ndarray, b: np.ndarray, threshold: int, block: int = 1024
         found.append(np.stack([i + start, j, distance[i, j]], axis=1).astype(np.int64))
     return np.concatenate(found)
 
-# %% ../nbs/12_evaluation.ipynb #d1a9668d
+# %% ../nbs/12_evaluation.ipynb #317859c4
+def _likeness(first: pd.DataFrame, second: pd.DataFrame, size: int = 32) -> np.ndarray:
+    "Correlation of the grey thumbnails of two tables of samples, row by row, (n,); 1 is the same picture up to brightness and contrast."
+    def standard(samples: pd.DataFrame) -> np.ndarray:
+        once = samples.drop_duplicates("path")
+        grey = np.stack(_each(partial(_picture, grey=True, size=(size, size)), once)).reshape(len(once), -1).astype(np.float64)
+        grey = (grey - grey.mean(1, keepdims=True)) / np.maximum(grey.std(1, keepdims=True), 1e-9)
+        return grey[pd.Index(once["path"]).get_indexer(samples["path"])]
+    return (standard(first) * standard(second)).mean(1) if len(first) else np.empty(0)
+
+# %% ../nbs/12_evaluation.ipynb #e96469ce
 def duplicate_pairs(
     samples: pd.DataFrame,   # sample table with `split`
-    threshold: int = 2,      # bits of 64 that may differ
+    threshold: int = 4,      # bits of 64 in which the hashes may differ
+    likeness: float = 0.99,  # least correlation of the grey thumbnails
     n: int = 1000,           # samples looked at in each part, half of each class
     seed: int = 0,           # of the draw
-) -> pd.DataFrame:           # columns: part_a, part_b, path_a, path_b, distance
-    "Pairs of near-identical pictures that lie in different parts of the split, the nearest first."
+) -> pd.DataFrame:           # columns: part_a, part_b, path_a, path_b, distance (bits), likeness
+    "Pairs of near-identical pictures that lie in different parts of the split, the likest first."
     parts = {part: take_balanced(rows, n, seed) for part, rows in samples.groupby("split", sort=True)}
     hashes, found = {part: difference_hashes(rows) for part, rows in parts.items()}, []
     for a, b in ((a, b) for i, a in enumerate(parts) for b in list(parts)[i + 1:]):
-        pairs = _close_pairs(hashes[a], hashes[b], threshold)
-        found.append(pd.DataFrame(dict(part_a=a, part_b=b, path_a=parts[a].path.to_numpy()[pairs[:, 0]], path_b=parts[b].path.to_numpy()[pairs[:, 1]], distance=pairs[:, 2])))
-    empty = pd.DataFrame(columns=["part_a", "part_b", "path_a", "path_b", "distance"])
-    return pd.concat(found).sort_values("distance", kind="stable", ignore_index=True) if found else empty
+        i, j, distance = _close_pairs(hashes[a], hashes[b], threshold).T
+        first, second = parts[a].iloc[i], parts[b].iloc[j]
+        found.append(pd.DataFrame(dict(part_a=a, part_b=b, path_a=first.path.to_numpy(), path_b=second.path.to_numpy(), distance=distance,
+                                       likeness=_likeness(first, second))))
+    columns = ["part_a", "part_b", "path_a", "path_b", "distance", "likeness"]
+    pairs = pd.concat(found) if found else pd.DataFrame(columns=columns)
+    return pairs[pairs.likeness >= likeness].sort_values("likeness", ascending=False, kind="stable", ignore_index=True)
 
-# %% ../nbs/12_evaluation.ipynb #addc14a3
+# %% ../nbs/12_evaluation.ipynb #05de443b
 def near_duplicates(
     samples: pd.DataFrame,   # sample table with `split`
-    threshold: int = 2,      # bits of 64 that may differ
+    threshold: int = 4,      # bits of 64 in which the hashes may differ
+    likeness: float = 0.99,  # least correlation of the grey thumbnails
     n: int = 1000,           # samples looked at in each part, half of each class
     seed: int = 0,           # of the draw
 ) -> pd.DataFrame:           # columns: part_a, part_b, images_a, images_b, pairs, affected, affected_share
     "For each two parts of the split: near-identical pairs, and how many images of the second part have a twin in the first."
-    pairs, sizes = duplicate_pairs(samples, threshold, n, seed), {p: len(take_balanced(r, n, seed)) for p, r in samples.groupby("split", sort=True)}
+    pairs, sizes = duplicate_pairs(samples, threshold, likeness, n, seed), {p: len(take_balanced(r, n, seed)) for p, r in samples.groupby("split", sort=True)}
     names, rows = [p for p in ("train", "validation", "test") if p in sizes], []
     for a, b in ((a, b) for i, a in enumerate(names) for b in names[i + 1:]):
         here = pairs[(pairs[["part_a", "part_b"]].isin((a, b))).all(axis=1)]
@@ -526,16 +541,16 @@ def _summary(counts: pd.DataFrame, overlap: pd.DataFrame, leaks: pd.DataFrame, d
     ]
     return pd.DataFrame(rows, columns=["check", "result", "verdict"])
 
-# %% ../nbs/12_evaluation.ipynb #c9429a6e
+# %% ../nbs/12_evaluation.ipynb #de5079a5
 def health_check(
     samples: pd.DataFrame,   # sample table, both classes
     n: int = 400,            # files looked at by the leak test; the other checks take up to 1.5 times as many a part
     seed: int = 0,           # of all draws
     margin: float = 0.05,    # see `leak_test`
-    threshold: int = 2,      # see `near_duplicates`
+    threshold: int = 4,      # see `near_duplicates`
 ) -> HealthReport:           # a summary and the tables behind it
     "Class counts, people on both sides, leaks, near-duplicates and permuted labels, in seconds; `ValueError` for a file that cannot be read."
     counts, overlap = class_counts(samples), split_overlap(samples)
-    leaks, duplicates = leak_test(samples, n, margin, seed), near_duplicates(samples, threshold, n * 3 // 2, seed)
+    leaks, duplicates = leak_test(samples, n, margin, seed), near_duplicates(samples, threshold, n=n * 3 // 2, seed=seed)
     permutation = label_permutation(samples, n=n * 3 // 2, seed=seed)
     return HealthReport(_summary(counts, overlap, leaks, duplicates, permutation), counts, overlap, leaks, duplicates, permutation)

@@ -47,7 +47,7 @@ def atomic_path(
     finally:
         temporary.unlink(missing_ok=True)
 
-# %% ../nbs/14_figures.ipynb #6e9d4958
+# %% ../nbs/14_figures.ipynb #03683953
 class Results:
     "Figures, tables and metrics of one notebook run, saved under `folder`."
 
@@ -70,9 +70,9 @@ class Results:
         png = _render(figure, "png")
         for ending, content in (("png", png), ("svg", _render(figure, "svg"))):
             with atomic_path(self.folder / "figures" / f"{name}.{ending}") as path: path.write_bytes(content)
-        self._save_table("figures", name, data)
+        _save_table(self.folder / "figures" / f"{name}.csv", data)
         plt.close(figure)
-        _show_figure(figure, self._caption("Figure", name, caption))
+        _show_figure(figure, _caption(self, "Figure", name, caption))
 
     def table(
         self,
@@ -82,8 +82,8 @@ class Results:
         digits: int = 3,  # decimals shown; the CSV keeps all
     ) -> None:
         "Save `data` as CSV and show it with its numbered caption."
-        self._save_table("tables", name, data)
-        _show_table(data, self._caption("Table", name, caption), digits)
+        _save_table(self.folder / "tables" / f"{name}.csv", data)
+        _show_table(data, _caption(self, "Table", name, caption), digits)
 
     def metric(
         self,
@@ -96,22 +96,25 @@ class Results:
         with atomic_path(self.folder / "metrics.json") as path: path.write_text(json.dumps(self.metrics, indent=1, sort_keys=True) + "\n")
         return value
 
-    def _save_table(self, kind: str, name: str, data: pd.DataFrame) -> None:
-        "Write `data` as CSV; a named index becomes a column."
-        named = data.index.name is not None or data.index.nlevels > 1
-        with atomic_path(self.folder / kind / f"{name}.csv") as path: data.to_csv(path, index=named, lineterminator="\n")
-
-    def _caption(self, kind: str, name: str, caption: str) -> str:
-        "Numbered caption with the stamp."
-        self._count[kind] += 1
-        stamp = f" *{self.stamp}.*" if self.stamp else ""
-        return f"**{kind} {self._count[kind]}** (`{name}`). {caption}{stamp}"
-
-# %% ../nbs/14_figures.ipynb #b0bc6c35
+# %% ../nbs/14_figures.ipynb #08091886
 def _plain(value):
     "A JSON value: NumPy scalars become Python's, NaN becomes null."
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+def _named(data: pd.DataFrame) -> bool:
+    "Whether the index says something."
+    return data.index.name is not None or data.index.nlevels > 1
+
+def _save_table(path: Path, data: pd.DataFrame) -> None:
+    "Write `data` as CSV; a named index becomes a column."
+    with atomic_path(path) as temporary: data.to_csv(temporary, index=_named(data), lineterminator="\n")
+
+def _caption(results: Results, kind: str, name: str, caption: str) -> str:
+    "Numbered caption with the stamp."
+    results._count[kind] += 1
+    stamp = f" *{results.stamp}.*" if results.stamp else ""
+    return f"**{kind} {results._count[kind]}** (`{name}`). {caption}{stamp}"
 
 def _render(figure: plt.Figure, form: str) -> bytes:
     "The figure's bytes, without a date, so that the same figure gives the same bytes."
@@ -129,7 +132,8 @@ def _show_figure(figure: plt.Figure, caption: str) -> None:
 def _show_table(data: pd.DataFrame, caption: str, digits: int) -> None:
     "Show the caption and under it the table."
     from IPython.display import Markdown, display
-    named = data.index.name is not None or data.index.nlevels > 1
+    named = _named(data)
+    data = data if named or data.index.is_unique else data.reset_index(drop=True)
     styled = data.style.format(precision=digits, na_rep="–", thousands=",").set_properties(**{"text-align": "left"})
     styled = styled.set_table_styles([{"selector": "th", "props": "text-align: left"}])
     display(Markdown(caption), styled if named else styled.hide(axis="index"))

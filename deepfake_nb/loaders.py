@@ -203,7 +203,7 @@ def _reserve(
         raise OSError(error.errno, f"{path.parent} has {free:,} bytes free, {needed:,} are needed; give another cache folder, or cache=None") from error
     return array
 
-# %% ../nbs/08_loaders.ipynb #be99eb58
+# %% ../nbs/08_loaders.ipynb #d33ff981
 def _remove_orphans(folder: Path, key: str) -> None:
     "Remove half-filled files of `key` whose process, on this machine, is gone."
     for path in folder.glob(f"{key}.*.partial"):
@@ -213,7 +213,7 @@ def _remove_orphans(folder: Path, key: str) -> None:
         except ProcessLookupError: path.unlink(missing_ok=True)
         except OSError: continue
 
-
+# %% ../nbs/08_loaders.ipynb #b8141125
 def _host() -> str:
     "This machine's name, without dots."
     return socket.gethostname().replace(".", "-")
@@ -321,13 +321,13 @@ def drop_corrupt(
     skipped = pd.DataFrame({"position": np.flatnonzero(bad), "row": samples.index[bad], "path": samples["path"][bad].to_numpy(), "reason": [why for why in found if why]})
     return samples[~bad], skipped
 
-# %% ../nbs/08_loaders.ipynb #7035910d
+# %% ../nbs/08_loaders.ipynb #1ccac689
 @lru_cache
 def _pool(threads: int | None = None) -> ThreadPoolExecutor:
     "One pool of threads for all loaders of a process."
     return ThreadPoolExecutor(threads or _cores(), thread_name_prefix="deepfake_nb")
 
-
+# %% ../nbs/08_loaders.ipynb #f47228ea
 def _cores() -> int:
     "The cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

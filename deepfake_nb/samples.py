@@ -130,7 +130,7 @@ def _components(keys: pd.Series, partners: pd.Series) -> dict[str, str]:
     graph = coo_matrix((np.ones(len(ends[0])), ends), shape=(len(names), len(names)))
     return dict(zip(names, connected_components(graph, directed=False)[1].astype(str)))
 
-# %% ../nbs/00_samples.ipynb #2474c9ad
+# %% ../nbs/00_samples.ipynb #fc080ebe
 def _deal(units: pd.Series, labels: pd.Series, fractions: Mapping[str, float], rng: np.random.Generator) -> dict[str, str]:
     "Give each unit a part, largest first, always where the class counts are then nearest to what `fractions` ask for."
     counts = pd.crosstab(units, labels).reindex(columns=[0, 1], fill_value=0)
@@ -139,8 +139,11 @@ def _deal(units: pd.Series, labels: pd.Series, fractions: Mapping[str, float], r
     share = counts.to_numpy() / np.maximum(counts.sum().to_numpy(), 1)
     left = np.array(list(fractions.values()))[:, None] * np.ones(2)
     parts, chosen = list(fractions), {}
-    for unit, size in zip(counts.index, share):
-        part = int(np.argmax(((left - size / 2) * size).sum(axis=1) / np.maximum(size.sum(), 1e-12)))
+    for k, (unit, size) in enumerate(zip(counts.index, share)):
+        wish = ((left - size / 2) * size).sum(axis=1) / np.maximum(size.sum(), 1e-12)
+        empty = np.array([part not in chosen.values() for part in parts])
+        if empty.sum() >= len(counts) - k: wish = np.where(empty, wish, -np.inf)  # the last units are for parts that have none
+        part = int(np.argmax(wish))
         left[part] -= size
         chosen[unit] = parts[part]
     return chosen

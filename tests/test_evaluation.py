@@ -123,7 +123,7 @@ def people_scores(rng, people=24, frames=15, signal=1.0):
 
 
 def test_grouped_intervals_cover_and_naive_ones_do_not():
-    "Of many experiments with people drawn at random, the 95 % interval by person holds the truth in most, the one by frame in few."
+    "Of many experiments with people drawn at random, the interval by person holds the truth in most, the one by frame in few."
     from scipy.stats import norm
 
     truth = norm.cdf(1.0 / np.sqrt(2 * (1 + 0.16)))
@@ -327,7 +327,10 @@ def test_leak_features_are_the_files_own(tmp_path):
 
 def test_quantisation_names_are_the_same_in_every_process(sound):
     "Python salts its hashes of strings by process; the table's name must not depend on that."
-    code = f"from deepfake_nb.evaluation import _image_header; from pathlib import Path; print(_image_header(Path({sound.path[0]!r}))['quantisation_table'])"
+    code = (
+        "from deepfake_nb.evaluation import _image_header; from pathlib import Path; "
+        f"print(_image_header(Path({sound.path[0]!r}))['quantisation_table'])"
+    )
     names = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": s}, capture_output=True, text=True, check=True

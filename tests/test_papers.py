@@ -1,0 +1,103 @@
+"Every paper notebook, end to end through the command line at `smoke`: whole runs, the same figures from the same seed, and failures that leave no trace of a whole run."
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from deepfake_nb.cli import main
+from deepfake_nb.runs import list_papers
+
+TIMES = {"time_and_size"}  # figures of measured times differ from run to run
+
+
+@pytest.fixture(scope="session", params=list_papers())
+def run(request, tmp_path_factory):
+    "A whole smoke run: paper, folder of all runs, its own folder."
+    root = tmp_path_factory.mktemp("runs")
+    assert main(["run", request.param, "--profile", "smoke", "--out", str(root)]) == 0
+    folders = [f for f in (root / request.param).iterdir()]
+    assert len(folders) == 1, "one folder, and nothing left beside it"
+    return request.param, root, folders[0]
+
+
+def test_run_is_whole(run):
+    paper, _, folder = run
+    assert {f.name for f in folder.iterdir()} >= {f"{paper}.ipynb", "figures", "tables", "metrics.json", "provenance.json"}
+    about = json.loads((folder / "provenance.json").read_text())
+    assert {"commit", "packages", "backend", "device", "seed", "data", "code", "seconds", "weights", "parameters"} <= set(about)
+    assert about["weights"]["ResNet50"] == {"kind": "none", "sha256": None}
+    assert all({"value"} <= set(m) for m in json.loads((folder / "metrics.json").read_text()).values())
+
+
+def test_every_figure_comes_with_its_data(run):
+    _, _, folder = run
+    names = {f.stem for f in (folder / "figures").iterdir()}
+    assert len(names) >= 8
+    for name in names:
+        assert {f.suffix for f in (folder / "figures").glob(f"{name}.*")} == {".png", ".svg", ".csv"}, name
+        assert len(pd.read_csv(folder / "figures" / f"{name}.csv")) > 0, name
+        assert (folder / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_captions_say_that_bases_are_not_pretrained(run):
+    paper, _, folder = run
+    cells = json.loads((folder / f"{paper}.ipynb").read_text())["cells"]
+    texts = ["".join(o["data"]["text/markdown"]) for c in cells if c["cell_type"] == "code" for o in c["outputs"] if "text/markdown" in o.get("data", {})]
+    captions = [t for t in texts if t.startswith(("**Figure", "**Table"))]
+    assert len(captions) >= 15 and all("no pretrained weights" in c and "synthetic-faces" in c for c in captions)
+
+
+def test_ledger_is_complete(run):
+    from deepfake_nb.claims import STAND_INS, VERDICTS, load_claims
+    paper, _, folder = run
+    verdicts = pd.read_csv(folder / "tables" / "verdicts.csv")
+    claims = load_claims(paper)
+    assert verdicts["no."].tolist() == claims.index.tolist()
+    assert set(verdicts["verdict"]) <= set(VERDICTS) and set(verdicts["stand-in"].fillna("")) <= set(STAND_INS)
+    counts = verdicts.set_index("no.").loc[[45, 46, 47, 48, 50, 51, 52], "verdict"] if paper == "torlapati" else pd.Series(dtype=str)
+    assert (counts == "reproduced").all()
+
+
+def test_whole_run_is_not_made_again(run, capsys):
+    paper, root, folder = run
+    before = (folder / "provenance.json").stat().st_mtime_ns
+    assert main(["run", paper, "--profile", "smoke", "--out", str(root)]) == 0
+    assert "already whole" in capsys.readouterr().out
+    assert (folder / "provenance.json").stat().st_mtime_ns == before
+
+
+def test_same_seed_gives_the_same_figures(run, tmp_path):
+    paper, _, folder = run
+    assert main(["run", paper, "--profile", "smoke", "--out", str(tmp_path)]) == 0
+    again = tmp_path / paper / folder.name
+    compared = [f for f in folder.glob("figures/*.csv") if f.stem not in TIMES]
+    for file in compared:
+        one, two = (pd.read_csv(f).drop(columns="seconds", errors="ignore") for f in (file, again / "figures" / file.name))
+        pd.testing.assert_frame_equal(one, two, check_exact=True, obj=file.name)
+    shutil.rmtree(again)
+
+
+def test_failed_cell_leaves_the_partial_notebook(run, capsys):
+    paper, _, folder = run
+    root = folder.parent.parent / "failing"
+    assert main(["run", paper, "--profile", "smoke", "--out", str(root), "-p", "batch_size=0"]) == 1
+    left = [f.name for f in (root / paper).iterdir()]
+    assert len(left) == 1 and left[0].endswith(".failed")
+    cells = json.loads((root / paper / left[0] / f"{paper}.ipynb").read_text())["cells"]
+    assert any(o["output_type"] == "error" for c in cells if c["cell_type"] == "code" for o in c["outputs"])
+    said = capsys.readouterr().err
+    assert "failed: cell" in said and str(root / paper / left[0]) in said
+
+
+@pytest.mark.parametrize("words, says", [
+    (["-p", "sede=1"], "no parameter 'sede'"), (["-p", "seed=one"], "expected int"), (["--profile", "huge"], "no profile 'huge'"),
+    (["--dataset", "nothing"], "nothing"), (["-p", "base_weights=imagenet"], "DenseNet121"),
+])
+def test_wrong_words_stop_before_anything_starts(words, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DEEPFAKE_NB_OFFLINE", "1")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path))
+    assert main(["run", "torlapati", "--profile", "smoke", "--out", str(tmp_path / "runs"), *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
