@@ -197,13 +197,13 @@ def plot_intervals(
     if groups != [None]: ax.legend(loc="center left", bbox_to_anchor=(1, .5))
     return figure
 
-# %% ../nbs/14_figures.ipynb #dc7f81b8
+# %% ../nbs/14_figures.ipynb #fe7e192c
 def plot_roc(
     curves: pd.DataFrame,  # columns model, false_positive_rate, true_positive_rate: points of each curve, in order
     labels: Mapping[str, str] | None = None,  # model → legend text, e.g. with its AUC
 ) -> plt.Figure:
     "Receiver operating characteristic of each model, with the diagonal of chance."
-    figure, ax = plt.subplots(figsize=(4.6, 4.2))
+    figure, ax = plt.subplots(figsize=(8.4, 4.2))
     for model, curve in curves.groupby("model", sort=False):
         ax.plot(curve["false_positive_rate"], curve["true_positive_rate"], lw=1.8, label=(labels or {}).get(model, model))
     ax.plot([0, 1], [0, 1], ls=":", color="grey")

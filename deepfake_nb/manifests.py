@@ -10,7 +10,7 @@ __all__ = ['ADAPTERS', 'ManifestError', 'DatasetNotFoundError', 'Expectation', '
            'lock_dataset', 'read_lock', 'verify_dataset', 'list_command', 'describe_command', 'verify_command',
            'lock_command']
 
-# %% ../nbs/01_manifests.ipynb #04d5df53
+# %% ../nbs/01_manifests.ipynb #de8d3acb
 import difflib
 import hashlib
 import importlib
@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import platformdirs
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .samples import COLUMNS, make_samples
 

@@ -23,8 +23,8 @@ import pandas as pd
 
 # %% auto #0
 __all__ = ['SKIN_TONES', 'LIGHTINGS', 'QUALITIES', 'MANIPULATIONS', 'GENERATOR_VERSION', 'LAYOUTS', 'Identity', 'make_identity',
-           'State', 'trajectory', 'Rendered', 'render_frame', 'Quality', 'landmarks', 'swap_face', 'reenact_mouth',
-           'up_convolve', 'generate_face', 'write_video', 'face_box', 'generate']
+           'State', 'trajectory', 'Rendered', 'render_frame', 'Quality', 'landmarks', 'face_box', 'swap_face',
+           'reenact_mouth', 'up_convolve', 'generate_face', 'write_video', 'generate']
 
 # %% ../nbs/02_synthetic.ipynb #e01f14fd
 SKIN_TONES = {1: (245, 213, 196), 2: (233, 193, 168), 3: (214, 167, 135), 4: (184, 133, 100), 5: (142, 97, 71), 6: (110, 76, 58)}
@@ -482,7 +482,7 @@ def _pose_map(head: _Head, p: Identity, s: State, n: int, size: int) -> tuple[np
     full = lambda v, o: cv2.resize(((v - o + _SPAN) / (2 * _SPAN) * n - .5).astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     return full(x, 0), full(y, _MIDDLE)
 
-# %% ../nbs/02_synthetic.ipynb #186d1479
+# %% ../nbs/02_synthetic.ipynb #f92d35f1
 @lru_cache(maxsize=12)
 def _body(p: Identity, n: int) -> tuple[np.ndarray, np.ndarray]:
     "Neck and shoulders: albedo with coverage (n, n, 4), premultiplied, and normals; the square spans 4.8 head units from height 0.2 down."
@@ -498,7 +498,7 @@ def _body(p: Identity, n: int) -> tuple[np.ndarray, np.ndarray]:
     fabric = 1 + .05 * _noise(rng, n, n // 2) + .06 * _noise(rng, n, 14)
     colour = _mix(_linear(p.skin) * shade[..., None], _linear(p.clothing) * fabric[..., None], cloth)
     cover = np.maximum(skin * _edge(line - .12 - y, .05 ) + skin * _edge(y - line, .1), cloth).clip(0, 1)
-    height = .38 * np.sqrt(np.clip(1 - (a / (neck + .02)) ** 2, 0, 1)) * (1 - cloth) + cloth * .55 * np.sqrt(np.clip(1 - (a / 2.0) ** 2, 0, 1)) * np.clip((y - line) * 2.5, 0, 1) ** .5
+    height = .38 * np.sqrt(np.clip(1 - (a / (neck + .02)) ** 2, 0, 1)) * (1 - cloth) + cloth * .55 * np.sqrt(np.clip(1 - (a / 2.0) ** 2, 0, 1)) * np.clip((y - line) * 1.6, 0, 1)
     normal = _normals(cv2.GaussianBlur(height.astype(np.float32), (0, 0), n / 90), n * 2 * _SPAN / 4.8)
     return np.dstack([colour * cover[..., None], cover]).astype(np.float32), normal
 
@@ -586,7 +586,7 @@ def render_frame(
     regions = cv2.remap(head.regions, *maps, cv2.INTER_LINEAR)
     return Rendered(_finish(levels + _sensor_noise(state, size)), dict(zip(("face", "mouth", "head"), np.moveaxis(regions, 2, 0))))
 
-# %% ../nbs/02_synthetic.ipynb #f4046d30
+# %% ../nbs/02_synthetic.ipynb #86f25bbd
 @dataclass(frozen=True)
 class Quality:
     "How well a manipulation is made."
@@ -602,7 +602,7 @@ class Quality:
 
 QUALITIES = {
     "crude": Quality(detail=.22, colour=9., flicker=2., contrast=0., feather=.06, shift=.02, grain=.0, ripple=.06, skip=.4),
-    "careful": Quality(detail=.46, colour=4.9, flicker=.5, contrast=.60, feather=.165, shift=.008, grain=1.3, ripple=.028, skip=.735),
+    "careful": Quality(detail=.48, colour=4.7, flicker=.5, contrast=.62, feather=.17, shift=.008, grain=1.3, ripple=.0265, skip=.74),
 }
 MANIPULATIONS = ("face-swap", "mouth", "generated")
 
@@ -626,6 +626,20 @@ def landmarks(
     x, y = flat[:, 0] * np.cos(state.yaw) + z * np.sin(state.yaw), flat[:, 1] * np.cos(state.pitch) + z * np.sin(state.pitch)
     c, d = np.cos(state.roll), np.sin(state.roll)
     return np.column_stack([c * x - d * y, d * x + c * y]) * unit + middle
+
+# %% ../nbs/02_synthetic.ipynb #842bb4f5
+def face_box(
+    identity: Identity,  # who
+    state: State,  # pose
+    size: int = 256,  # side of the picture, pixels
+    margin: float = 1.3,  # side of the box over the height of the face
+) -> tuple[int, int, int, int]:
+    "The square around the face, kept inside the picture: left, top, right, bottom in pixels."
+    points, (unit, _) = landmarks(identity, state, size), _place(state, size)
+    side = min(int(round(margin * 1.6 * unit)), size)
+    x, y = points[:, 0].mean() - .2 * unit * state.yaw, points[[0, 1, 3, 4], 1].mean() - .02 * unit
+    left, top = (int(np.clip(round(v - side / 2), 0, size - side)) for v in (x, y))
+    return left, top, left + side, top + side
 
 # %% ../nbs/02_synthetic.ipynb #d84f2929
 def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -770,22 +784,8 @@ def write_video(
             film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24" if frame.ndim == 3 else "gray")))
         film.mux(stream.encode())
 
-# %% ../nbs/02_synthetic.ipynb #842bb4f5
-def face_box(
-    identity: Identity,  # who
-    state: State,  # pose
-    size: int = 256,  # side of the picture, pixels
-    margin: float = 1.3,  # side of the box over the height of the face
-) -> tuple[int, int, int, int]:
-    "The square around the face, kept inside the picture: left, top, right, bottom in pixels."
-    points, (unit, _) = landmarks(identity, state, size), _place(state, size)
-    side = min(int(round(margin * 1.6 * unit)), size)
-    x, y = points[:, 0].mean() - .2 * unit * state.yaw, points[[0, 1, 3, 4], 1].mean() - .02 * unit
-    left, top = (int(np.clip(round(v - side / 2), 0, size - side)) for v in (x, y))
-    return left, top, left + side, top + side
-
-# %% ../nbs/02_synthetic.ipynb #53db30b3
-GENERATOR_VERSION = "4"  # part of every cache key: raised whenever the same parameters would give other pixels
+# %% ../nbs/02_synthetic.ipynb #350aa745
+GENERATOR_VERSION = "6"  # part of every cache key: raised whenever the same parameters would give other pixels
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
 LAYOUTS = {  # per layout: default sizes, and the manipulations that it has a place for
     "faces": dict(identities=60, videos=3, frames=4, fps=5, manipulations=MANIPULATIONS),
@@ -930,7 +930,7 @@ def _make_take(c: dict, take: _Take, folder: str, number: int) -> None:
     done.with_suffix(".tmp").write_text(json.dumps(rows))
     os.replace(done.with_suffix(".tmp"), done)
 
-# %% ../nbs/02_synthetic.ipynb #7b1b2e08
+# %% ../nbs/02_synthetic.ipynb #a5488c9f
 def _write_lists(c: dict, rows: list[dict], folder: Path) -> None:
     "attributes.csv, and the lists that belong to a layout."
     pd.DataFrame(rows).to_csv(folder / "attributes.csv", index=False)
@@ -938,8 +938,9 @@ def _write_lists(c: dict, rows: list[dict], folder: Path) -> None:
         data = {Path(r["path"]).name: dict(label="FAKE" if r["label"] else "REAL", split="train", original=f"{r['original']}.mp4" if r["label"] else None) for r in rows}
         (folder / "dfdc_train_part_0" / "metadata.json").write_text(json.dumps(data))
     if c["layout"] == "celeb-df":
-        people = sorted({r["identity"] for r in rows})
-        held = {p for i, p in enumerate(people) if i % 6 >= 4}
+        swapped = sorted({r["identity"] for r in rows if r["label"]})
+        others = sorted({r["identity"] for r in rows} - set(swapped))
+        held = {*(swapped[-2 * max(1, len(swapped) // 6):] if len(swapped) > 2 else ()), *others[-max(1, len(others) // 3):]}
         (folder / "List_of_testing_videos.txt").write_text("".join(f"{1 - r['label']} {r['path']}\n" for r in rows if r["identity"] in held))
 
 # %% ../nbs/02_synthetic.ipynb #1cad0486

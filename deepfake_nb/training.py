@@ -7,7 +7,7 @@ __all__ = ['Data', 'ArrayBatches', 'reseed', 'CheckpointError', 'save_checkpoint
            'set_precision', 'as_batches', 'fit', 'predict_scores', 'evaluate', 'base_key', 'compute_features',
            'split_base', 'head_model', 'fit_frozen']
 
-# %% ../nbs/11_training.ipynb #3cca8a51
+# %% ../nbs/11_training.ipynb #179e2ee7
 import hashlib
 import json
 import os
@@ -20,7 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .loaders import ImageBatches, ShuffledBatches, _reserve, _write_text, cache_folder, in_table_order, scale_images
 from .models import fake_score, uses_batch_statistics
@@ -144,10 +144,10 @@ def load_checkpoint(
     if hasattr(batches, "total_batches_seen"): batches.total_batches_seen, batches.index_array = record["batches_seen"], order
     return read_history(folder)
 
-# %% ../nbs/11_training.ipynb #edf96fc6
+# %% ../nbs/11_training.ipynb #f5ede560
 def _compare(latest: Path, kept: dict, given: dict) -> None:
     "Raise for settings that differ."
-    different = [f"{k}: {kept.get(k)!r} there, {given.get(k)!r} now" for k in sorted({*kept, *given}) if kept.get(k) != given.get(k)]
+    different = [f"{k}: {kept.get(k)} there, {given.get(k)} now" for k in sorted({*kept, *given}) if kept.get(k) != given.get(k)]
     if different: raise CheckpointError(f"{latest} belongs to another training ({'; '.join(different)}); give another folder, or remove this one")
 
 # %% ../nbs/11_training.ipynb #8e598742
@@ -245,14 +245,20 @@ def _prepare(model: keras.Model, precision: str | None, jit_compile: bool | None
     model.jit_compile = jit_compile
     model.train_function = model.test_function = model.predict_function = None
 
-# %% ../nbs/11_training.ipynb #82accfea
+# %% ../nbs/11_training.ipynb #8b7ba528
 def _describe(model: keras.Model, train: keras.utils.PyDataset, seed: int | None, class_weight: dict | None) -> dict:
     "What a training is, for its checkpoint."
     data = getattr(train, "fingerprint", None) or _digest([str(p) for p in getattr(train, "filepaths", [type(train).__name__])])
-    optimizer = {k: v for k, v in keras.saving.serialize_keras_object(model.optimizer)["config"].items() if k != "name"}
+    optimizer = _flat("optimizer", dict(type=type(model.optimizer).__name__, **keras.saving.serialize_keras_object(model.optimizer)["config"]))
     loss = model.loss if isinstance(model.loss, str) else getattr(model.loss, "name", None) or getattr(model.loss, "__name__", str(type(model.loss)))
     return dict(seed=seed, data=data, batches=len(train), batch_size=getattr(train, "batch_size", None), order_seed=getattr(train, "seed", None),
-                optimizer=optimizer, loss=loss, class_weight=class_weight, backend=keras.backend.backend())
+                loss=loss, class_weight=class_weight, backend=keras.backend.backend(), **optimizer)
+
+
+def _flat(name: str, value: object) -> dict:
+    "Nested settings under dotted names, without the names that Keras numbers through."
+    if not isinstance(value, dict): return {name: value}
+    return {k: v for key, inner in value.items() if key != "name" for k, v in _flat(f"{name}.{key}", inner).items()}
 
 # %% ../nbs/11_training.ipynb #2ba3f176
 def _history_so_far(folder: Path, epochs: int) -> pd.DataFrame | None:
