@@ -225,7 +225,14 @@ def _write_text(path: Path, text: str) -> None:
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
-# %% ../nbs/08_loaders.ipynb #31344a14
+# %% ../nbs/08_loaders.ipynb #4ebb5ffe
+def _write_row(mapped: np.memmap, file: io.FileIO, row: int, value: np.ndarray) -> None:
+    "Write a row through the file where the system can, which is cheaper than faulting in each of its pages."
+    value = np.ascontiguousarray(value, mapped.dtype)
+    write = getattr(os, "pwrite", lambda *_: 0)
+    if write(file.fileno(), value.data.cast("B"), mapped.offset + row * value.nbytes) != value.nbytes: mapped[row] = value
+
+# %% ../nbs/08_loaders.ipynb #ebb8d722
 class MappedRows:
     "Rows of equal shape in a memory-mapped .npy file, which gets its name when every row is in it. Safe to use from threads."
 
@@ -242,7 +249,8 @@ class MappedRows:
         else:
             _remove_orphans(folder, key)
             self._partial = folder / f"{key}.{id(self):x}.{_host()}.{os.getpid()}.partial"
-            self._map, self._file = _reserve(self._partial, shape, dtype), open(self._partial, "r+b", buffering=0)
+            self._map = _reserve(self._partial, shape, dtype)
+            self._file = open(self._partial, "r+b", buffering=0)
             weakref.finalize(self, self._partial.unlink, missing_ok=True)
         if self.path.exists() and self.notes.exists():
             self.corrupt = {int(k): v for k, v in json.loads(self.notes.read_text()).items()}
@@ -252,7 +260,7 @@ class MappedRows:
     def put(self, row: int, value: np.ndarray | None, reason: str = "") -> None:
         "Keep a row; `None` with a reason marks it as unreadable."
         if self.filled[row]: return
-        if value is not None: self._write(row, np.ascontiguousarray(value, self.array.dtype))
+        if value is not None: _write_row(self._map, self._file, row, value)
         with self._lock:
             if self.filled[row]: return
             if value is None: self.corrupt[int(row)] = reason
@@ -260,11 +268,6 @@ class MappedRows:
             if self._left > 0: return
             self._publisher = threading.Thread(target=self._publish)
             self._publisher.start()
-
-    def _write(self, row: int, value: np.ndarray) -> None:
-        "Write through the file where the system can: cheaper than faulting in each of a row's pages."
-        if hasattr(os, "pwrite"): os.pwrite(self._file.fileno(), value.data.cast("B"), self._map.offset + row * value.nbytes)
-        else: self.array[row] = value
 
     def _publish(self) -> None:
         "Bring the rows to the disk, then give the file its name."
