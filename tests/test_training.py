@@ -50,10 +50,17 @@ def launch(*args):
     return subprocess.run([sys.executable, "-c", RUN, *map(str, args)], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("kill_at", [3, 18, 28])  # in the first epoch of 7 batches, in the third, and just at the end of the fourth
-def test_killed_training_ends_like_one_never_killed(tmp_path, kill_at):
-    whole = launch(tmp_path / "whole", tmp_path / "whole.npz", 0)
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    "A training in a process of its own that nothing disturbs."
+    folder = tmp_path_factory.mktemp("whole")
+    whole = launch(folder / "run", folder / "whole.npz", 0)
     assert whole.returncode == 0, whole.stderr[-2000:]
+    return folder
+
+
+@pytest.mark.parametrize("kill_at", [3, 18, 28])  # in the first epoch of 7 batches, in the third, and just at the end of the fourth
+def test_killed_training_ends_like_one_never_killed(whole_run, tmp_path, kill_at):
     killed = launch(tmp_path / "killed", tmp_path / "killed.npz", kill_at)
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed.npz").exists()
     kept = read_history(tmp_path / "killed")
@@ -61,9 +68,9 @@ def test_killed_training_ends_like_one_never_killed(tmp_path, kill_at):
     # before the first checkpoint nothing but the seed is known: the same start then has to be given again
     resumed = launch(tmp_path / "killed", tmp_path / "killed.npz", -1 if kept is not None else 0)
     assert resumed.returncode == 0, resumed.stderr[-2000:]
-    with np.load(tmp_path / "whole.npz") as a, np.load(tmp_path / "killed.npz") as b:
+    with np.load(whole_run / "whole.npz") as a, np.load(tmp_path / "killed.npz") as b:
         assert max(np.abs(a[k].astype("float64") - b[k]).max() for k in a) <= 1e-6
-    a, b = (pd.read_csv(tmp_path / f"{n}.npz.csv") for n in ("whole", "killed"))
+    a, b = (pd.read_csv(p) for p in (whole_run / "whole.npz.csv", tmp_path / "killed.npz.csv"))
     assert a["epoch"].tolist() == b["epoch"].tolist() == [1, 2, 3, 4, 5]
     assert np.abs(a["val_loss"] - b["val_loss"]).max() <= 1e-6 and a["val_loss"].nunique() == 5
 
