@@ -50,7 +50,7 @@ def paper_path(
     if name not in list_papers(): raise ParameterError(f"no paper notebook {name!r}; there are {list_papers()}")
     return papers_dir() / f"{name}.ipynb"
 
-# %% ../nbs/16_runs.ipynb #7a323173
+# %% ../nbs/16_runs.ipynb #2b9b6761
 def profile_parameters(
     paper: str,  # paper notebook
     profile: str,  # 'smoke', 'quick' or 'full'
@@ -61,7 +61,7 @@ def profile_parameters(
     if profile not in profiles: raise ParameterError(f"{paper} has no profile {profile!r}; it has {sorted(profiles)}")
     values = dict(profiles[profile])
     only_embedded = values.pop("embedded", {})
-    return values | (only_embedded if embedded else {})
+    return values | (only_embedded if embedded else {name: type(value)() for name, value in only_embedded.items()})
 
 # %% ../nbs/16_runs.ipynb #a0b8dc28
 def default_parameters(
