@@ -1,5 +1,6 @@
 "Every paper notebook, end to end through the command line at `smoke`: whole runs, the same figures from the same seed, and failures that leave no trace of a whole run."
 import json
+import os
 import shutil
 
 import pandas as pd
@@ -101,3 +102,12 @@ def test_wrong_words_stop_before_anything_starts(words, says, tmp_path, capsys, 
     assert main(["run", "torlapati", "--profile", "smoke", "--out", str(tmp_path / "runs"), *words]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(not os.path.isdir(os.path.join(os.environ.get("DEEPFAKE_NB_DATA", "nowhere"), "real_and_fake_face_256")), reason="real_and_fake_face_256 is not there")
+def test_real_images_run(tmp_path):
+    words = ["--profile", "smoke", "-p", "second_stage_models=['V']", "-p", "timed_steps=1", "--out", str(tmp_path)]
+    assert main(["run", "torlapati", "--dataset", "real-and-fake-face", *words]) == 0
+    folder = next((tmp_path / "torlapati").iterdir())
+    assert len(list(folder.glob("figures/samples.*"))) == 3
+    assert (pd.read_csv(folder / "tables" / "verdicts.csv")["dataset"] == "real-and-fake-face").all()
