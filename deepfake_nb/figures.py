@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'PALETTE', 'use_style', 'atomic_path', 'Results', 'plot_images', 'plot_histories', 'plot_intervals',
-           'plot_roc']
+           'plot_roc', 'tidy_log_axis']
 
 # %% ../nbs/14_figures.ipynb #a771c0ba
 import io
@@ -47,9 +47,9 @@ def atomic_path(
     finally:
         temporary.unlink(missing_ok=True)
 
-# %% ../nbs/14_figures.ipynb #03683953
-class Results:
-    "Figures, tables and metrics of one notebook run, saved under `folder`."
+# %% ../nbs/14_figures.ipynb #f4819803
+class _Record:
+    "The numbers and passages of a run, and the tables that are kept without being shown."
 
     def __init__(
         self,
@@ -58,6 +58,37 @@ class Results:
     ):
         self.folder, self.stamp, self.metrics = Path(folder), stamp, {}
         self._count = {"Figure": 0, "Table": 0}
+
+    def save(
+        self,
+        name: str,  # id: file name without ending
+        data: pd.DataFrame,  # the table
+    ) -> None:
+        "Save `data` as CSV among the tables without showing it."
+        _save_table(self.folder / "tables" / f"{name}.csv", data)
+
+    def remark(
+        self,
+        text: str,  # Markdown, its numbers put in by the code that computed them
+    ) -> None:
+        "Show a passage whose numbers come from this run, so that prose cannot disagree with the tables."
+        from IPython.display import Markdown, display
+        display(Markdown(text))
+
+    def metric(
+        self,
+        name: str,  # id
+        value: float,  # the number
+        **about,  # low, high, n, … : the interval and what it rests on
+    ) -> float:  # the value
+        "Keep a number in `metrics.json`."
+        self.metrics[name] = {"value": _plain(value), **{k: _plain(v) for k, v in about.items()}}
+        with atomic_path(self.folder / "metrics.json") as path: path.write_text(json.dumps(self.metrics, indent=1, sort_keys=True) + "\n")
+        return value
+
+# %% ../nbs/14_figures.ipynb #b66a388d
+class Results(_Record):
+    "Figures, tables and metrics of one notebook run, saved under `folder`."
 
     def figure(
         self,
@@ -84,17 +115,6 @@ class Results:
         "Save `data` as CSV and show it with its numbered caption."
         _save_table(self.folder / "tables" / f"{name}.csv", data)
         _show_table(data, _caption(self, "Table", name, caption), digits)
-
-    def metric(
-        self,
-        name: str,  # id
-        value: float,  # the number
-        **about,  # low, high, n, … : the interval and what it rests on
-    ) -> float:  # the value
-        "Keep a number in `metrics.json`."
-        self.metrics[name] = {"value": _plain(value), **{k: _plain(v) for k, v in about.items()}}
-        with atomic_path(self.folder / "metrics.json") as path: path.write_text(json.dumps(self.metrics, indent=1, sort_keys=True) + "\n")
-        return value
 
 # %% ../nbs/14_figures.ipynb #08091886
 def _plain(value):
@@ -197,10 +217,11 @@ def plot_intervals(
     if groups != [None]: ax.legend(loc="center left", bbox_to_anchor=(1, .5))
     return figure
 
-# %% ../nbs/14_figures.ipynb #fe7e192c
+# %% ../nbs/14_figures.ipynb #0836d598
 def plot_roc(
     curves: pd.DataFrame,  # columns model, false_positive_rate, true_positive_rate: points of each curve, in order
     labels: Mapping[str, str] | None = None,  # model → legend text, e.g. with its AUC
+    title: str | None = None,  # of the legend
 ) -> plt.Figure:
     "Receiver operating characteristic of each model, with the diagonal of chance."
     figure, ax = plt.subplots(figsize=(8.4, 4.2))
@@ -208,5 +229,15 @@ def plot_roc(
         ax.plot(curve["false_positive_rate"], curve["true_positive_rate"], lw=1.8, label=(labels or {}).get(model, model))
     ax.plot([0, 1], [0, 1], ls=":", color="grey")
     ax.set(xlabel="false positive rate (reals called fake)", ylabel="true positive rate (fakes found)", xlim=(-.01, 1.01), ylim=(-.01, 1.01), aspect="equal")
-    ax.legend(loc="center left", bbox_to_anchor=(1.02, .5))
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, .5), title=title)
     return figure
+
+# %% ../nbs/14_figures.ipynb #89d625da
+def tidy_log_axis(
+    ax: plt.Axes,  # whose x axis is logarithmic
+) -> None:
+    "Plain numbers at 1, 2 and 5 of each decade, and none between them."
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())

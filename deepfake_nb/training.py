@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['Data', 'ArrayBatches', 'reseed', 'CheckpointError', 'save_checkpoint', 'read_history', 'load_checkpoint',
            'set_precision', 'as_batches', 'fit', 'predict_scores', 'evaluate', 'base_key', 'compute_features',
-           'split_base', 'head_model', 'fit_frozen']
+           'cut_base', 'split_base', 'head_model', 'fit_frozen', 'predict_frozen']
 
-# %% ../nbs/11_training.ipynb #179e2ee7
+# %% ../nbs/11_training.ipynb #f7094ce1
 import hashlib
 import json
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -320,7 +321,7 @@ def _resume_rows(path: Path, shape: tuple, dtype: str) -> tuple[np.ndarray, int]
     mark.unlink(missing_ok=True)
     return _reserve(path, shape, dtype), 0
 
-# %% ../nbs/11_training.ipynb #5f22bc49
+# %% ../nbs/11_training.ipynb #c0df4985
 def compute_features(
     base: keras.Model,  # images (b, h, w, 3) → features (b, h', w', c)
     images: ImageBatches | np.ndarray | pd.DataFrame,  # batches (any order), uint8 images (n, h, w, 3), or a sample table
@@ -334,17 +335,18 @@ def compute_features(
 ) -> np.memmap:  # (n, h', w', c), or (n, c) if pooled; rows in the order of the table; read-only
     "What a base makes of each image, in inference mode, from the cache if it is there."
     batches, data = _image_batches(images, base, scaling, batch_size)
-    extractor = base if pool is None else keras.Sequential([base, keras.layers.GlobalAveragePooling2D()]) if pool == "avg" else None
-    if extractor is None: raise ValueError(f"pool={pool!r}: expected 'avg' or None")
+    if pool not in (None, "avg"): raise ValueError(f"pool={pool!r}: expected 'avg' or None")
+    shape = base.compute_output_shape((1, *base.input_shape[1:]))[1:]
     key = _digest([base_key(base), data, pool, dtype])
     whole = cache_folder(cache_dir, "features") / f"{base.name}-{key}.npy"
     if whole.exists(): return np.load(whole, mmap_mode="r")
     partial = whole.with_suffix(".partial.npy")
-    array, done = _resume_rows(partial, (batches.n, *extractor.compute_output_shape((1, *base.input_shape[1:]))[1:]), dtype)
+    array, done = _resume_rows(partial, (batches.n, *(shape[-1:] if pool else shape)), dtype)
     with tqdm(total=batches.n, initial=done, desc=f"features of {base.name}", unit="image", disable=not progress) as bar:
         for i, x in _ahead(batches, done // batches.batch_size):
             rows = slice(i * batches.batch_size, i * batches.batch_size + len(x))
-            array[rows] = _predict_padded(extractor, x, batches.batch_size)
+            values = _predict_padded(base, x, batches.batch_size)
+            array[rows] = values.mean((1, 2)) if pool else values
             bar.update(len(x))
             if i % 16 == 15: _mark(partial, array, rows.stop)
     array.flush()
@@ -391,37 +393,63 @@ def _publish(partial: Path, whole: Path) -> np.memmap:
     partial.with_suffix(".json").unlink(missing_ok=True)
     return np.load(whole, mmap_mode="r")
 
-# %% ../nbs/11_training.ipynb #cb975ce5
+# %% ../nbs/11_training.ipynb #ac01925f
+def cut_base(
+    base: keras.Model,  # a functional model, its lower layers frozen
+) -> tuple[keras.Model, keras.Model | None]:  # the trunk that is fixed, and the layers above it, both sharing the base's layers; None: all is fixed
+    "A base in two parts at the last single tensor below its first trainable layer; raises `ValueError` if there is none."
+    if not base.trainable_variables: return base, None
+    layers = [layer for layer in base.layers if not isinstance(layer, keras.layers.InputLayer)]
+    first = next(i for i, layer in enumerate(layers) if layer.trainable_variables)
+    last_use = {id(tensor): i for i, layer in enumerate(layers) for tensor in keras.tree.flatten(layer.input)}
+    live, cut = {}, None
+    for i, layer in enumerate(layers[:first]):
+        live = {key: tensor for key, tensor in (live | {id(t): t for t in keras.tree.flatten(layer.output)}).items() if last_use.get(key, -1) > i}
+        if len(live) == 1 and last_use.get(id(base.inputs[0]), -1) <= i: cut = next(iter(live.values()))
+    if cut is None: raise ValueError(f"base {base.name!r} is trainable from {layers[first].name!r} on, and nothing below it is fixed; use `fit`")
+    if base not in _PARTS or _PARTS[base][0] is not cut:  # a model that is kept is compiled once
+        _PARTS[base] = cut, keras.Model(base.inputs, cut, name=f"{base.name}_trunk"), keras.Model(cut, base.outputs[0], name=f"{base.name}_top")
+    return _PARTS[base][1:]
+
+
+_PARTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # base → where it was cut, and its parts
+
+# %% ../nbs/11_training.ipynb #28eba352
 def split_base(
-    model: keras.Sequential,  # a frozen base and a head, as `models.pretrained_head` makes it
-) -> tuple[keras.Model, list[keras.layers.Layer]]:  # the base, and the head's layers
-    "A model's frozen base and its head; raises `ValueError` where the base's features are not fixed."
+    model: keras.Sequential,  # a base, frozen but for its top, and a head, as `models.pretrained_head` makes it
+) -> tuple[keras.Model, list[keras.layers.Layer]]:  # the part whose features are fixed, and the layers above it
+    "The fixed part of a model's base, and what is trained; raises `ValueError` where no features are fixed."
     layers = model.layers
     if not isinstance(model, keras.Sequential) or not isinstance(layers[0], keras.Model):
         raise ValueError(f"model {model.name!r} does not begin with a base; expected Sequential([base, ...]) as `pretrained_head` makes it")
-    base, why = layers[0], None
-    if base.trainable_variables: why = f"{len(base.trainable_variables)} of its weights are trainable; freeze it (`unfreeze_top(model, 0)`), or use `fit`"
-    elif uses_batch_statistics(base): why = "its normalisations use the statistics of each batch; build it with batch_statistics=False, or use `fit`"
-    elif any(v.path.endswith("seed_generator_state") for v in base.variables): why = "it has dropout of its own; build it without, or use `fit`"
-    if why: raise ValueError(f"the features of base {base.name!r} change from step to step: {why}")
-    return base, layers[1:]
+    trunk, top = cut_base(layers[0])
+    why = None
+    if uses_batch_statistics(layers[0]): why = "its normalisations use the statistics of each batch; build it with batch_statistics=False, or use `fit`"
+    elif any(v.path.endswith("seed_generator_state") for v in trunk.variables): why = "it has dropout of its own; build it without, or use `fit`"
+    if why: raise ValueError(f"the features of base {layers[0].name!r} change from step to step: {why}")
+    return trunk, [*([] if top is None else [top]), *layers[1:]]
 
-# %% ../nbs/11_training.ipynb #a36ccbe9
+# %% ../nbs/11_training.ipynb #7edf11a1
 def head_model(
-    model: keras.Sequential,  # a frozen base and a head, compiled
-) -> tuple[keras.Sequential, keras.Model, str | None]:  # the head, compiled alike; the base; the pooling before the head
-    "A model's head on its own, with the model's layers, optimiser, loss and metrics; a leading global average pooling is left to the features."
-    base, layers = split_base(model)
-    pool = "avg" if isinstance(layers[0], keras.layers.GlobalAveragePooling2D) and not layers[0].keepdims else None
-    shape = base.output_shape[-1:] if pool else base.output_shape[1:]
-    head = keras.Sequential([keras.layers.Input(shape), *layers[1 if pool else 0:]], name=f"{model.name}_head")
+    model: keras.Sequential,  # a base, frozen but for its top, and a head, compiled
+) -> tuple[keras.Sequential, keras.Model, str | None]:  # the trained part, compiled alike; the fixed part; the pooling between them
+    "The trained part of a model on its own, with the model's layers, optimiser, loss and metrics; a leading global average pooling is left to the features."
+    head, trunk, pool = _parts(model)
     config = keras.saving.deserialize_keras_object(model.get_compile_config())
     head.compile(**{**config, "optimizer": model.optimizer})
-    return head, base, pool
+    return head, trunk, pool
 
-# %% ../nbs/11_training.ipynb #3dffe20a
+
+def _parts(model: keras.Sequential) -> tuple[keras.Sequential, keras.Model, str | None]:
+    "The trained part, not compiled; the fixed part; the pooling between them."
+    trunk, layers = split_base(model)
+    pool = "avg" if isinstance(layers[0], keras.layers.GlobalAveragePooling2D) and not layers[0].keepdims else None
+    shape = trunk.output_shape[-1:] if pool else trunk.output_shape[1:]
+    return keras.Sequential([keras.layers.Input(shape), *layers[1 if pool else 0:]], name=f"{model.name}_head"), trunk, pool
+
+# %% ../nbs/11_training.ipynb #34b1e8e6
 def fit_frozen(
-    model: keras.Sequential,  # a frozen base and a head, compiled
+    model: keras.Sequential,  # a base, frozen but for its top, and a head, compiled
     train: ImageBatches,  # training batches
     validation: ImageBatches | None = None,  # validation batches
     *,
@@ -429,11 +457,27 @@ def fit_frozen(
     progress: bool = True,  # show progress bars
     **options,  # of `fit`: epochs, seed, checkpoint, class_weight, …
 ) -> pd.DataFrame:  # the history, as `fit` gives it; `seconds` is without the features
-    "Train a model's head on the features of its frozen base: the same losses as `fit`, from one pass through the base."
-    head, base, pool = head_model(model)
-    def batches(images: ImageBatches) -> ArrayBatches:
-        x = compute_features(base, images, pool=pool, cache_dir=cache_dir, progress=progress)
-        out = ArrayBatches(x, images._targets, images.batch_size, images.shuffle, images.seed)
-        out.total_batches_seen, out.index_array = images.total_batches_seen, images.index_array
-        return out
-    return fit(head, batches(train), None if validation is None else batches(validation), progress=progress, **options)
+    "Train what is not frozen on the features of what is: the same losses as `fit`, from one pass through the frozen part."
+    head, trunk, pool = head_model(model)
+    features = lambda images: images if images is None else _feature_batches(trunk, pool, images, cache_dir, progress)
+    return fit(head, features(train), features(validation), progress=progress, **options)
+
+
+def _feature_batches(trunk: keras.Model, pool: str | None, images: ImageBatches, cache_dir: str | Path | bool, progress: bool) -> ArrayBatches:
+    "The features of batches of images, as batches in the same order."
+    x = compute_features(trunk, images, pool=pool, cache_dir=cache_dir, progress=progress)
+    out = ArrayBatches(x, images._targets, images.batch_size, images.shuffle, images.seed)
+    out.total_batches_seen, out.index_array = images.total_batches_seen, images.index_array
+    return out
+
+# %% ../nbs/11_training.ipynb #ae3e13c2
+def predict_frozen(
+    model: keras.Sequential,  # a base, frozen but for its top, and a head
+    images: ImageBatches,  # batches
+    *,
+    cache_dir: str | Path | bool = True,  # of the features, see `compute_features`
+    progress: bool = True,  # show progress bars
+) -> np.ndarray:  # float64 (n,): P(fake), in the order of the table
+    "P(fake) of every image as `predict_scores` gives it, from cached features of the frozen part."
+    head, trunk, pool = _parts(model)
+    return predict_scores(head, _feature_batches(trunk, pool, images, cache_dir, progress))

@@ -118,6 +118,13 @@ def test_every_export_is_shown_within_two_cells(path):
             assert shown, f"{symbol} is not used in the two cells after its definition"
 
 
+@pytest.mark.parametrize("path", [*LIBRARY, *PAPERS], ids=lambda p: p.stem)
+def test_every_cell_can_be_parsed(path):
+    for cell in cells(path):
+        source = "\n".join(l for l in cell["source"].splitlines() if not l.startswith(("%", "!")))
+        compile(source, f"{path.name}: {cell['id']}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
 def test_library_notebook_reads_well(path):
     first = cells(path, "markdown")[0]["source"].splitlines()
