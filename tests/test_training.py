@@ -13,9 +13,9 @@ from keras import layers
 from PIL import Image
 
 from deepfake_nb.loaders import ImageBatches, in_table_order, keras_generator
-from deepfake_nb.models import build_base, compile_model, model_ii, pretrained_head
+from deepfake_nb.models import build_base, compile_model, model_ii, pretrained_head, unfreeze_top
 from deepfake_nb.samples import make_samples
-from deepfake_nb.training import (ArrayBatches, CheckpointError, compute_features, evaluate, fit, fit_frozen, predict_scores, read_history,
+from deepfake_nb.training import (ArrayBatches, CheckpointError, compute_features, cut_base, evaluate, fit, fit_frozen, predict_scores, read_history,
                                   save_checkpoint, set_precision, split_base)
 
 RUN = '''
@@ -126,14 +126,28 @@ def test_features_without_pooling_and_two_outputs(samples, tmp_path):
     assert np.load(file, mmap_mode="r").shape[1:] == (15, 15, 32)
 
 
-def test_features_train_like_the_whole_network_on_pretrained_mobilenet(samples, tmp_path):
+@pytest.mark.parametrize("name", ["DenseNet121", "Xception", "ResNet50", "MobileNetV2-0.35"])
+def test_trunk_and_top_make_the_base(name):
+    base, _ = build_base(name, "none", (72, 72, 3))
+    model = unfreeze_top(pretrained_head(base, seed=0), 10)
+    trunk, top = cut_base(base)
+    x = np.random.default_rng(0).random((2, 72, 72, 3), "float32")
+    whole, parts = base(x, training=False), top(trunk(x, training=False), training=False)
+    assert np.abs(keras.ops.convert_to_numpy(whole) - keras.ops.convert_to_numpy(parts)).max() < 1e-5
+    assert not trunk.trainable_variables and {v.path for v in top.trainable_variables} == {v.path for v in base.trainable_variables}
+    assert len(trunk.layers) > 5 * len(top.layers) or name != "DenseNet121"
+    assert cut_base(base)[0] is trunk and split_base(model)[1][0] is top
+
+
+@pytest.mark.parametrize("unfrozen", [0, 10])
+def test_features_train_like_the_whole_network_on_pretrained_mobilenet(unfrozen, samples, tmp_path):
     root = os.environ.get("DEEPFAKE_NB_DATA")
     path = Path(root or ".") / "weights" / "mobilenet_v2_0.35_224_imagenet_notop.weights.h5"
     if root is None or not path.exists(): pytest.skip("pretrained MobileNetV2-0.35 is not there: set DEEPFAKE_NB_DATA to the folder that holds weights/")
     def make():
         base, weights = build_base("MobileNetV2-0.35", path, (96, 96, 3))
         assert weights.path is not None
-        return compile_model(pretrained_head(base, seed=1), learning_rate=1e-3)
+        return compile_model(unfreeze_top(pretrained_head(base, seed=1), unfrozen), learning_rate=1e-4 if unfrozen else 1e-3)
     compare(make, samples, tmp_path, 96, "tf")
 
 
@@ -166,7 +180,7 @@ def test_features_are_kept_apart(samples, tmp_path):
 def test_bases_that_are_no_fixed_function_are_refused():
     model = small()
     model.layers[0].trainable = True
-    with pytest.raises(ValueError, match="are trainable"): split_base(model)
+    with pytest.raises(ValueError, match="nothing below it is fixed"): split_base(model)
     base = keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Dropout(0.2)])
     base.trainable = False
     with pytest.raises(ValueError, match="dropout of its own"): split_base(keras.Sequential([base, layers.Flatten()]))
