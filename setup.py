@@ -53,6 +53,7 @@ setup(
     extras_require={
         "notebooks": lines(cfg["notebooks_requirements"]),
         "dev": lines(cfg["dev_requirements"]),
+        "cluster": lines(cfg["cluster_requirements"]),
         "gpu": lines(cfg["gpu_requirements"]),
     },
     entry_points={"console_scripts": lines(cfg["console_scripts"])},

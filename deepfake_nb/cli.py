@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-# %% ../nbs/17_cli.ipynb #51c4e5b3
+# %% ../nbs/17_cli.ipynb #dff61376
 def build_parser() -> argparse.ArgumentParser:
     "All commands and their options."
     from deepfake_nb import __version__
@@ -19,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="run paper notebooks on a dataset, and keep figures, tables and numbers"))
+    _add_extract(commands.add_parser("extract", help="find and cut out the faces of a dataset of videos or pictures"))
     data = commands.add_parser("data", help="list, describe, verify and lock datasets")
     _add_data(data.add_subparsers(dest="action", required=True, metavar="ACTION"))
     return parser
@@ -33,6 +34,31 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs", metavar="DIR", help="folder of all runs (default: runs)")
     parser.add_argument("--force", action="store_true", help="run again even if a whole run is there")
 
+# %% ../nbs/17_cli.ipynb #75236f5c
+def _add_extract(parser: argparse.ArgumentParser) -> None:
+    "Options of `extract`; what is not given is left to `faces.Extraction`."
+    parser.add_argument("name", metavar="NAME", help="name of a dataset")
+    parser.add_argument("--root", metavar="DIR", help="folder of the dataset (default: DEEPFAKE_NB_DATA)")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the faces; one that is there is gone on with")
+    parser.add_argument("--how", help="which frames: spread, middle (default), per-second, all")
+    parser.add_argument("-n", "--n", type=int, help="how many frames a video (default: 5)")
+    parser.add_argument("--step", type=int, help="frames from one to the next around the middle (default: 1)")
+    parser.add_argument("--detector", help="mtcnn (default), ssd, yunet, haar")
+    parser.add_argument("--confidence", type=float, help="drop boxes below it (default: the detector's own)")
+    parser.add_argument("--long-side", type=int, help="pixels to which frames are made smaller for the detector (default: 640)")
+    parser.add_argument("--which", help="whose face: tracked (default), largest, central")
+    parser.add_argument("--margin", type=float, help="around the box, as a share of it (default: 0.3)")
+    parser.add_argument("--size", type=int, help="side of the crop in pixels (default: 224)")
+    parser.add_argument("--form", help="png (default), jpg")
+    parser.add_argument("--quality", type=int, help="of JPEG (default: 95)")
+    parser.add_argument("--no-reuse", dest="reuse", action="store_false", default=None, help="detect in fakes too, where an original's boxes would do")
+    parser.add_argument("--timeout", type=float, help="seconds a video (default: 120)")
+    parser.add_argument("--workers", type=int, help="processes (default: as many as there are cores; 0: none)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="run on a Dask cluster, e.g. tcp://host:8786")
+    parser.add_argument("--retry", action="store_true", help="do videos with faults again")
+    parser.add_argument("--limit", type=int, help="at most so many videos of each class")
+
+# %% ../nbs/17_cli.ipynb #b6541dca
 def _add_data(actions) -> None:
     "Actions of `data`."
     actions.add_parser("list", help="all datasets, with what is on this machine")
@@ -46,13 +72,13 @@ def _add_data(actions) -> None:
     verify.add_argument("--part", action="store_true", help="a sound part of the dataset is enough for exit status 0")
     lock.add_argument("--out", metavar="FILE", help="file to write")
 
-# %% ../nbs/17_cli.ipynb #95e1e158
+# %% ../nbs/17_cli.ipynb #3b19f249
 def main(
     words: Sequence[str] | None = None,  # the command's words; `sys.argv` by default
 ) -> int:  # exit status
     "The console script `deepfake-nb`."
     options = build_parser().parse_args(words)
-    try: return _run(options) if options.command == "run" else _data(options)
+    try: return {"run": _run, "extract": _extract, "data": _data}[options.command](options)
     except (ValueError, FileNotFoundError) as error:
         print(f"deepfake-nb: {error}", file=sys.stderr)
         return 2
@@ -60,9 +86,10 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("deepfake-nb: stopped; whole runs are kept, and the same command goes on from there", file=sys.stderr)
+        print("deepfake-nb: stopped; what is whole is kept, and the same command goes on from there", file=sys.stderr)
         return 130
 
+# %% ../nbs/17_cli.ipynb #08c9e92c
 def _run(options: argparse.Namespace) -> int:
     "Plan all runs first, so that a wrong word stops before anything starts; then run them."
     from deepfake_nb.runs import RunFailed, default_parameters, list_papers, paper_path, plan_run, run_paper
@@ -84,6 +111,15 @@ def _parse_parameter(word: str) -> tuple[str, str]:
     name, equals, value = word.partition("=")
     if not equals or not name: raise ValueError(f"-p {word!r} is not NAME=VALUE")
     return name, value
+
+def _extract(options: argparse.Namespace) -> int:
+    "Settings from the options that were given; the faces' notebook does the work."
+    from dataclasses import fields
+    from deepfake_nb.faces import Extraction, extract_command
+    given = {f.name: getattr(options, f.name) for f in fields(Extraction) if getattr(options, f.name, None) is not None}
+    if options.how in ("per-second", "all") and options.n is None: given["n"] = None
+    limit = {} if options.limit is None else {"limit": options.limit}
+    return extract_command(options.name, options.root, options.out, Extraction(**given), options.workers, options.scheduler, options.retry, limit)
 
 def _data(options: argparse.Namespace) -> int:
     "Hand over to the manifests."

@@ -86,7 +86,7 @@ class _Record:
         with atomic_path(self.folder / "metrics.json") as path: path.write_text(json.dumps(self.metrics, indent=1, sort_keys=True) + "\n")
         return value
 
-# %% ../nbs/14_figures.ipynb #b66a388d
+# %% ../nbs/14_figures.ipynb #da4bfaa3
 class Results(_Record):
     "Figures, tables and metrics of one notebook run, saved under `folder`."
 
@@ -111,10 +111,11 @@ class Results(_Record):
         data: pd.DataFrame,  # the table
         caption: str,  # a sentence; `stamp` is added
         digits: int = 3,  # decimals shown; the CSV keeps all
+        hidden: Sequence[str] = (),  # columns of the CSV that are not shown
     ) -> None:
         "Save `data` as CSV and show it with its numbered caption."
         _save_table(self.folder / "tables" / f"{name}.csv", data)
-        _show_table(data, _caption(self, "Table", name, caption), digits)
+        _show_table(data.drop(columns=list(hidden)), _caption(self, "Table", name, caption), digits)
 
 # %% ../nbs/14_figures.ipynb #08091886
 def _plain(value):

@@ -10,7 +10,7 @@ __all__ = ['ADAPTERS', 'ManifestError', 'DatasetNotFoundError', 'Expectation', '
            'lock_dataset', 'read_lock', 'verify_dataset', 'list_command', 'describe_command', 'verify_command',
            'lock_command']
 
-# %% ../nbs/01_manifests.ipynb #de8d3acb
+# %% ../nbs/01_manifests.ipynb #f22ead00
 import difflib
 import hashlib
 import importlib
@@ -22,6 +22,7 @@ import re
 import sys
 import textwrap
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -236,7 +237,7 @@ def faces(
             rows.append(_row(path, "image", label, **known, mask_path=_mask(root / "masks" / f"{path.stem}.png") if label else None))
     return rows
 
-# %% ../nbs/01_manifests.ipynb #bf6b7faa
+# %% ../nbs/01_manifests.ipynb #03623179
 def _read_json(file: Path) -> dict | list:
     "A JSON file, or a `ManifestError` that names it."
     try: return json.loads(file.read_text(encoding="utf-8"))
@@ -244,12 +245,16 @@ def _read_json(file: Path) -> dict | list:
 
 def _dfdc_list(listing: Path) -> Iterator[tuple[Path, dict]]:
     "The videos that one metadata.json lists, with their entries."
-    for name, entry in _read_json(listing).items():
+    for name, entry in _checked_list(listing, _read_json(listing)): yield listing.parent / name, entry
+
+def _checked_list(listing: Path, entries: dict) -> Iterator[tuple[str, dict]]:
+    "Names and entries of a metadata.json; raises `ManifestError` for a label that is none."
+    for name, entry in entries.items():
         if entry.get("label") not in ("REAL", "FAKE"):
             raise ManifestError(f"{listing}: {name!r} has label {entry.get('label')!r}; expected 'REAL' or 'FAKE'")
-        yield listing.parent / name, entry
+        yield name, entry
 
-# %% ../nbs/01_manifests.ipynb #8c08955e
+# %% ../nbs/01_manifests.ipynb #561c679f
 def _dfdc_rows(listings: list[Path], parts: Iterable[int] | None = None) -> list[dict]:
     "Rows of the videos that are listed and there."
     rows, wanted = [], None if parts is None else set(parts)
@@ -257,21 +262,35 @@ def _dfdc_rows(listings: list[Path], parts: Iterable[int] | None = None) -> list
         number = re.fullmatch(r"dfdc_train_part_(\d+)", listing.parent.name)
         part = int(number[1]) if number else None
         if wanted is not None and part not in wanted: continue
-        for path, entry in _dfdc_list(listing):
-            if not path.is_file(): continue
-            original = Path(entry.get("original") or path.name).stem
-            rows.append(_row(path, "video", int(entry["label"] == "FAKE"), video=path.stem, original=original, part=part))
+        rows += [_dfdc_row(path, entry, part) for path, entry in _dfdc_list(listing) if path.is_file()]
     return rows
 
-# %% ../nbs/01_manifests.ipynb #e6feac71
+def _dfdc_row(path: Path, entry: dict, part: int | None) -> dict:
+    "One video of the challenge."
+    return _row(path, "video", int(entry["label"] == "FAKE"), video=path.stem, original=Path(entry.get("original") or path.name).stem, part=part)
+
+# %% ../nbs/01_manifests.ipynb #dc00f691
 _DFDC_LISTS = ("dfdc_train_part_*/metadata.json", "dfdc_train_part_*/dfdc_train_part_*/metadata.json")
 
 def dfdc(
     root: Path,  # holds dfdc_train_part_0/ and so on
     parts: Iterable[int] | None = None,  # numbers of the parts to read; all by default
 ) -> list[dict]:  # a row a video
-    "The training set of the DeepFake Detection Challenge (arXiv 2006.07397), part by part."
-    return _dfdc_rows(_files(root, *_DFDC_LISTS), parts)
+    "The training set of the DeepFake Detection Challenge (arXiv 2006.07397), part by part; archives stand in for parts that are not unpacked."
+    rows = _dfdc_rows(_files(root, *_DFDC_LISTS), parts)
+    unpacked, wanted = {row["part"] for row in rows}, None if parts is None else set(parts)
+    archives = {int(re.search(r"(\d+)$", path.stem)[1]): path for path in _files(root, "dfdc_train_part_*.zip") if re.search(r"_\d+$", path.stem)}
+    return rows + [row for part, path in sorted(archives.items()) if part not in unpacked and (wanted is None or part in wanted) for row in _archive_rows(path, part)]
+
+def _archive_rows(archive: Path, part: int) -> list[dict]:
+    "Rows of the videos in a zip archive that its metadata.json lists; paths read 'archive.zip!/member'."
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            there = set(opened.namelist())
+            listings = {name: json.loads(opened.read(name)) for name in there if name.rsplit("/", 1)[-1] == "metadata.json"}
+    except (zipfile.BadZipFile, ValueError, OSError, RuntimeError) as error: raise ManifestError(f"{archive}: cannot be read: {error}; it may have been cut off in download") from error
+    members = [(f"{listing.removesuffix('metadata.json')}{name}", entry) for listing, entries in listings.items() for name, entry in _checked_list(archive, entries)]
+    return [_dfdc_row(Path(f"{archive}!/{member}"), entry, part) for member, entry in members if member in there]
 
 # %% ../nbs/01_manifests.ipynb #f385c09b
 _SAMPLE_LISTS = ("metadata.json", "train_sample_videos/metadata.json", "train_sample_videos/train_sample_videos/metadata.json")

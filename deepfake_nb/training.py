@@ -393,7 +393,7 @@ def _publish(partial: Path, whole: Path) -> np.memmap:
     partial.with_suffix(".json").unlink(missing_ok=True)
     return np.load(whole, mmap_mode="r")
 
-# %% ../nbs/11_training.ipynb #ac01925f
+# %% ../nbs/11_training.ipynb #1531f706
 def cut_base(
     base: keras.Model,  # a functional model, its lower layers frozen
 ) -> tuple[keras.Model, keras.Model | None]:  # the trunk that is fixed, and the layers above it, both sharing the base's layers; None: all is fixed
@@ -408,7 +408,7 @@ def cut_base(
         if len(live) == 1 and last_use.get(id(base.inputs[0]), -1) <= i: cut = next(iter(live.values()))
     if cut is None: raise ValueError(f"base {base.name!r} is trainable from {layers[first].name!r} on, and nothing below it is fixed; use `fit`")
     if base not in _PARTS or _PARTS[base][0] is not cut:  # a model that is kept is compiled once
-        _PARTS[base] = cut, keras.Model(base.inputs, cut, name=f"{base.name}_trunk"), keras.Model(cut, base.outputs[0], name=f"{base.name}_top")
+        _PARTS[base] = cut, keras.Model(base.inputs[0], cut, name=f"{base.name}_trunk"), keras.Model(cut, base.outputs[0], name=f"{base.name}_top")
     return _PARTS[base][1:]
 
 

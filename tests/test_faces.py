@@ -1,0 +1,270 @@
+"Extraction under attack: broken files, kill -9 of everything, lost workers, crashing and hanging decoders, archives, clusters."
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deepfake_nb.cli import main
+from deepfake_nb.faces import NO_FACE, Extraction, FaceError, build_detector, extract_faces, load_faces
+from deepfake_nb.manifests import load_samples
+from deepfake_nb.samples import make_samples, validate_samples
+from deepfake_nb.video import VideoError, probe, read_frames, read_member
+
+SMALL = Extraction(how="all", n=None, detector="haar", size=64)
+
+
+
+@pytest.fixture(scope="module")
+def films() -> pd.DataFrame:
+    return load_samples("synthetic-faceforensics", identities=4, frames=20)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(films, tmp_path_factory):
+    return extract_faces(films, tmp_path_factory.mktemp("whole"), SMALL, workers=2, progress=False)
+
+
+def fingerprint(out: Path) -> dict[str, str]:
+    "Every file of an extraction but the settings, by its hash; hidden ones included."
+    return {p.relative_to(out).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+def same(a, b) -> None:
+    "The index row for row, the faces byte for byte, and nothing left over."
+    pd.testing.assert_frame_equal(a.index, b.index)
+    mine, theirs = fingerprint(a.out), fingerprint(b.out)
+    assert set(mine) == set(theirs)
+    assert {k: v for k, v in mine.items() if k.startswith("faces/")} == {k: v for k, v in theirs.items() if k.startswith("faces/")}
+
+
+SCRIPT = """
+import sys
+from deepfake_nb.faces import Extraction, extract_faces
+from deepfake_nb.manifests import load_samples
+if __name__ == "__main__":
+    films = load_samples("synthetic-faceforensics", identities=4, frames=20)
+    print("ready", flush=True)
+    report = extract_faces(films, sys.argv[1], Extraction(how="all", n=None, detector="haar", size=64), workers=2, progress=False)
+    print(report.fresh, flush=True)
+"""
+
+
+def start(tmp_path: Path, out: Path, **environment) -> subprocess.Popen:
+    "An extraction in a process group of its own, past its imports."
+    (tmp_path / "extract.py").write_text(SCRIPT)
+    process = subprocess.Popen([sys.executable, tmp_path / "extract.py", out], stdout=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | environment)
+    assert process.stdout.readline().strip() == "ready"
+    return process
+
+
+def test_killed_ten_times_it_ends_like_one_never_killed(films, undisturbed, tmp_path):
+    rng, out = random.Random(0), tmp_path / "out"
+    for _ in range(10):
+        process = start(tmp_path, out)
+        time.sleep(rng.uniform(0.05, 3))
+        before = set(p.name for p in (out / "parts").glob("*.parquet"))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert before <= set(p.name for p in (out / "parts").glob("*.parquet")), "what was done stays done"
+        for part in (out / "parts").glob("*.parquet"):
+            rows = pd.read_parquet(part)
+            assert all((out / p).is_file() for p in rows["path"].dropna()), "a part declares its crops done"
+    done = sum(1 for _ in (out / "parts").glob("*.parquet"))
+    report = extract_faces(films, out, SMALL, workers=2, progress=False)
+    assert report.fresh == len(films) - done, "nothing is done twice"
+    same(report, undisturbed)
+
+
+def test_lost_workers_cost_nothing(films, undisturbed, tmp_path):
+    import psutil
+    process, killed = start(tmp_path, tmp_path / "out"), 0
+    for _ in range(200):
+        workers = [c for c in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(c.cmdline())] if process.poll() is None else []
+        if workers and list((tmp_path / "out" / "parts").glob(".*.busy")) and killed < 2:
+            workers[-1].kill()
+            killed += 1
+            time.sleep(1.5)
+        time.sleep(0.02)
+        if process.poll() is not None: break
+    assert process.wait(120) == 0 and killed >= 1
+    same(extract_faces(films, tmp_path / "out", SMALL, workers=0, progress=False), undisturbed)
+
+
+def test_in_this_process_and_in_others_the_same(films, undisturbed, tmp_path):
+    same(extract_faces(films, tmp_path, SMALL, workers=0, progress=False), undisturbed)
+
+
+SABOTAGE = """
+import os, time
+from pathlib import Path
+import deepfake_nb.video as video
+whole = video.read_frames
+def read_frames(path, *args, **options):
+    if Path(path).stem == "crash": os.kill(os.getpid(), 11)
+    if Path(path).stem == "hang": time.sleep(3600)
+    return whole(path, *args, **options)
+video.read_frames = read_frames
+"""
+
+
+def test_a_crashing_and_a_hanging_decoder_cost_one_video_each(films, tmp_path, monkeypatch):
+    import deepfake_nb.faces as faces
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SABOTAGE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setattr(faces, "_patience", lambda unit, settings: 7.0)
+    rows = []
+    for name in ("a", "crash", "hang", "z"):
+        shutil.copy(films["path"][0], tmp_path / f"{name}.mp4")
+        rows.append({"path": str(tmp_path / f"{name}.mp4"), "kind": "video", "label": 0, "dataset": "test", "video": name})
+    report = extract_faces(make_samples(rows), tmp_path / "out", SMALL, workers=2, progress=False)
+    assert set(report.index["video"]) == {"a", "z"}
+    reasons = report.broken.set_index("video")["reason"]
+    assert set(reasons.index) == {"crash", "hang"} and "died" in reasons["crash"] and "not done after 7 s" in reasons["hang"]
+    monkeypatch.delenv("PYTHONPATH")
+    again = extract_faces(make_samples(rows), tmp_path / "out", SMALL, workers=2, progress=False, retry=True)
+    assert again.fresh == 2 and len(again.broken) == 0 and len(again.index) == 4 * len(report.index) // 2
+
+
+def broken_files(folder: Path, whole: bytes) -> list[str]:
+    "Twenty broken videos of different kinds."
+    rng, n = np.random.default_rng(0), len(whole)
+    noise = lambda k: rng.integers(0, 256, k, dtype=np.uint8).tobytes()
+    made = {"empty": b"", "one_byte": b"\0", "text": b"not found", "html": b"<html><body>403</body></html>", "noise": noise(5000), "zeros": bytes(5000), "header_only": whole[:32],
+            "jpeg": b"\xff\xd8\xff\xe0" + noise(500), "zip": b"PK\x03\x04" + noise(500), "json": b'{"error": "quota"}', "no_head": whole[40:], "reversed": whole[::-1],
+            "ftyp_then_noise": whole[:32] + noise(5000), "no_moov": whole.replace(b"moov", b"muuv"), "no_trak": whole.replace(b"trak", b"truk"), "no_mdat": whole[: whole.index(b"mdat")],
+            "playlist": b"#EXTM3U\n#EXTINF:10,\nfile:///etc/hostname\n", "concat": b"ffconcat version 1.0\nfile /etc/hostname\n"}
+    made |= {f"cut_{share}": whole[: n * share // 100] for share in (20, 60)}
+    for name, content in made.items(): (folder / f"bad_{name}.mp4").write_bytes(content)
+    return [f"bad_{name}" for name in made]
+
+
+def test_twenty_broken_videos_among_good_ones(films, tmp_path, capsys):
+    part = tmp_path / "dfdc" / "dfdc_train_part_0"
+    part.mkdir(parents=True)
+    bad = broken_files(part, Path(films["path"][0]).read_bytes())
+    good = [shutil.copy(path, part / f"good_{i}.mp4").stem for i, path in enumerate(films["path"][:6])]
+    (part / "metadata.json").write_text(__import__("json").dumps({f"{n}.mp4": {"label": "REAL"} for n in [*bad, *good]}))
+    assert len(bad) == 20
+    status = main(["extract", "dfdc", "--root", str(tmp_path / "dfdc"), "--out", str(tmp_path / "out"), "--detector", "haar", "-n", "3", "--size", "64"])
+    said = capsys.readouterr().out
+    index, failures = load_faces(tmp_path / "out"), pd.read_csv(tmp_path / "out" / "failures.csv")
+    assert status == 1
+    assert set(failures[failures.reason != NO_FACE]["video"]) == set(bad) and all(name in said for name in bad)
+    assert set(index["video"]) == set(good) and len(index) + failures[failures.video.isin(good)].frames.sum() == 3 * len(good)
+
+
+def test_the_exit_status_of_a_sound_set_is_0(films, tmp_path):
+    part = tmp_path / "dfdc" / "dfdc_train_part_0"
+    part.mkdir(parents=True)
+    shutil.copy(films["path"][0], part / "a.mp4")
+    (part / "metadata.json").write_text('{"a.mp4": {"label": "REAL"}}')
+    words = ["extract", "dfdc", "--root", str(tmp_path / "dfdc"), "--out", str(tmp_path / "out"), "--detector", "haar", "--size", "64", "--workers", "0"]
+    assert main(words) == 0 and main(words) == 0
+    assert main([*words, "--size", "32"]) == 2, "other settings for the same folder are refused"
+
+
+def test_archives_are_read_without_unpacking(films, tmp_path):
+    real, fake = films[films.label == 0].iloc[0], films[(films.label == 1) & (films.original == films.original[0])].iloc[0]
+    with zipfile.ZipFile(tmp_path / "dfdc_train_part_00.zip", "w") as archive:
+        archive.write(real.path, "dfdc_train_part_0/aa.mp4")
+        archive.write(fake.path, "dfdc_train_part_0/bb.mp4")
+        archive.writestr("dfdc_train_part_0/metadata.json", '{"aa.mp4": {"label": "REAL"}, "bb.mp4": {"label": "FAKE", "original": "aa.mp4"}, "gone.mp4": {"label": "REAL"}}')
+    samples = load_samples("dfdc", tmp_path)
+    report = extract_faces(samples, tmp_path / "out", SMALL, workers=0, progress=False)
+    assert set(report.index["video"]) == {"aa", "bb"} and len(report.broken) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dfdc_train_part_00.zip", "out"], "nothing is unpacked"
+    assert report.index["source_sha256"].iloc[0] == hashlib.sha256(Path(real.path).read_bytes()).hexdigest()
+    assert set(report.index[report.index.label == 1]["box_from"]) == {"original"}
+
+
+def test_archives_are_not_trusted(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.mp4", bytes(10_000_000))
+        archive.writestr("../../escape.mp4", b"film")
+    with pytest.raises(VideoError, match="more than the limit"): read_member(tmp_path / "x.zip!/bomb.mp4", limit=1_000_000)
+    with pytest.raises(VideoError, match="cannot be opened"): list(read_frames(tmp_path / "x.zip!/../../escape.mp4"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.zip"] and not (tmp_path.parent / "escape.mp4").exists()
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[60:70] = bytes(10)
+    (tmp_path / "damaged.zip").write_bytes(content)
+    with pytest.raises(VideoError): probe(tmp_path / "damaged.zip!/bomb.mp4")
+
+
+@pytest.mark.parametrize("lose_a_worker", [False, True])
+def test_on_a_dask_cluster(films, undisturbed, tmp_path, lose_a_worker):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        if lose_a_worker:
+            import threading
+            def lose():
+                for _ in range(400):
+                    if list((tmp_path / "out" / "parts").glob("*.parquet")): break
+                    time.sleep(0.05)
+                os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
+            thread = threading.Thread(target=lose)
+            thread.start()
+        report = extract_faces(films, tmp_path / "out", SMALL, scheduler=cluster.scheduler_address, progress=False)
+        if lose_a_worker: thread.join()
+    same(report, undisturbed)
+
+
+def test_no_scheduler(films, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("deepfake_nb.faces._CONNECT_SECONDS", 1)
+    with pytest.raises(FaceError, match="no Dask scheduler answers"): extract_faces(films, tmp_path, SMALL, scheduler="tcp://127.0.0.1:9", progress=False)
+
+
+def test_index_is_a_sample_table_and_crops_are_what_it_says(undisturbed):
+    faces = load_faces(undisturbed.out)
+    validate_samples(faces)
+    assert set(faces["kind"]) == {"image"} and {"left", "confidence", "detector", "timestamp", "source_sha256"} <= set(faces)
+    from deepfake_nb.faces import crop_face
+    from deepfake_nb.loaders import read_image
+    for row in faces.sample(5, random_state=0).itertuples():
+        frame = next(read_frames(row.source_path, [row.frame]))
+        assert np.array_equal(crop_face(frame.image, (row.left, row.top, row.right, row.bottom), SMALL.margin, 64), read_image(row.path))
+
+
+def real_data() -> Path:
+    root = os.environ.get("DEEPFAKE_NB_DATA")
+    if root is None or not (Path(root) / "faceforensics").exists(): pytest.skip("real videos are not there: set DEEPFAKE_NB_DATA")
+    return Path(root)
+
+
+def test_boxes_of_originals_are_reused_only_where_geometry_agrees(tmp_path):
+    samples = load_samples("faceforensics", real_data())
+    samples = samples[samples.original.isin(["469"])].reset_index(drop=True)
+    report = extract_faces(samples, tmp_path, Extraction(how="spread", n=4, detector="haar", confidence=0.4), workers=0, progress=False)
+    fakes = report.index[report.index.label == 1]
+    sizes = fakes.groupby("video")[["frame_width", "frame_height"]].first().apply(tuple, axis=1)
+    other = sizes[sizes != (854, 480)].index
+    assert len(other) >= 1 and not (fakes[fakes.video.isin(other)].box_from == "original").any()
+    assert (fakes[~fakes.video.isin(other)].box_from == "original").any()
+
+
+@pytest.mark.parametrize("name", ["ssd", "yunet"])
+def test_detectors_with_files_of_their_own_find_hand_drawn_faces(name):
+    import xml.etree.ElementTree as ET
+    from deepfake_nb.faces import box_iou
+    from deepfake_nb.loaders import read_image
+    folder = real_data() / "face_boxes"
+    detector, hit, all_of = build_detector(name), 0, 0
+    for listing in folder.glob("*.xml"):
+        for image in ET.parse(listing).getroot().iter("image"):
+            truth = np.array([[int(b.get(k)) for k in ("left", "top", "width", "height")] for b in image.iter("box")])
+            truth[:, 2:] += truth[:, :2]
+            boxes = detector([read_image(folder / image.get("file"))])[0]
+            all_of += len(truth)
+            hit += 0 if not len(boxes) else int((box_iou(truth, boxes).max(axis=1) > 0.4).sum())
+    assert all_of == 43 and hit >= {"ssd": 10, "yunet": 40}[name]
