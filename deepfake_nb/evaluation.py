@@ -21,10 +21,10 @@ from sklearn import metrics as sklearn_metrics
 from .samples import group_keys
 
 # %% auto #0
-__all__ = ['MINIMUM_GROUPS', 'METRICS', 'TWIN_SHARE', 'accuracy', 'auc', 'roc_table', 'Interval', 'bootstrap_interval',
-           'metrics_table', 'paired_difference', 'class_counts', 'split_overlap', 'file_features', 'take_balanced',
-           'leak_test', 'difference_hashes', 'duplicate_pairs', 'near_duplicates', 'thumbnails', 'PermutationResult',
-           'label_permutation', 'HealthReport', 'health_check']
+__all__ = ['MINIMUM_GROUPS', 'METRICS', 'AGGREGATIONS', 'TWIN_SHARE', 'accuracy', 'auc', 'roc_table', 'Interval',
+           'bootstrap_interval', 'metrics_table', 'paired_difference', 'video_scores', 'class_counts', 'split_overlap',
+           'file_features', 'take_balanced', 'leak_test', 'difference_hashes', 'duplicate_pairs', 'near_duplicates',
+           'thumbnails', 'PermutationResult', 'label_permutation', 'HealthReport', 'health_check']
 
 # %% ../nbs/12_evaluation.ipynb #d7a705fe
 def _checked(y: np.ndarray, score: np.ndarray, probability: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -225,6 +225,26 @@ def paired_difference(
     statistic, probability = _statistic(metric)
     (y, first), (_, second) = _checked(y, first, probability), _checked(y, second, probability)
     return _interval(y, groups, lambda weight: statistic(y, first, weight) - statistic(y, second, weight), n_resamples, seed, level)
+
+# %% ../nbs/12_evaluation.ipynb #8e4f9d09
+AGGREGATIONS = ("mean", "vote", "maximum", "top-k mean")
+
+
+def video_scores(
+    samples: pd.DataFrame,     # sample table of frames, with `video`
+    score: np.ndarray,         # P(fake) of each frame, (n,)
+    how: str = "mean",         # one of AGGREGATIONS
+    k: int = 3,                # for 'top-k mean'; videos with fewer frames use all
+    threshold: float = 0.5,    # for 'vote': a frame is called fake above it
+) -> pd.DataFrame:             # a row a video: its columns of the first frame, `score`, `frames`; in the order of first frames
+    "Scores of videos from those of their frames; `ValueError` for frames without a video, or a video with two labels."
+    if how not in AGGREGATIONS: raise ValueError(f"how={how!r}: expected one of {AGGREGATIONS}")
+    if samples["video"].isna().any(): raise ValueError(f"{samples.loc[samples['video'].isna(), 'path'].iloc[0]} belongs to no video")
+    table = samples.reset_index(drop=True).assign(score=np.asarray(score, float))
+    groups = table.groupby([table["dataset"].astype(str), table["video"].astype(str)], sort=False)
+    if (groups["label"].nunique() > 1).any(): raise ValueError(f"video {groups['label'].nunique().idxmax()} has frames of both labels")
+    rules = {"mean": np.mean, "vote": lambda s: np.mean(s > threshold), "maximum": np.max, "top-k mean": lambda s: np.sort(s)[-k:].mean()}
+    return table.loc[groups.head(1).index].drop(columns="score").assign(score=groups["score"].agg(lambda s: rules[how](s.to_numpy())).to_numpy(), frames=groups.size().to_numpy()).reset_index(drop=True)
 
 # %% ../nbs/12_evaluation.ipynb #39f8ba32
 def class_counts(

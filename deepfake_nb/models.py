@@ -24,10 +24,11 @@ from keras import layers, ops
 
 # %% auto #0
 __all__ = ['REPORTED_LAYERS', 'REPORTED_TOTALS', 'MODEL_II_DROPOUT', 'HEAD_DROPOUT', 'LEARNING_RATE', 'FINE_TUNING_RATE', 'BASES',
-           'HEADS', 'MODELS', 'CHOSEN_BY_US', 'ReportedLayer', 'layer_table', 'parameter_counts', 'compare_layers',
-           'model_i', 'model_ii', 'Base', 'WeightsError', 'Weights', 'resolve_weights', 'BatchStatistics',
-           'with_batch_statistics', 'uses_batch_statistics', 'build_base', 'pretrained_head', 'model_iii', 'model_iv',
-           'model_v', 'PaperModel', 'build_model', 'compile_model', 'fake_score', 'find_base', 'unfreeze_top']
+           'HEADS', 'MODELS', 'RESNET34_PARAMETERS', 'RESNET_VD_34', 'CHOSEN_BY_US', 'ReportedLayer', 'layer_table',
+           'parameter_counts', 'compare_layers', 'model_i', 'model_ii', 'Base', 'WeightsError', 'Weights',
+           'resolve_weights', 'BatchStatistics', 'with_batch_statistics', 'uses_batch_statistics', 'build_base',
+           'pretrained_head', 'model_iii', 'model_iv', 'model_v', 'PaperModel', 'build_model', 'compile_model',
+           'fake_score', 'find_base', 'unfreeze_top', 'build_resnet34', 'frame_classifier']
 
 # %% ../nbs/10_models.ipynb #7fcdff10
 class ReportedLayer(NamedTuple):
@@ -612,21 +613,22 @@ def _is_binary(model: keras.Model) -> bool:
     if outputs not in (1, 2): raise ValueError(f"model {model.name!r} has {outputs} outputs; expected 1 (sigmoid) or 2 (softmax)")
     return outputs == 1
 
-# %% ../nbs/10_models.ipynb #d4cfeb58
+# %% ../nbs/10_models.ipynb #8abab842
 def compile_model(
     model: keras.Model,                    # ends in 2 softmax outputs or 1 sigmoid output
     learning_rate: float = LEARNING_RATE,  # of the optimiser
     *,
     optimizer: str | keras.optimizers.Optimizer = "adam",  # a name, or an optimiser, which keeps its own learning rate
+    loss: str | keras.losses.Loss | None = None,  # e.g. 'mean_squared_error' (report 001's L2 loss); None: the cross-entropy that fits
     metrics: list | None = None,           # beyond accuracy
     xla: bool = False,                     # compile by XLA on TensorFlow
 ) -> keras.Model:                          # the same model
-    "Compile with the cross-entropy that fits the model's outputs, and accuracy at P(fake) > 0.5."
+    "Compile with the cross-entropy that fits the model's outputs, or another loss, and accuracy at P(fake) > 0.5."
     binary = _is_binary(model)
     if isinstance(optimizer, str): optimizer = keras.optimizers.get(dict(class_name=optimizer, config=dict(learning_rate=learning_rate)))
     accuracy = (keras.metrics.BinaryAccuracy if binary else keras.metrics.CategoricalAccuracy)(name="accuracy")
-    loss = keras.losses.BinaryCrossentropy() if binary else keras.losses.CategoricalCrossentropy()
-    model.compile(optimizer, loss=loss, metrics=[accuracy, *(metrics or [])],
+    fitting = keras.losses.BinaryCrossentropy() if binary else keras.losses.CategoricalCrossentropy()
+    model.compile(optimizer, loss=loss or fitting, metrics=[accuracy, *(metrics or [])],
                   jit_compile="auto" if keras.backend.backend() == "jax" else xla)
     return model
 
@@ -664,6 +666,44 @@ def unfreeze_top(
     for i, layer in enumerate(base.layers):
         layer.trainable = i >= first and (batch_normalization or not is_norm(layer))
     return model
+
+# %% ../nbs/10_models.ipynb #eabe3269
+RESNET34_PARAMETERS: int = 21_301_696  # without the top
+RESNET_VD_34: str = "resnet_vd_34_imagenet"  # KerasHub's preset
+_RESNET34 = dict(input_conv_filters=[64], input_conv_kernel_sizes=[7], stackwise_num_filters=[64, 128, 256, 512], stackwise_num_blocks=[3, 4, 6, 3], stackwise_num_strides=[1, 2, 2, 2],
+                 block_type="basic_block")
+
+
+def build_resnet34(
+    input_shape: tuple[int, int, int] = (400, 400, 3),  # height and width at least 32
+    weights: str | Path = "none",  # none: the plain network; imagenet: ResNet-vd-34; auto: imagenet where it can be had; or a preset's folder
+    *,
+    seed: int | None = None,       # of the initial weights
+) -> tuple[keras.Model, Weights]:  # the backbone, trainable: images (b, h, w, 3) → features (b, h/32, w/32, 512); and what it was loaded with
+    "ResNet34 (He et al., arXiv 1512.03385) as report 001 uses it, or its pretrained variant; raises `WeightsError` where that cannot be had."
+    import keras_hub
+    _seed(seed)
+    plain = lambda note: (keras_hub.models.ResNetBackbone(image_shape=input_shape, name="resnet34", **_RESNET34), Weights("ResNet34", "none", note=note))
+    if weights == "none": return plain("asked for")
+    preset = RESNET_VD_34 if weights in ("imagenet", "auto") else str(weights)
+    try:
+        if weights in ("imagenet", "auto") and os.environ.get("DEEPFAKE_NB_OFFLINE"): raise OSError("downloads are forbidden by DEEPFAKE_NB_OFFLINE")
+        backbone = keras_hub.models.Backbone.from_preset(preset, image_shape=input_shape, name="resnet_vd_34" if preset == RESNET_VD_34 else "resnet34")
+    except Exception as error:  # the hub fails in many ways
+        why = f"{preset} cannot be had: {type(error).__name__}: {str(error).splitlines()[0]}"
+        if weights == "auto": return plain(f"auto: {why}")
+        raise WeightsError(f"{why}. Get the preset from KerasHub on a machine with a network (keras_hub.models.Backbone.from_preset({RESNET_VD_34!r}).save_to_preset(FOLDER)), and give its folder, or 'none'") from error
+    return backbone, Weights("ResNet-vd-34" if preset == RESNET_VD_34 else "ResNet34", "imagenet" if preset == RESNET_VD_34 else "path", None if preset == RESNET_VD_34 else Path(preset))
+
+# %% ../nbs/10_models.ipynb #f5dc8c1a
+def frame_classifier(
+    backbone: keras.Model,     # images (b, h, w, 3) → features (b, h', w', c)
+    *,
+    seed: int | None = None,   # of the last layer's initial weights
+) -> keras.Sequential:         # images → P(fake) (b, 1)
+    "A backbone, global average pooling and one sigmoid output, as report 001's prediction from 0 to 1; all of it is trained."
+    _seed(seed)
+    return keras.Sequential([backbone, layers.GlobalAveragePooling2D(), layers.Dense(1, activation="sigmoid")], name=f"{backbone.name}_classifier")
 
 # %% ../nbs/10_models.ipynb #e135bcbc
 #: Choices that the report leaves open: item, models, choice, reason.
