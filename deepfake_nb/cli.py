@@ -34,7 +34,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs", metavar="DIR", help="folder of all runs (default: runs)")
     parser.add_argument("--force", action="store_true", help="run again even if a whole run is there")
 
-# %% ../nbs/17_cli.ipynb #75236f5c
+# %% ../nbs/17_cli.ipynb #372ab2f3
 def _add_extract(parser: argparse.ArgumentParser) -> None:
     "Options of `extract`; what is not given is left to `faces.Extraction`."
     parser.add_argument("name", metavar="NAME", help="name of a dataset")
@@ -43,7 +43,7 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--how", help="which frames: spread, middle (default), per-second, all")
     parser.add_argument("-n", "--n", type=int, help="how many frames a video (default: 5)")
     parser.add_argument("--step", type=int, help="frames from one to the next around the middle (default: 1)")
-    parser.add_argument("--detector", help="mtcnn (default), ssd, yunet, haar")
+    parser.add_argument("--detector", help="mtcnn (default), ssd, yunet, haar, or frame for whole frames")
     parser.add_argument("--confidence", type=float, help="drop boxes below it (default: the detector's own)")
     parser.add_argument("--long-side", type=int, help="pixels to which frames are made smaller for the detector (default: 640)")
     parser.add_argument("--which", help="whose face: tracked (default), largest, central")

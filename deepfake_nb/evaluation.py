@@ -22,9 +22,10 @@ from .samples import group_keys
 
 # %% auto #0
 __all__ = ['MINIMUM_GROUPS', 'METRICS', 'AGGREGATIONS', 'TWIN_SHARE', 'accuracy', 'auc', 'roc_table', 'Interval',
-           'bootstrap_interval', 'metrics_table', 'paired_difference', 'video_scores', 'class_counts', 'split_overlap',
-           'file_features', 'take_balanced', 'leak_test', 'difference_hashes', 'duplicate_pairs', 'near_duplicates',
-           'thumbnails', 'PermutationResult', 'label_permutation', 'HealthReport', 'health_check']
+           'bootstrap_interval', 'metrics_table', 'paired_difference', 'video_scores', 'factorial_design',
+           'main_effects', 'class_counts', 'split_overlap', 'file_features', 'take_balanced', 'leak_test',
+           'difference_hashes', 'duplicate_pairs', 'near_duplicates', 'thumbnails', 'PermutationResult',
+           'label_permutation', 'HealthReport', 'health_check']
 
 # %% ../nbs/12_evaluation.ipynb #d7a705fe
 def _checked(y: np.ndarray, score: np.ndarray, probability: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -245,6 +246,35 @@ def video_scores(
     if (groups["label"].nunique() > 1).any(): raise ValueError(f"video {groups['label'].nunique().idxmax()} has frames of both labels")
     rules = {"mean": np.mean, "vote": lambda s: np.mean(s > threshold), "maximum": np.max, "top-k mean": lambda s: np.sort(s)[-k:].mean()}
     return table.loc[groups.head(1).index].drop(columns="score").assign(score=groups["score"].agg(lambda s: rules[how](s.to_numpy())).to_numpy(), frames=groups.size().to_numpy()).reset_index(drop=True)
+
+# %% ../nbs/12_evaluation.ipynb #fce4b886
+def factorial_design(
+    factors: list[str],   # names
+    half: bool = False,   # only the combinations with an even number of high factors
+) -> pd.DataFrame:        # a row a run, a column a factor: 0 low, 1 high
+    "The runs of a two-level factorial design, or of its regular half."
+    if len(set(factors)) != len(factors) or not factors: raise ValueError(f"factors {factors}: expected different names")
+    runs = pd.DataFrame([[int(b) for b in np.binary_repr(i, len(factors))] for i in range(2 ** len(factors))], columns=factors)
+    return runs[runs.sum(axis=1) % 2 == 0].reset_index(drop=True) if half else runs
+
+# %% ../nbs/12_evaluation.ipynb #8ad9e491
+def main_effects(
+    design: pd.DataFrame,              # from `factorial_design`
+    scores: list[np.ndarray],          # P(fake) of each run, on the same samples, each (n,)
+    y: np.ndarray,                     # labels, 0 real or 1 fake, (n,)
+    groups: np.ndarray | None = None,  # person or video of each sample, (n,)
+    metric: str | Callable = "AUC",    # see `bootstrap_interval`
+    n_resamples: int = 1000,           # number of resamples
+    seed: int = 0,                     # of the resampling
+) -> pd.DataFrame:                     # columns: name, value, low, high; a row a factor
+    "What each factor does to a metric: its mean over the runs with the factor high minus that with it low, with the interval over resampled groups."
+    if len(scores) != len(design): raise ValueError(f"{len(scores)} runs have scores, and the design has {len(design)}")
+    statistic, probability = _statistic(metric)
+    checked = [_checked(y, score, probability) for score in scores]
+    def effect(factor: str) -> Callable:
+        high = design[factor].to_numpy() == 1
+        return lambda weight: np.mean([statistic(*c, weight) for c, h in zip(checked, high) if h], axis=0) - np.mean([statistic(*c, weight) for c, h in zip(checked, high) if not h], axis=0)
+    return pd.DataFrame([{"name": f} | {k: v for k, v in vars(_interval(checked[0][0], groups, effect(f), n_resamples, seed, 0.95)).items() if k in ("value", "low", "high")} for f in design])
 
 # %% ../nbs/12_evaluation.ipynb #39f8ba32
 def class_counts(

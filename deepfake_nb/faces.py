@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['WEIGHT_FILES', 'NO_BOXES', 'DETECTORS', 'CHOICES', 'NO_FACE', 'FaceError', 'find_weights', 'Detector', 'Mtcnn', 'Ssd',
-           'YuNet', 'Haar', 'build_detector', 'box_iou', 'choose_faces', 'crop_face', 'Extraction', 'extract_video',
-           'crops_agree', 'video_key', 'ExtractReport', 'extract_faces', 'load_faces', 'extract_command']
+           'YuNet', 'Haar', 'WholeFrame', 'build_detector', 'box_iou', 'choose_faces', 'crop_face', 'Extraction',
+           'extract_video', 'crops_agree', 'video_key', 'ExtractReport', 'extract_faces', 'load_faces', 'cached_faces',
+           'extract_command']
 
 # %% ../nbs/04_faces.ipynb #91a05f29
 import hashlib
@@ -126,11 +127,11 @@ def _tidy(boxes: np.ndarray, shape: tuple, working: tuple, confidence: float) ->
     good = (boxes[:, 4] >= confidence) & (boxes[:, 2] - boxes[:, 0] >= 2) & (boxes[:, 3] - boxes[:, 1] >= 2)
     return boxes[good][np.argsort(-boxes[good][:, 4], kind="stable")]
 
-# %% ../nbs/04_faces.ipynb #1550c082
+# %% ../nbs/04_faces.ipynb #f15028ab
 class Mtcnn(Detector):
     "Multi-task cascaded CNN (Zhang et al., arXiv 1604.02878), from the package `mtcnn`; needs TensorFlow."
 
-    name, sure = "mtcnn", 0.95
+    name, sure = "mtcnn", 0.8
 
     def __init__(self, confidence: float | None = None, long_side: int | None = 640, batch_size: int = 8):
         super().__init__(confidence, long_side)
@@ -203,8 +204,18 @@ class Haar(Detector):
             found.append(NO_BOXES if not len(boxes) else np.column_stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:], sure]))
         return found
 
-# %% ../nbs/04_faces.ipynb #4d518f4d
-DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (Mtcnn, Ssd, YuNet, Haar)}
+# %% ../nbs/04_faces.ipynb #41c1b66b
+class WholeFrame(Detector):
+    "Takes each frame whole."
+
+    name, sure = "frame", 0.0
+
+    def find(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        "One box in each image: all of it."
+        return [np.array([[0, 0, image.shape[1], image.shape[0], 1]], np.float32) for image in images]
+
+# %% ../nbs/04_faces.ipynb #0bf18cad
+DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (Mtcnn, Ssd, YuNet, Haar, WholeFrame)}
 
 
 def build_detector(
@@ -285,7 +296,7 @@ def crop_face(
     if size is None or side == size: return np.ascontiguousarray(part)
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
 
-# %% ../nbs/04_faces.ipynb #7d9a95ef
+# %% ../nbs/04_faces.ipynb #2ff29389
 @dataclass(frozen=True)
 class Extraction:
     "How faces are extracted; raises `FaceError` for values that make no sense."
@@ -294,7 +305,7 @@ class Extraction:
     n: int | None = 5  # how many, see `video.choose_frames`
     step: int = 1  # frames from one to the next, for 'middle'
     detector: str = "mtcnn"  # a name in DETECTORS
-    confidence: float | None = None  # None: the detector's own
+    confidence: float | None = None  # None: the detector's own, which is then entered here
     long_side: int | None = 640  # pixels to which frames are made smaller for the detector
     which: str = "tracked"  # whose face: one of CHOICES
     margin: float = 0.3  # around the box
@@ -307,10 +318,11 @@ class Extraction:
     def __post_init__(self):
         for name, value, known in (("how", self.how, SAMPLINGS), ("which", self.which, CHOICES), ("form", self.form, ("png", "jpg")), ("detector", self.detector, tuple(DETECTORS))):
             if value not in known: raise FaceError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        if self.confidence is None: object.__setattr__(self, "confidence", DETECTORS[self.detector].sure)
         if self.size < 8 or self.margin < 0 or self.timeout <= 0: raise FaceError(f"size={self.size}, margin={self.margin}, timeout={self.timeout}: expected at least 8, 0 and more than 0")
         if self.step < 1 or (self.n is not None and self.n < 1) or (self.n is None and self.how in ("spread", "middle")): raise FaceError(f"n={self.n}, step={self.step}: expected at least 1")
 
-# %% ../nbs/04_faces.ipynb #e45c6e6e
+# %% ../nbs/04_faces.ipynb #f98b4d8c
 NO_FACE = "no face found"
 
 
@@ -329,14 +341,14 @@ def extract_video(
             rows.append({"frame": frame.index, "timestamp": frame.timestamp, "reason": frame.reason, "box_from": source,
                          "frame_height": None if frame.image is None else shape[0], "frame_width": None if frame.image is None else shape[1]})
             found.append(mine)
-            crops.append([] if frame.image is None else [crop_face(frame.image, box, settings.margin, settings.size) for box in mine])
+            crops.append([] if frame.image is None else [_cut(frame.image, box, settings) for box in mine])
     chosen = choose_faces(found, shape, settings.which)
     for row, boxes, i in zip(rows, found, chosen):
         row |= {"faces": len(boxes)} | dict(zip(("left", "top", "right", "bottom", "confidence"), [None] * 5 if i is None else (float(v) for v in boxes[i])))
         if i is None: row |= {"reason": row["reason"] or NO_FACE, "box_from": ""}
     return rows, [None if i is None else faces[i] for faces, i in zip(crops, chosen)]
 
-# %% ../nbs/04_faces.ipynb #1216771a
+# %% ../nbs/04_faces.ipynb #dc6904c2
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _MOST_FACES = 5  # in a frame: the surest are looked at
 
@@ -362,6 +374,12 @@ def _groups(items: Iterable, n: int) -> Iterator[list]:
         group.append(item)
         if len(group) == n: yield group; group = []
     if group: yield group
+
+
+def _cut(image: np.ndarray, box: np.ndarray, settings: Extraction) -> np.ndarray:
+    "The square around a box, or the whole frame squeezed into a square."
+    if settings.detector == "frame": return cv2.resize(image, (settings.size, settings.size), interpolation=cv2.INTER_AREA)
+    return crop_face(image, box, settings.margin, settings.size)
 
 
 def _boxes(frames: list[Frame], detector: Detector, known: Callable) -> list[tuple[np.ndarray, str]]:
@@ -470,11 +488,11 @@ def _source_hash(path: str) -> str:
     if split_archive(path)[1] is not None: return hashlib.sha256(read_member(path)).hexdigest()
     with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
-# %% ../nbs/04_faces.ipynb #23e837e8
+# %% ../nbs/04_faces.ipynb #d6fddac9
 def _known_boxes(row: pd.Series, unit: pd.DataFrame, out: Path, settings: Extraction) -> Callable[[Frame], np.ndarray | None]:
     "For a fake: the original's box of a frame, if the original has one and the two crops agree."
     original = unit[(unit["label"] == 0) & unit["frame"].isna()]
-    if not settings.reuse or row["label"] == 0 or len(original) != 1: return lambda frame: None
+    if not settings.reuse or settings.detector == "frame" or row["label"] == 0 or len(original) != 1: return lambda frame: None
     part = pd.read_parquet(out / "parts" / f"{original.iloc[0]['key']}.parquet")
     boxes = {int(r.frame): r for r in part[part["path"].notna()].itertuples()}
 
@@ -672,6 +690,18 @@ def load_faces(
     if not file.is_file(): raise FaceError(f"{file} is not there: `deepfake-nb extract` has not been run to its end for this folder")
     index = pd.read_parquet(file)
     return make_samples(index.assign(path=[str(Path(out).resolve() / p) for p in index["path"]]))
+
+# %% ../nbs/04_faces.ipynb #51763f41
+def cached_faces(
+    samples: pd.DataFrame,  # sample table of videos or pictures
+    settings: Extraction | None = None,  # None: the defaults
+    **options,  # of `extract_faces`: workers, scheduler, progress
+) -> ExtractReport:
+    "Extract into the cache folder, or find it done; the folder's name follows from names, sizes and times of the files, and from the settings."
+    settings, files = settings or Extraction(), [split_archive(p)[0] for p in samples["path"]]
+    about = [asdict(settings), [(str(p), os.stat(f).st_size, os.stat(f).st_mtime_ns) for p, f in zip(samples["path"], files)]]
+    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    return extract_faces(samples, cache_dir() / "faces" / digest, settings, **options)
 
 # %% ../nbs/04_faces.ipynb #0ebf85b5
 def extract_command(

@@ -667,7 +667,7 @@ def unfreeze_top(
         layer.trainable = i >= first and (batch_normalization or not is_norm(layer))
     return model
 
-# %% ../nbs/10_models.ipynb #eabe3269
+# %% ../nbs/10_models.ipynb #ef79220b
 RESNET34_PARAMETERS: int = 21_301_696  # without the top
 RESNET_VD_34: str = "resnet_vd_34_imagenet"  # KerasHub's preset
 _RESNET34 = dict(input_conv_filters=[64], input_conv_kernel_sizes=[7], stackwise_num_filters=[64, 128, 256, 512], stackwise_num_blocks=[3, 4, 6, 3], stackwise_num_strides=[1, 2, 2, 2],
@@ -678,13 +678,17 @@ def build_resnet34(
     input_shape: tuple[int, int, int] = (400, 400, 3),  # height and width at least 32
     weights: str | Path = "none",  # none: the plain network; imagenet: ResNet-vd-34; auto: imagenet where it can be had; or a preset's folder
     *,
+    blocks: tuple[int, ...] = (3, 4, 6, 3),  # in each of the four stages; (1, 1, 1, 1) is ResNet10, (2, 2, 2, 2) ResNet18; others than ResNet34's only without pretrained weights
     seed: int | None = None,       # of the initial weights
 ) -> tuple[keras.Model, Weights]:  # the backbone, trainable: images (b, h, w, 3) → features (b, h/32, w/32, 512); and what it was loaded with
     "ResNet34 (He et al., arXiv 1512.03385) as report 001 uses it, or its pretrained variant; raises `WeightsError` where that cannot be had."
     import keras_hub
     _seed(seed)
-    plain = lambda note: (keras_hub.models.ResNetBackbone(image_shape=input_shape, name="resnet34", **_RESNET34), Weights("ResNet34", "none", note=note))
+    depth = 2 * sum(blocks) + 2
+    sizes = _RESNET34 | {"stackwise_num_blocks": list(blocks)}
+    plain = lambda note: (keras_hub.models.ResNetBackbone(image_shape=input_shape, name=f"resnet{depth}", **sizes), Weights(f"ResNet{depth}", "none", note=note))
     if weights == "none": return plain("asked for")
+    if depth != 34: raise WeightsError(f"blocks={blocks}: the pretrained weights are of ResNet34; give weights='none'")
     preset = RESNET_VD_34 if weights in ("imagenet", "auto") else str(weights)
     try:
         if weights in ("imagenet", "auto") and os.environ.get("DEEPFAKE_NB_OFFLINE"): raise OSError("downloads are forbidden by DEEPFAKE_NB_OFFLINE")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'REQUIRED', 'SPLITS', 'SampleError', 'validate_samples', 'make_samples', 'SplitReport', 'group_keys',
-           'split_samples', 'check_split', 'subsample_balanced', 'class_weights', 'take_frames']
+           'split_samples', 'check_split', 'leave_one_out', 'subsample_balanced', 'class_weights', 'take_frames']
 
 # %% ../nbs/00_samples.ipynb #1fa350c8
 import warnings
@@ -223,6 +223,22 @@ def check_split(
     if not twice: return
     where = sorted(seen.loc[seen["key"] == twice[0], "split"])
     raise SampleError(f"{kind} {twice[0]!r} is in {where} ({len(twice)} such {kind} keys in all)")
+
+# %% ../nbs/00_samples.ipynb #110b9dca
+def leave_one_out(
+    samples: pd.DataFrame,  # sample table
+    fold: int,  # which group is tested, from 0; groups are in the order of their first names
+    group_by: str = "auto",  # 'identity', 'original' or 'auto', see `group_keys`
+) -> tuple[pd.DataFrame, SplitReport]:  # the table with `split` 'train' or 'test', and what was done
+    "Test one group of people who are joined by swaps, train on all others; raises `SampleError` for a fold that there is not."
+    keys, kind = group_keys(samples, group_by)
+    partners = samples["source"] if kind == "identity" else pd.Series(pd.NA, samples.index, dtype="string")
+    groups = keys.map(_components(keys, partners))
+    order = keys.groupby(groups).min().sort_values().index
+    if not 0 <= fold < len(order) or len(order) < 2: raise SampleError(f"fold {fold}: the samples fall into {len(order)} groups, so folds are 0 to {len(order) - 1}, and at least 2 are needed")
+    result = samples.assign(split=pd.Series(np.where(groups == order[fold], "test", "train"), samples.index, dtype="string"))
+    table = pd.crosstab(result["split"], result["label"]).reindex(columns=[0, 1], fill_value=0).set_axis(["real", "fake"], axis=1)
+    return validate_samples(result), SplitReport(f"{kind}-disjoint", 0, table.assign(groups=keys.groupby(result["split"]).nunique()), fold)
 
 # %% ../nbs/00_samples.ipynb #4c1fdd96
 def subsample_balanced(
