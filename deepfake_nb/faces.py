@@ -505,7 +505,12 @@ def _known_boxes(row: pd.Series, unit: pd.DataFrame, out: Path, settings: Extrac
 
     return known
 
-# %% ../nbs/04_faces.ipynb #071f242f
+# %% ../nbs/04_faces.ipynb #b63d8ae7
+def _as_samples(index: pd.DataFrame, out: Path) -> pd.DataFrame:
+    "The index as a sample table, with whole paths."
+    return make_samples(index.assign(path=[str(out / p) for p in index["path"]]))
+
+# %% ../nbs/04_faces.ipynb #4da2a688
 @dataclass(frozen=True)
 class ExtractReport:
     "What an extraction gave."
@@ -516,6 +521,11 @@ class ExtractReport:
     videos: int  # in the folder, those of earlier starts included
     fresh: int  # videos done by this start
     seconds: float  # of this start
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        "The faces as a sample table: split, label and people are those of the table that was given to this extraction."
+        return _as_samples(self.index, self.out)
 
     @property
     def broken(self) -> pd.DataFrame:
@@ -640,7 +650,7 @@ def _came_to_an_end(future, unit: pd.DataFrame, out: Path, settings: Extraction,
     if ends[tuple(unit["key"])] > _MOST_ENDS * len(unit) + 2: raise FaceError(f"workers die again and again before they begin with {unit['path'].iloc[0]}: {reason}")
     return True
 
-# %% ../nbs/04_faces.ipynb #ee721c01
+# %% ../nbs/04_faces.ipynb #1713774f
 def _run_dask(units: list[pd.DataFrame], out: Path, settings: Extraction, scheduler: str) -> Iterator[pd.DataFrame]:
     "A Dask cluster: a unit whose worker is lost is given to another; one that kills workers again and again is blamed."
     try: from distributed import Client, KilledWorker, as_completed
@@ -653,8 +663,8 @@ def _run_dask(units: list[pd.DataFrame], out: Path, settings: Extraction, schedu
             unit = waiting.pop(future)
             try: future.result(); yield unit
             except KilledWorker:
-                row = next(row for _, row in unit.iterrows() if not (out / "parts" / f"{row['key']}.parquet").exists())
-                _write_failure(out, row, settings, "the workers that read it died, one after the other")
+                undone = [row for _, row in unit.iterrows() if not (out / "parts" / f"{row['key']}.parquet").exists()]
+                if undone: _write_failure(out, undone[0], settings, "the workers that read it died, one after the other")
                 again = client.submit(_extract_on_cluster, unit, str(out), settings, pure=False)
                 waiting[again] = unit
                 done.add(again)
@@ -665,14 +675,20 @@ def _extract_on_cluster(unit: pd.DataFrame, out: str, settings: Extraction) -> i
     _start_worker()
     return _extract_unit(unit, Path(out), settings)
 
-# %% ../nbs/04_faces.ipynb #535da3ba
+# %% ../nbs/04_faces.ipynb #7ddab7ab
+def _brought_up_to_date(table: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+    "What the sample table says of a video now, its split above all, in place of what it said when the video was extracted."
+    about = samples[[c for c in samples if c not in (*_TYPES, "kind")]].set_index("key")
+    return table.drop(columns=[c for c in about if c in table]).join(about, on="key")
+
+
 def _collect(out: Path, units: list[pd.DataFrame], fresh: int, started: float) -> ExtractReport:
     "Put the parts together, in the order of datasets and videos; what a dead worker left is removed."
     keys = [key for unit in units for key in unit["key"]]
     with ThreadPoolExecutor() as pool: parts = list(pool.map(lambda key: pd.read_parquet(out / "parts" / f"{key}.parquet"), keys))
     for rest in (*(out / "faces").glob(".*"), *(out / "parts").glob(".*")): shutil.rmtree(rest, ignore_errors=True) if rest.is_dir() else rest.unlink(missing_ok=True)
     if not parts: raise FaceError(f"{out}: there are no videos to extract faces from")
-    table = pd.concat(parts, ignore_index=True)
+    table = _brought_up_to_date(pd.concat(parts, ignore_index=True), pd.concat(units))
     index = table[table["path"].notna()].drop(columns="reason").reset_index(drop=True).assign(kind="image")
     index = index[[*(c for c in COLUMNS if c in index), *(c for c in index if c not in COLUMNS)]]
     lost = table[table["path"].isna()].assign(video=lambda t: t["video"].fillna(t["key"]))
@@ -681,15 +697,14 @@ def _collect(out: Path, units: list[pd.DataFrame], fresh: int, started: float) -
     _replace_file(out / "failures.csv", lambda path: failures.to_csv(path, index=False))
     return ExtractReport(out, index, failures, len(keys), fresh, time.perf_counter() - started)
 
-# %% ../nbs/04_faces.ipynb #e3364c42
+# %% ../nbs/04_faces.ipynb #7085928b
 def load_faces(
     out: str | Path,  # folder of an extraction that is whole
 ) -> pd.DataFrame:  # sample table of the crops, with box, confidence, detector, frame, timestamp and source as further columns
     "The sample table of extracted faces; raises `FaceError` if the extraction is not whole."
     file = Path(out) / "index.parquet"
     if not file.is_file(): raise FaceError(f"{file} is not there: `deepfake-nb extract` has not been run to its end for this folder")
-    index = pd.read_parquet(file)
-    return make_samples(index.assign(path=[str(Path(out).resolve() / p) for p in index["path"]]))
+    return _as_samples(pd.read_parquet(file), Path(out).resolve())
 
 # %% ../nbs/04_faces.ipynb #51763f41
 def cached_faces(

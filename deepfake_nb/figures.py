@@ -177,7 +177,7 @@ def plot_images(
         if titles is not None: ax.set_title(titles[i], fontsize=9, color=colours[i] if colours is not None else "black", pad=3)
     return figure
 
-# %% ../nbs/14_figures.ipynb #cd60793b
+# %% ../nbs/14_figures.ipynb #a6a0556b
 def plot_histories(
     histories: pd.DataFrame,  # columns model, epoch, loss, val_loss: a row an epoch and model
     columns: int = 3,  # panels a row
@@ -193,7 +193,7 @@ def plot_histories(
         ax.plot(history["epoch"], history["loss"], marker="o", ms=3, label="training", color=PALETTE[0])
         ax.plot(history["epoch"], history["val_loss"], marker="s", ms=3, label="validation", color=PALETTE[1])
         if chance is not None: ax.axhline(chance, ls=":", color="grey", lw=1, label="chance (ln 2)")
-        ax.set(title=model, xlabel="epoch", xticks=history["epoch"])
+        ax.set(title=model, xlabel="epoch", xticks=history["epoch"][:: -(-len(history) // 8)])
     for ax in axes[:, 0]: ax.set_ylabel("cross-entropy")
     axes.flat[0].legend()
     return figure

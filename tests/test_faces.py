@@ -17,7 +17,7 @@ import pytest
 from deepfake_nb.cli import main
 from deepfake_nb.faces import NO_FACE, Extraction, FaceError, build_detector, extract_faces, load_faces
 from deepfake_nb.manifests import load_samples
-from deepfake_nb.samples import make_samples, validate_samples
+from deepfake_nb.samples import leave_one_out, make_samples, validate_samples
 from deepfake_nb.video import VideoError, probe, read_frames, read_member
 
 SMALL = Extraction(how="all", n=None, detector="haar", size=64)
@@ -234,6 +234,18 @@ def test_index_is_a_sample_table_and_crops_are_what_it_says(undisturbed):
     for row in faces.sample(5, random_state=0).itertuples():
         frame = next(read_frames(row.source_path, [row.frame]))
         assert np.array_equal(crop_face(frame.image, (row.left, row.top, row.right, row.bottom), SMALL.margin, 64), read_image(row.path))
+
+
+def test_splits_and_labels_come_from_the_table_of_today_not_from_the_cache(films, tmp_path):
+    setting, tables = Extraction(how="spread", n=2, size=16, detector="frame"), []
+    for fold in range(2):
+        today, _ = leave_one_out(films, fold)
+        report = extract_faces(today, tmp_path, setting, workers=0, progress=False)
+        split = today.set_index(["dataset", "video"])["split"]
+        assert [split[key] for key in zip(report.samples["dataset"], report.samples["video"])] == list(report.samples["split"])
+        assert report.samples.equals(load_faces(tmp_path))
+        tables.append((report.fresh, tuple(report.samples["split"])))
+    assert tables[0][0] == len(films) and tables[1][0] == 0 and tables[0][1] != tables[1][1]
 
 
 def real_data() -> Path:
