@@ -20,9 +20,11 @@ from deepfake_nb.evaluation import (
     accuracy,
     auc,
     bootstrap_interval,
+    choose_threshold,
     class_counts,
     difference_hashes,
     duplicate_pairs,
+    equivalence,
     file_features,
     health_check,
     label_permutation,
@@ -47,6 +49,7 @@ def test_metrics_agree_with_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     y, score = rng.integers(0, 2, 80), rng.random(80).round(1 + seed % 2)
     weight = rng.integers(0, 4, (6, 80)).astype(float)
+    curve = lambda w: sk.roc_curve(y, score, sample_weight=w, drop_intermediate=False)
     expected = {
         "AUC": lambda w: sk.roc_auc_score(y, score, sample_weight=w),
         "average precision": lambda w: sk.average_precision_score(y, score, sample_weight=w),
@@ -54,6 +57,8 @@ def test_metrics_agree_with_scikit_learn(seed):
         "accuracy": lambda w: sk.accuracy_score(y, score > 0.5, sample_weight=w),
         "accuracy on real": lambda w: sk.recall_score(1 - y, score <= 0.5, sample_weight=w),
         "accuracy on fake": lambda w: sk.recall_score(y, score > 0.5, sample_weight=w),
+        "EER": lambda w: np.interp(0, curve(w)[0] + curve(w)[1] - 1, curve(w)[0]),
+        "TPR at 1 % FPR": lambda w: curve(w)[1][curve(w)[0] <= 0.01].max(),
     }
     assert set(expected) == set(METRICS)
     for name, reference in expected.items():
@@ -191,13 +196,34 @@ def test_groups_must_match():
 def test_metrics_table():
     y, score, who = people_scores(np.random.default_rng(0))
     y, score, who = y[:-15], score[:-15], who[:-15]  # one person of the fakes fewer: unequal classes
-    table = metrics_table(y, score, who).set_index("metric")
+    table = metrics_table(y, score, who, names=list(METRICS)).set_index("metric")
     assert table.index.tolist() == list(METRICS) and (table.low <= table.value).all() and (table.value <= table.high).all()
     assert table.value["accuracy"] == pytest.approx(accuracy(y, score)) and table.value["log loss"] == pytest.approx(
         sk.log_loss(y, score)
     )
-    constant = metrics_table(y, np.full(len(y), y.mean()), who, n_resamples=0).set_index("metric")
+    constant = metrics_table(y, np.full(len(y), y.mean()), who, n_resamples=0, names=list(METRICS)).set_index("metric")
     np.testing.assert_allclose(constant.value, constant.without_looking)  # what the column promises
+
+
+def test_equivalence_needs_data_and_a_margin():
+    y, score, who = people_scores(np.random.default_rng(0), people=60)
+    close = score + np.random.default_rng(1).normal(0, 0.01, len(y))
+    assert equivalence(y, close, score, 0.05, who).verdict == "equivalent"
+    assert equivalence(y, 1 - score, score, 0.05, who).verdict == "different"
+    few = np.isin(who, range(12))  # the same models on few people: nothing can be said
+    one, other = (score + np.random.default_rng(s).normal(0, 0.4, len(y)) for s in (2, 3))
+    assert equivalence(y[few], one[few], other[few], 0.01, who[few]).verdict == "undecided"
+    assert equivalence(y[few][:60], close[few][:60], score[few][:60], 0.05, who[few][:60]).verdict == "undecided"  # four people: no interval
+
+
+def test_thresholds_are_best_where_they_were_chosen():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        y, score = rng.permutation(np.arange(60) % 2), rng.normal(size=60).round(1)
+        balanced = lambda cut: sk.balanced_accuracy_score(y, score > cut)
+        assert balanced(choose_threshold(y, score)) == pytest.approx(max(map(balanced, np.r_[score - 0.01, score + 0.01])))
+        gap = lambda cut: abs((score[y == 0] > cut).mean() - (score[y == 1] <= cut).mean())
+        assert gap(choose_threshold(y, score, "EER")) == pytest.approx(min(map(gap, np.r_[score - 0.01, score + 0.01])))
 
 
 def test_paired_difference_is_sharper_than_two_intervals():
