@@ -74,7 +74,7 @@ def _sha256(path: Path) -> str:
 def _how_to_get(name: str, reason: str) -> str:
     return f"{name} is not there and could not be downloaded ({reason}). Get it from {WEIGHT_FILES[name][0]} and put it into {data_dir() / 'weights'} or {cache_dir() / 'weights'}"
 
-# %% ../nbs/04_faces.ipynb #0c3d4c33
+# %% ../nbs/04_faces.ipynb #7d15625a
 NO_BOXES: np.ndarray = np.zeros((0, 5), np.float32)
 
 
@@ -83,6 +83,7 @@ class Detector:
 
     name: str = ""
     sure: float = 0.9  # confidence from which a box counts, unless another is asked for
+    second_look: int = 3  # images in which nothing is found are looked at again, this many times as large; 1: they are not
 
     def __init__(
         self,
@@ -100,7 +101,14 @@ class Detector:
         images: Sequence[np.ndarray],  # each (h, w, 3) uint8 RGB
     ) -> list[np.ndarray]:  # for each image (k, 5) float32: left, top, right, bottom, confidence; surest first
         "Find the faces in images; raises `FaceError` for what is no image."
-        small, found = [_shrink(image, self.long_side) for image in images], [NO_BOXES] * len(images)
+        found, size = self._look(images, self.long_side), self.long_side
+        again = [i for i, boxes in enumerate(found) if size and self.second_look > 1 and not len(boxes) and max(images[i].shape) > size]
+        for i in again: found[i] = self._look([images[i]], self.second_look * size)[0]
+        return found
+
+    def _look(self, images: Sequence[np.ndarray], long_side: int | None) -> list[np.ndarray]:
+        "The boxes in images that are made so small before."
+        small, found = [_shrink(image, long_side) for image in images], [NO_BOXES] * len(images)
         for shape in dict.fromkeys(image.shape for image in small):
             rows = [i for i, image in enumerate(small) if image.shape == shape]
             for i, boxes in zip(rows, self.find([small[i] for i in rows]), strict=True):
@@ -149,11 +157,11 @@ class Mtcnn(Detector):
             found += [np.array([[*f["box"], f["confidence"]] for f in image], np.float32).reshape(-1, 5) for image in faces]
         return found
 
-# %% ../nbs/04_faces.ipynb #0b13d7fe
+# %% ../nbs/04_faces.ipynb #e0c94e85
 class Ssd(Detector):
     "OpenCV's single-shot detector at 300×300 (Liu et al., arXiv 1512.02325), which DeepFace and so report 001 use."
 
-    name, sure = "ssd", 0.9
+    name, sure, second_look = "ssd", 0.9, 1  # its network sees 300×300 pixels of whatever it is given
 
     def __init__(self, confidence: float | None = None, long_side: int | None = 640):
         super().__init__(confidence, long_side)
@@ -204,11 +212,11 @@ class Haar(Detector):
             found.append(NO_BOXES if not len(boxes) else np.column_stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:], sure]))
         return found
 
-# %% ../nbs/04_faces.ipynb #41c1b66b
+# %% ../nbs/04_faces.ipynb #675447b2
 class WholeFrame(Detector):
     "Takes each frame whole."
 
-    name, sure = "frame", 0.0
+    name, sure, second_look = "frame", 0.0, 1
 
     def find(self, images: list[np.ndarray]) -> list[np.ndarray]:
         "One box in each image: all of it."
@@ -296,7 +304,7 @@ def crop_face(
     if size is None or side == size: return np.ascontiguousarray(part)
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
 
-# %% ../nbs/04_faces.ipynb #2ff29389
+# %% ../nbs/04_faces.ipynb #6d46d22e
 @dataclass(frozen=True)
 class Extraction:
     "How faces are extracted; raises `FaceError` for values that make no sense."
@@ -309,7 +317,7 @@ class Extraction:
     long_side: int | None = 640  # pixels to which frames are made smaller for the detector
     which: str = "tracked"  # whose face: one of CHOICES
     margin: float = 0.3  # around the box
-    size: int = 224  # side of the crop, pixels
+    size: int = 224  # side of the crop, pixels; 0: as large as it is in the frame, for methods that must not see resized pixels
     form: str = "png"  # 'png', without loss, or 'jpg'
     quality: int = 95  # of JPEG
     reuse: bool = True  # take an original's boxes for its fakes where the two agree
@@ -319,7 +327,7 @@ class Extraction:
         for name, value, known in (("how", self.how, SAMPLINGS), ("which", self.which, CHOICES), ("form", self.form, ("png", "jpg")), ("detector", self.detector, tuple(DETECTORS))):
             if value not in known: raise FaceError(f"{name}={value!r}: expected one of {', '.join(known)}")
         if self.confidence is None: object.__setattr__(self, "confidence", DETECTORS[self.detector].sure)
-        if self.size < 8 or self.margin < 0 or self.timeout <= 0: raise FaceError(f"size={self.size}, margin={self.margin}, timeout={self.timeout}: expected at least 8, 0 and more than 0")
+        if 0 != self.size < 8 or self.margin < 0 or self.timeout <= 0: raise FaceError(f"size={self.size}, margin={self.margin}, timeout={self.timeout}: expected at least 8 (or 0), 0 and more than 0")
         if self.step < 1 or (self.n is not None and self.n < 1) or (self.n is None and self.how in ("spread", "middle")): raise FaceError(f"n={self.n}, step={self.step}: expected at least 1")
 
 # %% ../nbs/04_faces.ipynb #f98b4d8c
@@ -348,7 +356,7 @@ def extract_video(
         if i is None: row |= {"reason": row["reason"] or NO_FACE, "box_from": ""}
     return rows, [None if i is None else faces[i] for faces, i in zip(crops, chosen)]
 
-# %% ../nbs/04_faces.ipynb #dc6904c2
+# %% ../nbs/04_faces.ipynb #0b14d836
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _MOST_FACES = 5  # in a frame: the surest are looked at
 
@@ -378,8 +386,8 @@ def _groups(items: Iterable, n: int) -> Iterator[list]:
 
 def _cut(image: np.ndarray, box: np.ndarray, settings: Extraction) -> np.ndarray:
     "The square around a box, or the whole frame squeezed into a square."
-    if settings.detector == "frame": return cv2.resize(image, (settings.size, settings.size), interpolation=cv2.INTER_AREA)
-    return crop_face(image, box, settings.margin, settings.size)
+    if settings.detector == "frame": return cv2.resize(image, (settings.size, settings.size), interpolation=cv2.INTER_AREA) if settings.size else image
+    return crop_face(image, box, settings.margin, settings.size or None)
 
 
 def _boxes(frames: list[Frame], detector: Detector, known: Callable) -> list[tuple[np.ndarray, str]]:
@@ -488,7 +496,7 @@ def _source_hash(path: str) -> str:
     if split_archive(path)[1] is not None: return hashlib.sha256(read_member(path)).hexdigest()
     with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
-# %% ../nbs/04_faces.ipynb #d6fddac9
+# %% ../nbs/04_faces.ipynb #2974c665
 def _known_boxes(row: pd.Series, unit: pd.DataFrame, out: Path, settings: Extraction) -> Callable[[Frame], np.ndarray | None]:
     "For a fake: the original's box of a frame, if the original has one and the two crops agree."
     original = unit[(unit["label"] == 0) & unit["frame"].isna()]
@@ -501,7 +509,7 @@ def _known_boxes(row: pd.Series, unit: pd.DataFrame, out: Path, settings: Extrac
         if r is None or frame.image.shape[:2] != (r.frame_height, r.frame_width): return None
         box = np.array([r.left, r.top, r.right, r.bottom, r.confidence], np.float32)
         crop = cv2.cvtColor(cv2.imread(str(out / r.path)), cv2.COLOR_BGR2RGB)
-        return box if crops_agree(crop, crop_face(frame.image, box, settings.margin, settings.size)) else None
+        return box if crops_agree(crop, crop_face(frame.image, box, settings.margin, settings.size or None)) else None
 
     return known
 
