@@ -129,12 +129,13 @@ def _make_rings(h: int, w: int, mode: str, dtype: str) -> _Rings:
     size[[0, -1]] = 1e30
     return _Rings(means, np.minimum(size[own], np.where(apart, size[twin], 1e30)) / (1 + alike.astype(np.float32)))
 
-# %% ../nbs/07_spectrum.ipynb #f1876fd2
+# %% ../nbs/07_spectrum.ipynb #64c22cb5
 @lru_cache(maxsize=32)
-def _spline(points: int, n_features: int) -> np.ndarray:
+def _spline(points: int, n_features: int) -> sparse.csr_matrix:
     "Matrix (n_features, points) of the not-a-knot cubic spline from `points` to `n_features` values, both over [0, n_features]."
     grid = np.linspace(0, n_features, points)
-    return CubicSpline(grid, np.eye(points))(np.linspace(0, n_features, n_features))
+    matrix = CubicSpline(grid, np.eye(points))(np.linspace(0, n_features, n_features))
+    return sparse.csr_matrix(np.where(np.abs(matrix) < 1e-18, 0, matrix))
 
 
 _KEPT_BYTES = 2**28  # of rings, all shapes together
@@ -241,7 +242,7 @@ def _filled(part: tuple[list[int], np.ndarray]) -> tuple[list[int], np.ndarray]:
     "A block without its empty rows."
     return part[0], part[1][:len(part[0])]
 
-# %% ../nbs/07_spectrum.ipynb #0de6ae1c
+# %% ../nbs/07_spectrum.ipynb #56b0d96e
 def _cores() -> int:
     "The cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -262,7 +263,7 @@ def _in_order(work: Callable, parts: Iterator[tuple], threads: int) -> Iterator:
 def _features(numbers: Sequence[int], images: np.ndarray, n_features: int, epsilon: float, mode: str, dtype: str, space: _Workspace) -> tuple[Sequence[int], np.ndarray]:
     "Numbers of images and their features (b, n_features)."
     means = _ring_means(images, mode, epsilon, dtype, space)
-    values = (_spline(len(means), n_features) @ means).T
+    values = (_spline(len(means), n_features) @ means.astype(np.float64, copy=False)).T
     with np.errstate(divide="ignore", invalid="ignore"): values /= values[:, :1]
     wrong = ~np.isfinite(values).all(1)
     if wrong.any(): raise SpectrumError(f"image {numbers[int(wrong.argmax())]}: the mean log amplitude of its first ring is 0, by which the features would be divided")
@@ -394,8 +395,8 @@ def feature_classifier(
     scaler = {"none": "passthrough", "features": StandardScaler(), "blocks": BlockScaler(None if blocks is None else tuple(blocks))}[scaling]
     return Pipeline([("scale", scaler), ("classify", CLASSIFIERS[name](**options))])
 
-# %% ../nbs/07_spectrum.ipynb #f56f5c7e
-_TRUSTED: tuple[str, ...] = ("deepfake_nb.spectrum.BlockScaler", "deepfake_nb.spectrum.TwoClusters")  # beyond what skops trusts
+# %% ../nbs/07_spectrum.ipynb #1291d413
+_TRUSTED: tuple[str, ...] = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in (BlockScaler, TwoClusters))  # beyond what skops trusts
 
 
 def save_classifier(
