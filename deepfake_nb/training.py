@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Data', 'ArrayBatches', 'reseed', 'CheckpointError', 'save_checkpoint', 'read_history', 'load_checkpoint',
            'set_precision', 'as_batches', 'fit', 'predict_scores', 'evaluate', 'base_key', 'compute_features',
-           'cut_base', 'split_base', 'head_model', 'fit_frozen', 'predict_frozen']
+           'deep_features', 'cut_base', 'split_base', 'head_model', 'fit_frozen', 'predict_frozen']
 
-# %% ../nbs/11_training.ipynb #f7094ce1
+# %% ../nbs/11_training.ipynb #4e29a50e
 import hashlib
 import json
 import os
@@ -24,7 +24,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .loaders import ImageBatches, ShuffledBatches, _reserve, _write_text, cache_folder, in_table_order, scale_images
-from .models import fake_score, uses_batch_statistics
+from .models import BASES, Weights, build_base, fake_score, uses_batch_statistics
 
 # %% ../nbs/11_training.ipynb #8c3d36aa
 class ArrayBatches(ShuffledBatches):
@@ -392,6 +392,21 @@ def _publish(partial: Path, whole: Path) -> np.memmap:
         if not whole.exists(): raise
     partial.with_suffix(".json").unlink(missing_ok=True)
     return np.load(whole, mmap_mode="r")
+
+# %% ../nbs/11_training.ipynb #ecda5806
+def deep_features(
+    images: np.ndarray | pd.DataFrame,  # a sample table, or uint8 RGB (n, h, w, 3) of the given size
+    base: str = "ResNet50",  # a key of `models.BASES`
+    size: tuple[int, int] = (224, 224),  # height and width to which files are resized
+    weights: str | Path | Weights = "auto",  # see `models.resolve_weights`
+    *,
+    seed: int = 0,  # of random weights
+    **options,  # of `compute_features`: cache_dir, batch_size, dtype, progress
+) -> tuple[np.memmap, Weights]:  # (n, channels), 2,048 for ResNet50, rows in the order of the images; and what the base was loaded with
+    "The last feature map of a base without its top, averaged over positions; raises `ValueError` for an unknown base and images of another size."
+    if isinstance(images, np.ndarray) and images.shape[1:] != (*size, 3): raise ValueError(f"images of shape {images.shape}; expected (n, {size[0]}, {size[1]}, 3)")
+    network, loaded = build_base(base, weights, (*size, 3), seed=seed)
+    return compute_features(network, images, scaling=BASES[base].scaling, pool="avg", **options), loaded
 
 # %% ../nbs/11_training.ipynb #1531f706
 def cut_base(

@@ -12,10 +12,10 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from deepfake_nb.loaders import ImageBatches, in_table_order, keras_generator
-from deepfake_nb.models import build_base, compile_model, model_ii, pretrained_head, unfreeze_top
+from deepfake_nb.loaders import ImageBatches, in_table_order, keras_generator, scale_images
+from deepfake_nb.models import BASES, build_base, compile_model, model_ii, pretrained_head, unfreeze_top
 from deepfake_nb.samples import make_samples
-from deepfake_nb.training import (ArrayBatches, CheckpointError, compute_features, cut_base, evaluate, fit, fit_frozen, predict_scores, read_history,
+from deepfake_nb.training import (ArrayBatches, CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, read_history,
                                   save_checkpoint, set_precision, split_base)
 
 RUN = '''
@@ -272,3 +272,26 @@ def test_evaluate_agrees_with_the_history(samples, tmp_path):
     history = fit(model, train, validation, epochs=2, progress=False)
     assert evaluate(model, validation)["loss"] == pytest.approx(history["val_loss"].iloc[-1], abs=1e-5)
     assert history.columns.tolist()[0] == "epoch" and history.columns.tolist()[-1] == "seconds" and (history["seconds"] > 0).all()
+
+
+def test_deep_features_of_a_base_by_name(samples, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    for name, channels in (("ResNet50", 2048), ("MobileNetV2-0.35", 1280)):
+        features, loaded = deep_features(images, name, (64, 64), "none", cache_dir=tmp_path, progress=False)
+        assert features.shape == (5, channels) and loaded.kind == "none"
+        base, _ = build_base(name, "none", (64, 64, 3), seed=0)
+        expected = keras.ops.convert_to_numpy(base(scale_images(images, BASES[name].scaling), training=False)).mean((1, 2))
+        np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
+    table, _ = deep_features(samples.iloc[:6], "MobileNetV2-0.35", (64, 64), "none", cache_dir=tmp_path, progress=False)
+    turned, _ = deep_features(samples.iloc[:6][::-1], "MobileNetV2-0.35", (64, 64), "none", cache_dir=tmp_path, progress=False)
+    assert table.shape == (6, 1280)
+    np.testing.assert_allclose(table, turned[::-1], rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="unknown base"): deep_features(images, "ResNet34", (64, 64))
+
+
+def test_deep_features_of_pretrained_mobilenet(samples, tmp_path):
+    root = os.environ.get("DEEPFAKE_NB_DATA")
+    if root is None or not (Path(root) / "weights" / "mobilenet_v2_0.35_224_imagenet_notop.weights.h5").exists():
+        pytest.skip("pretrained MobileNetV2-0.35 is not there: set DEEPFAKE_NB_DATA to the folder that holds weights/")
+    features, loaded = deep_features(samples.iloc[:8], "MobileNetV2-0.35", (96, 96), cache_dir=tmp_path, progress=False)
+    assert loaded.kind == "imagenet" and features.shape == (8, 1280) and np.isfinite(features).all() and features.std(0).max() > .1
