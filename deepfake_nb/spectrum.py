@@ -106,11 +106,14 @@ def azimuthal_rings(
     y, x = ((np.arange(n) - (n - 1) / 2) if mode == "reference" else (np.arange(n) - n // 2) * side / n for n in shape)
     return np.hypot(y[:, None], x).astype(int)
 
-# %% ../nbs/07_spectrum.ipynb #b2ed543e
+# %% ../nbs/07_spectrum.ipynb #106f3a7b
 class _Rings(NamedTuple):
     "How the half plane (h, ⌊w/2⌋ + 1) of log amplitudes becomes ring means."
     means: sparse.csr_matrix  # (rings − 2, half plane): means of 20·ln|F + ε| from ln|F + ε|, first and last ring left out
     reach: np.ndarray  # (h, ⌊w/2⌋ + 1) float32: 1 / the largest weight of a pixel in a mean, times 20; large where it is in none
+    few: np.ndarray  # positions in the half plane where `reach` is below `many`
+    few_reach: np.ndarray  # `reach` there
+    many: float
 
 
 def _make_rings(h: int, w: int, mode: str, dtype: str) -> _Rings:
@@ -127,9 +130,11 @@ def _make_rings(h: int, w: int, mode: str, dtype: str) -> _Rings:
     means = sparse.csr_matrix(((20 * times / count[rows])[order].astype(dtype), columns[order], starts), shape=(len(count), own.size))[1:-1]
     size = count.astype(np.float32)
     size[[0, -1]] = 1e30
-    return _Rings(means, np.minimum(size[own], np.where(apart, size[twin], 1e30)) / (1 + alike.astype(np.float32)))
+    reach, many = (np.minimum(size[own], np.where(apart, size[twin], 1e30)) / (1 + alike)).astype(np.float32), max(h, w) / 8
+    few = np.flatnonzero(reach < many)
+    return _Rings(means, reach, few, reach.ravel()[few], many)
 
-# %% ../nbs/07_spectrum.ipynb #64c22cb5
+# %% ../nbs/07_spectrum.ipynb #bad28fec
 @lru_cache(maxsize=32)
 def _spline(points: int, n_features: int) -> sparse.csr_matrix:
     "Matrix (n_features, points) of the not-a-knot cubic spline from `points` to `n_features` values, both over [0, n_features]."
@@ -148,7 +153,7 @@ def _rings(h: int, w: int, mode: str, dtype: str) -> _Rings:
     with _keeping:
         if (key := (h, w, mode, dtype)) not in _kept: _kept[key] = _make_rings(*key)
         _kept.move_to_end(key)
-        size = lambda rings: rings.reach.nbytes + rings.means.data.nbytes + rings.means.indices.nbytes
+        size = lambda rings: rings.reach.nbytes + rings.few.nbytes + rings.few_reach.nbytes + rings.means.data.nbytes + rings.means.indices.nbytes
         while len(_kept) > 1 and sum(map(size, _kept.values())) > _KEPT_BYTES: _kept.popitem(last=False)
         return _kept[key]
 
@@ -172,7 +177,7 @@ def _amplitudes(values: np.ndarray, epsilon: float, out: np.ndarray) -> None:
     if epsilon: spectra += epsilon
     np.abs(spectra, out=out)
 
-# %% ../nbs/07_spectrum.ipynb #9f8db977
+# %% ../nbs/07_spectrum.ipynb #3282d7ac
 _CACHE_PIXELS = 2**17  # transformed at a time
 
 
@@ -189,22 +194,30 @@ def _pieces(images: np.ndarray, dtype: str, space: _Workspace) -> Iterator[tuple
         yield rows, values
 
 
+def _least(sizes: np.ndarray, rings: _Rings, enough: np.ndarray) -> np.ndarray:
+    "The least amplitude × reach of each image, (b,); or something less, if that is enough."
+    flat = sizes.reshape(len(sizes), -1)
+    least = np.minimum(flat.min(1) * rings.many, (flat.take(rings.few, axis=1) * rings.few_reach).min(1, initial=np.inf))
+    for i in np.flatnonzero(least < enough): least[i] = (sizes[i] * rings.reach).min()
+    return least
+
+
 def _ring_means(images: np.ndarray, mode: str, epsilon: float, dtype: str, space: _Workspace) -> np.ndarray:
     "Mean of 20·ln|F + ε| over each ring but the first and the last, (rings − 2, b), of images (b, h, w)."
     rings, fast = _rings(*images.shape[1:], mode, dtype), dtype == "float32"
-    sizes, least, norm = space.take("sizes", (len(images), *rings.reach.shape), dtype), *np.empty((2, len(images)))
+    sizes, least, need = space.take("sizes", (len(images), *rings.reach.shape), dtype), *np.zeros((2, len(images)))
     for rows, values in _pieces(images, dtype, space):
         part = sizes[rows]
         _amplitudes(values, 0 if fast else epsilon, part)
         if fast:
             flat = values.reshape(len(part), -1)
-            norm[rows] = np.sqrt(255 * part[:, 0, 0] if images.dtype == np.uint8 else np.vecdot(flat, flat))  # Σ g² ≤ 255 Σ g = 255 F(0, 0)
-            within = flat.ravel()[:part.size].reshape(part.shape)  # the pixels are not needed any more
-            least[rows] = np.multiply(part, rings.reach, out=within).reshape(len(part), -1).min(1)
+            norm = np.sqrt(255 * part[:, 0, 0] if images.dtype == np.uint8 else np.vecdot(flat, flat))  # Σ g² ≤ 255 Σ g = 255 F(0, 0)
+            need[rows] = _SAFE * (2.0**-24 * norm + epsilon)
+            least[rows] = _least(part, rings, need[rows] / 50)  # 50: ring means are about 100
         with np.errstate(divide="ignore"): np.log(part, out=part)
     with np.errstate(all="ignore"):
         means = rings.means @ sizes.reshape(len(sizes), -1).T
-        unsafe = ~(least * np.abs(means).min(0) >= _SAFE * (2.0**-24 * norm + epsilon)) if fast else np.zeros(len(images), bool)  # NaN is unsafe, too
+        unsafe = ~(least * np.abs(means).min(0) >= need)  # NaN is unsafe, too
     if unsafe.any(): means[:, unsafe] = _ring_means(images[unsafe], mode, epsilon, "float64", space)
     return means
 
