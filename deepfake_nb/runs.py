@@ -132,7 +132,7 @@ class Plan:
         "Whether this run has been made already."
         return (self.folder / "provenance.json").is_file()
 
-# %% ../nbs/16_runs.ipynb #9b23e63b
+# %% ../nbs/16_runs.ipynb #0ca6fc19
 def plan_run(
     paper: str,  # paper notebook
     dataset: str = "synthetic-faces",  # name of a manifest, or several joined by '+'
@@ -149,22 +149,32 @@ def plan_run(
     values = _absolute_paths(check_parameters(values, defaults))
     final = defaults | values
     samples = load_samples(dataset, final["data_root"] or None, **final["dataset_options"])
-    inputs = {"paper": paper, "parameters": final, "data": data_fingerprint(samples), "code": code_fingerprint(notebook),
+    inputs = {"paper": paper, "parameters": final, "data": data_fingerprint(samples), "further data": _further_data(final), "code": code_fingerprint(notebook),
               "weights": _weights(final), "backend": _backend()}
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:10]
     folder = Path(root).resolve() / paper / f"{dataset}-{profile}-{digest}"
     return Plan(paper, dataset, profile, values, folder, inputs)
 
-# %% ../nbs/16_runs.ipynb #af702698
+# %% ../nbs/16_runs.ipynb #d0e87104
 def _absolute_paths(values: dict) -> dict:
     "Paths among the parameters made absolute, since the notebook runs in a folder of its own."
     paths = {k: v for k, v in values.items() if k.endswith(("_root", "_weights")) and isinstance(v, str) and os.path.exists(v)}
     return values | {k: str(Path(v).resolve()) for k, v in paths.items() if v}
 
+def _further_data(values: Mapping[str, object]) -> dict:
+    "Fingerprints of the datasets beside the first: of each parameter `x_dataset`, with its `x_options` where it is embedded."
+    from deepfake_nb.manifests import load_manifest, load_samples
+    prints = {}
+    for name in (k for k in values if k.endswith("_dataset")):
+        embedded = all(load_manifest(part).embedded for part in values[name].split("+"))
+        options = values.get(f"{name.removesuffix('_dataset')}_options", {}) if embedded else {}
+        prints[name] = data_fingerprint(load_samples(values[name], values["data_root"] or None, **options))
+    return prints
+
 def _weights(values: Mapping[str, object]) -> dict:
     "What the base weights resolve to, per base; empty for a notebook without bases."
     from deepfake_nb.models import resolve_weights
-    wanted = {base: values["base_weights"] for base in values.get("bases", [])}
+    wanted = {base: values["base_weights"] for base in (*values.get("bases", []), *([values["base"]] if "base" in values else []))}
     wanted |= {base: values["ablation_weights"] for base in values.get("ablation_bases", [])}
     return {base: {"kind": w.kind, "sha256": w.sha256} for base, w in ((b, resolve_weights(b, v)) for b, v in wanted.items())}
 
@@ -187,14 +197,14 @@ def provenance(
                               "commit": _commit(), "python": platform.python_version(), "packages": versions, "platform": platform.platform(),
                               "device": _device(), "cores": os.cpu_count(), "seconds": round(seconds, 1)}
 
-# %% ../nbs/16_runs.ipynb #f455b7ff
+# %% ../nbs/16_runs.ipynb #a6bd9fa3
 def _commit() -> str | None:
     "The checkout's commit, with '+changes' if files differ from it; None outside a checkout."
     folder = Path(sys.modules["deepfake_nb"].__file__).parent
     def git(*words): return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != folder.parent.resolve(): return None
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "deepfake_nb", "nbs/papers") else "")
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ":/deepfake_nb", ":/nbs/papers") else "")
     except (OSError, subprocess.CalledProcessError): return None
 
 def _device() -> str:

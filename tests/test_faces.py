@@ -16,6 +16,7 @@ import pytest
 
 from deepfake_nb.cli import main
 from deepfake_nb.faces import NO_FACE, Extraction, FaceError, build_detector, extract_faces, load_faces
+from deepfake_nb.loaders import read_image
 from deepfake_nb.manifests import load_samples
 from deepfake_nb.samples import leave_one_out, make_samples, validate_samples
 from deepfake_nb.video import VideoError, probe, read_frames, read_member
@@ -280,3 +281,19 @@ def test_detectors_with_files_of_their_own_find_hand_drawn_faces(name):
             all_of += len(truth)
             hit += 0 if not len(boxes) else int((box_iou(truth, boxes).max(axis=1) > 0.4).sum())
     assert all_of == 43 and hit >= {"ssd": 10, "yunet": 40}[name]
+
+
+def test_pictures_looked_at_together_give_what_one_by_one_gives(tmp_path):
+    pictures = load_samples("synthetic-faces", identities=4, frames=4)
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    pictures = pd.concat([pictures, make_samples([{"path": str(tmp_path / "bad.jpg"), "kind": "image", "label": 0, "dataset": "synthetic-faces"}])], ignore_index=True)
+    together = extract_faces(pictures, tmp_path / "together", Extraction(detector="haar", size=0, reuse=False), workers=0, progress=False)
+    assert len(together.broken) == 1 and "bad.jpg" in together.broken["source_path"].iloc[0]
+    again = extract_faces(pictures, tmp_path / "two", Extraction(detector="haar", size=0, reuse=False), workers=2, progress=False)
+    same(again, together)
+    alone = pd.concat([extract_faces(pictures.iloc[[i]], tmp_path / f"alone {i}", Extraction(detector="haar", size=0, reuse=False), workers=0, progress=False).index for i in range(0, len(pictures) - 1, 7)])
+    columns = ["key", "left", "top", "right", "bottom", "confidence"]
+    expected = together.index.set_index("key").loc[alone["key"]].reset_index()
+    assert len(alone) and expected[columns].equals(alone[columns].reset_index(drop=True))
+    sides = [round(float(max(right - left, bottom - top)) * 1.3) for left, top, right, bottom in expected[["left", "top", "right", "bottom"]].itertuples(index=False)]
+    assert [read_image(together.out / path).shape for path in expected["path"]] == [(side, side, 3) for side in sides]  # not resized

@@ -2,6 +2,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -28,6 +30,7 @@ def test_run_is_whole(run):
     about = json.loads((folder / "provenance.json").read_text())
     assert {"commit", "packages", "backend", "device", "seed", "data", "code", "seconds", "weights", "parameters"} <= set(about)
     if paper == "torlapati": assert about["weights"]["ResNet50"] == {"kind": "none", "sha256": None}
+    if paper == "kun": assert set(about["further data"]) == {"other_dataset", "third_dataset"} and len({about["data"], *about["further data"].values()}) == 3 and set(about["weights"]) == {"MobileNet-0.25"}
     assert all({"value"} <= set(m) for m in json.loads((folder / "metrics.json").read_text()).values())
 
 
@@ -113,3 +116,18 @@ def test_real_images_run(tmp_path):
     folder = next((tmp_path / "torlapati").iterdir())
     assert len(list(folder.glob("figures/samples.*"))) == 3
     assert (pd.read_csv(folder / "tables" / "verdicts.csv")["dataset"] == "real-and-fake-face").all()
+
+
+def test_provenance_says_if_files_differ_from_the_commit(tmp_path):
+    from pathlib import Path
+    import deepfake_nb
+    shutil.copytree(Path(deepfake_nb.__file__).parent, tmp_path / "deepfake_nb", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.invalid"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]): subprocess.run([*git, *words], check=True)
+    def commit():
+        ask = [sys.executable, "-c", "from deepfake_nb.runs import _commit; print(_commit())"]
+        return subprocess.run(ask, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=True).stdout.strip()
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert commit() == head
+    with open(tmp_path / "deepfake_nb" / "samples.py", "a") as file: file.write("# changed\n")
+    assert commit() == head + "+changes"
