@@ -458,7 +458,7 @@ def _write_crop(temporary: Path, folder: Path, frame: int, crop: np.ndarray, set
     if not cv2.imwrite(str(temporary / name), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), flags): raise OSError(f"{temporary / name} could not be written: is the disk full?")
     return f"faces/{folder.name}/{name}"
 
-# %% ../nbs/04_faces.ipynb #790cd6d3
+# %% ../nbs/04_faces.ipynb #29825d82
 @lru_cache(maxsize=2)
 def _detector(name: str, confidence: float | None, long_side: int | None) -> Detector:
     "One detector for all videos of a process."
@@ -473,26 +473,7 @@ def _at_work(out: Path, key: str) -> Iterator[None]:
     yield
     busy.unlink(missing_ok=True)
 
-
-def _extract_unit(unit: pd.DataFrame, out: Path, settings: Extraction) -> int:
-    "Extract the videos of an original and its fakes, or the pictures, that are not done; how many there were."
-    rows = [row for _, row in unit.iterrows() if not (out / "parts" / f"{row['key']}.parquet").exists()]
-    seen = _look_at_pictures(rows, out, settings)
-    for row in rows:
-        with _at_work(out, row["key"]): _extract_one(row, unit, out, settings, seen.get(row["key"]))
-    return len(rows)
-
-
-def _extract_one(row: pd.Series, unit: pd.DataFrame, out: Path, settings: Extraction, detector: Callable | None) -> None:
-    "Extract one video into its crops and part; whatever is wrong with the video becomes a row."
-    try:
-        digest = _source_hash(row["path"])
-        detector = detector or _detector(settings.detector, settings.confidence, settings.long_side)
-        rows, crops = extract_video(row["path"], settings, detector, _known_boxes(row, unit, out, settings))
-    except (VideoError, OSError, MemoryError) as error: return _write_failure(out, row, settings, f"{type(error).__name__}: {error}")
-    _write_part(out, row["key"], row, rows, crops, settings, digest)
-
-
+# %% ../nbs/04_faces.ipynb #2b83af41
 class _Seen:
     "What a detector found in a picture, in the detector's place."
 
@@ -510,6 +491,25 @@ def _look_at_pictures(rows: list[pd.Series], out: Path, settings: Extraction) ->
             images[row["key"]] = next(_frames(row["path"], settings)).image
     found = _detector(settings.detector, settings.confidence, settings.long_side)(list(images.values()))
     return {key: _Seen(settings.detector, boxes) for key, boxes in zip(images, found)}
+
+# %% ../nbs/04_faces.ipynb #0a079f83
+def _extract_unit(unit: pd.DataFrame, out: Path, settings: Extraction) -> int:
+    "Extract the videos of an original and its fakes, or the pictures, that are not done; how many there were."
+    rows = [row for _, row in unit.iterrows() if not (out / "parts" / f"{row['key']}.parquet").exists()]
+    seen = _look_at_pictures(rows, out, settings)
+    for row in rows:
+        with _at_work(out, row["key"]): _extract_one(row, unit, out, settings, seen.get(row["key"]))
+    return len(rows)
+
+
+def _extract_one(row: pd.Series, unit: pd.DataFrame, out: Path, settings: Extraction, detector: Callable | None) -> None:
+    "Extract one video into its crops and part; whatever is wrong with the video becomes a row."
+    try:
+        digest = _source_hash(row["path"])
+        detector = detector or _detector(settings.detector, settings.confidence, settings.long_side)
+        rows, crops = extract_video(row["path"], settings, detector, _known_boxes(row, unit, out, settings))
+    except (VideoError, OSError, MemoryError) as error: return _write_failure(out, row, settings, f"{type(error).__name__}: {error}")
+    _write_part(out, row["key"], row, rows, crops, settings, digest)
 
 
 def _write_failure(out: Path, row: pd.Series, settings: Extraction, reason: str) -> None:
