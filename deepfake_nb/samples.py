@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'REQUIRED', 'SPLITS', 'SampleError', 'validate_samples', 'make_samples', 'SplitReport', 'group_keys',
-           'split_samples', 'check_split', 'leave_one_out', 'subsample_balanced', 'class_weights', 'take_frames']
+           'split_samples', 'check_split', 'leave_one_out', 'linked_groups', 'subsample_balanced', 'class_weights',
+           'take_frames']
 
 # %% ../nbs/00_samples.ipynb #1fa350c8
 import warnings
@@ -239,6 +240,18 @@ def leave_one_out(
     result = samples.assign(split=pd.Series(np.where(groups == order[fold], "test", "train"), samples.index, dtype="string"))
     table = pd.crosstab(result["split"], result["label"]).reindex(columns=[0, 1], fill_value=0).set_axis(["real", "fake"], axis=1)
     return validate_samples(result), SplitReport(f"{kind}-disjoint", 0, table.assign(groups=keys.groupby(result["split"]).nunique()), fold)
+
+# %% ../nbs/00_samples.ipynb #53c11af5
+def linked_groups(
+    samples: pd.DataFrame,  # sample table
+) -> tuple[pd.Series, str]:  # a group per sample, and what groups are: 'people joined by swaps', 'targets' or 'originals'
+    "Groups that share nobody, as targets or as sources; targets alone where one group would hold more than half of the people, originals where people are not known."
+    keys, kind = group_keys(samples)
+    if kind == "original": return keys, "originals"
+    groups = _components(keys, samples["source"])
+    joined = keys.map(groups)
+    if pd.Series(groups).value_counts(normalize=True).iloc[0] > .5: return keys, "targets"
+    return joined, "people joined by swaps"
 
 # %% ../nbs/00_samples.ipynb #4c1fdd96
 def subsample_balanced(

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from deepfake_nb.cli import main
-from deepfake_nb.faces import NO_FACE, Extraction, FaceError, build_detector, extract_faces, load_faces
+from deepfake_nb.faces import NO_FACE, Extraction, FaceError, build_detector, extract_faces, extract_video, load_faces
 from deepfake_nb.loaders import read_image
 from deepfake_nb.manifests import load_samples
 from deepfake_nb.samples import leave_one_out, make_samples, validate_samples
@@ -297,3 +297,24 @@ def test_pictures_looked_at_together_give_what_one_by_one_gives(tmp_path):
     assert len(alone) and expected[columns].equals(alone[columns].reset_index(drop=True))
     sides = [round(float(max(right - left, bottom - top)) * 1.3) for left, top, right, bottom in expected[["left", "top", "right", "bottom"]].itertuples(index=False)]
     assert [read_image(together.out / path).shape for path in expected["path"]] == [(side, side, 3) for side in sides]  # not resized
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path):
+    import tracemalloc
+    from deepfake_nb.synthetic import write_video
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, 255, (360, 640, 3), dtype=np.uint8)
+
+    def peak(frames: int) -> float:
+        "Most memory at a time, in MB, for all frames of a video."
+        path = tmp_path / f"{frames}.mp4"
+        write_video(path, [np.roll(still, i, 1) for i in range(frames)], crf=40)
+        tracemalloc.start()
+        rows, crops = extract_video(path, Extraction(how="all", n=None, detector="frame", size=16), build_detector("frame"))
+        most = tracemalloc.get_traced_memory()[1] / 1e6
+        tracemalloc.stop()
+        assert len(rows) == len(crops) == frames
+        return most
+
+    few, many = peak(16), peak(240)  # 240 frames are 166 MB
+    assert many < few + 10, (few, many)

@@ -131,3 +131,19 @@ def test_provenance_says_if_files_differ_from_the_commit(tmp_path):
     assert commit() == head
     with open(tmp_path / "deepfake_nb" / "samples.py", "a") as file: file.write("# changed\n")
     assert commit() == head + "+changes"
+
+
+def test_frequency_paper_takes_a_database_with_one_face_in_all_fakes(tmp_path, monkeypatch):
+    "UADFV in its own layout: no split keeps the one source apart, and the paper has to say so and go on."
+    from deepfake_nb.manifests import load_samples
+    films = load_samples("synthetic-faceforensics", identities=12, frames=10)
+    for name in ("real", "fake"): (tmp_path / "uadfv" / name).mkdir(parents=True)
+    for i, (_, pair) in enumerate(films.groupby(films["original"].fillna(films["video"]))):
+        shutil.copy(pair.loc[pair.label == 0, "path"].iloc[0], tmp_path / "uadfv" / "real" / f"{i:04d}.mp4")
+        shutil.copy(pair.loc[pair.label == 1, "path"].iloc[0], tmp_path / "uadfv" / "fake" / f"{i:04d}_fake.mp4")
+    monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path))
+    assert main(["run", "kun", "--dataset", "uadfv", "--profile", "smoke", "-p", "frames_per_video=2", "--out", str(tmp_path / "runs")]) == 0
+    folder = next((tmp_path / "runs" / "kun").iterdir())
+    counts = pd.read_csv(folder / "tables" / "counts.csv").set_index("part")
+    assert (counts.loc[["development", "evaluation"], ["real", "fake"]] > 0).all(axis=None) and set(counts.loc[["development", "evaluation"], "groups are"]) == {"targets"}
+    assert "original-disjoint" in "".join((folder / "kun.ipynb").read_text())
