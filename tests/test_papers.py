@@ -142,7 +142,7 @@ def test_frequency_paper_takes_a_database_with_one_face_in_all_fakes(tmp_path, m
         shutil.copy(pair.loc[pair.label == 0, "path"].iloc[0], tmp_path / "uadfv" / "real" / f"{i:04d}.mp4")
         shutil.copy(pair.loc[pair.label == 1, "path"].iloc[0], tmp_path / "uadfv" / "fake" / f"{i:04d}_fake.mp4")
     monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path))
-    assert main(["run", "kun", "--dataset", "uadfv", "--profile", "smoke", "-p", "frames_per_video=2", "--out", str(tmp_path / "runs")]) == 0
+    assert main(["run", "kun", "--dataset", "uadfv", "--profile", "smoke", "-p", "frames_per_video=2", "-p", "folds=40", "--out", str(tmp_path / "runs")]) == 0  # more folds than groups
     folder = next((tmp_path / "runs" / "kun").iterdir())
     counts = pd.read_csv(folder / "tables" / "counts.csv").set_index("part")
     assert (counts.loc[["development", "evaluation"], ["real", "fake"]] > 0).all(axis=None) and set(counts.loc[["development", "evaluation"], "groups are"]) == {"targets"}
