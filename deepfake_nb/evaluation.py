@@ -22,10 +22,10 @@ from .samples import group_keys
 
 # %% auto #0
 __all__ = ['MINIMUM_GROUPS', 'METRICS', 'AGGREGATIONS', 'TWIN_SHARE', 'accuracy', 'auc', 'roc_table', 'Interval',
-           'bootstrap_interval', 'metrics_table', 'paired_difference', 'Equivalence', 'equivalence', 'choose_threshold',
-           'video_scores', 'factorial_design', 'main_effects', 'class_counts', 'split_overlap', 'file_features',
-           'take_balanced', 'leak_test', 'difference_hashes', 'duplicate_pairs', 'near_duplicates', 'thumbnails',
-           'PermutationResult', 'label_permutation', 'HealthReport', 'health_check']
+           'bootstrap_interval', 'mean_interval', 'metrics_table', 'paired_difference', 'Equivalence', 'equivalence',
+           'choose_threshold', 'video_scores', 'factorial_design', 'main_effects', 'class_counts', 'split_overlap',
+           'file_features', 'take_balanced', 'leak_test', 'difference_hashes', 'duplicate_pairs', 'near_duplicates',
+           'thumbnails', 'PermutationResult', 'label_permutation', 'HealthReport', 'health_check']
 
 # %% ../nbs/12_evaluation.ipynb #d7a705fe
 def _checked(y: np.ndarray, score: np.ndarray, probability: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -215,6 +215,24 @@ def bootstrap_interval(
     statistic, probability = _statistic(metric)
     y, score = _checked(y, score, probability)
     return _interval(y, groups, partial(statistic, y, score), n_resamples, seed, level)
+
+# %% ../nbs/12_evaluation.ipynb #1bf01dcf
+def mean_interval(
+    values: np.ndarray,                # a number of each sample, (n,), finite
+    groups: np.ndarray | None = None,  # person or video of each sample, (n,); each sample by itself if `None`
+    n_resamples: int = 1000,           # number of resamples; 0 for no interval
+    seed: int = 0,                     # of the resampling
+    level: float = 0.95,               # of confidence
+) -> Interval:                         # value, low, high, n, groups
+    "The mean with its percentile interval from a bootstrap over whole groups; `ValueError` for no values, NaN or infinity."
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all(): raise ValueError(f"values of shape {values.shape}, {np.isfinite(values).sum()} of them finite: expected (n,), all finite")
+    none, bounds = np.zeros(len(values)), (np.nan, np.nan)
+    n_groups = int(_groups(none, groups)[0].max() + 1)
+    if n_groups >= MINIMUM_GROUPS and n_resamples:
+        means = np.concatenate([weight @ values / weight.sum(1) for weight in _resamples(none, groups, n_resamples, seed)])
+        bounds = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(bounds[0]), float(bounds[1]), len(values), n_groups, level)
 
 # %% ../nbs/12_evaluation.ipynb #28404f35
 def _without_looking(y: np.ndarray) -> dict[str, float]:
