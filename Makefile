@@ -13,7 +13,7 @@ figures: $(STAMP)
 	$(BIN)/deepfake-nb run --profile quick
 
 test: $(STAMP) clean-check library-tests
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_models.py tests/test_training.py tests/test_occlusion.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_losses.py tests/test_models.py tests/test_training.py tests/test_occlusion.py
 	$(BIN)/python -m pytest -q --durations=15
 
 # Notebooks clean, library in step with the notebooks, README in step with the index.

@@ -246,14 +246,23 @@ def _prepare(model: keras.Model, precision: str | None, jit_compile: bool | None
     model.jit_compile = jit_compile
     model.train_function = model.test_function = model.predict_function = None
 
-# %% ../nbs/11_training.ipynb #8b7ba528
+# %% ../nbs/11_training.ipynb #236e25ab
 def _describe(model: keras.Model, train: keras.utils.PyDataset, seed: int | None, class_weight: dict | None) -> dict:
     "What a training is, for its checkpoint."
     data = getattr(train, "fingerprint", None) or _digest([str(p) for p in getattr(train, "filepaths", [type(train).__name__])])
     optimizer = _flat("optimizer", dict(type=type(model.optimizer).__name__, **keras.saving.serialize_keras_object(model.optimizer)["config"]))
-    loss = model.loss if isinstance(model.loss, str) else getattr(model.loss, "name", None) or getattr(model.loss, "__name__", str(type(model.loss)))
     return dict(seed=seed, data=data, batches=len(train), batch_size=getattr(train, "batch_size", None), order_seed=getattr(train, "seed", None),
-                loss=loss, class_weight=class_weight, backend=keras.backend.backend(), **optimizer)
+                **_describe_loss(model.loss), class_weight=class_weight, backend=keras.backend.backend(), **optimizer)
+
+
+def _describe_loss(loss: object, name: str = "loss") -> dict:
+    "A loss by its name, and by its settings unless it is one of Keras's with Keras's defaults; of several losses each."
+    if isinstance(loss, (list, tuple)): loss = dict(enumerate(loss))
+    if isinstance(loss, dict): return {k: v for key, inner in loss.items() for k, v in _describe_loss(inner, f"{name}.{key}").items()}
+    if not isinstance(loss, keras.losses.Loss): return {name: loss if isinstance(loss, str) else getattr(loss, "__name__", str(type(loss)))}
+    kind, config = type(loss), loss.get_config()
+    usual = getattr(keras.losses, kind.__name__, None) is kind and config == kind().get_config()
+    return {name: loss.name} | ({} if usual else _flat(name, {"type": kind.__name__, **config}))
 
 
 def _flat(name: str, value: object) -> dict:

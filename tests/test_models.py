@@ -15,6 +15,7 @@ from deepfake_nb import models
 from deepfake_nb.models import (
     BASES,
     CHOSEN_BY_US,
+    CONVNET_CHOSEN_BY_US,
     FINE_TUNING_RATE,
     MODELS,
     REPORTED_LAYERS,
@@ -23,6 +24,7 @@ from deepfake_nb.models import (
     Weights,
     WeightsError,
     build_base,
+    build_convnet,
     build_model,
     compare_layers,
     compile_model,
@@ -552,6 +554,71 @@ def test_chosen_by_us_tells_the_truth():
     rate = float(ops.convert_to_numpy(compile_model(head).optimizer.learning_rate))
     assert f"learning rate {rate:.3g}" in text["optimiser", "I–V"] and type(head.optimizer).__name__ in text["optimiser", "I–V"]
     assert head.layers[4].activation is keras.activations.relu and head.layers[-1].activation is keras.activations.sigmoid
+
+
+# ---- the small network for report 000
+
+
+@pytest.mark.parametrize("join", ["channels", "branches"])
+@pytest.mark.parametrize("views, shape", [(1, (32, 48, 3)), (3, (32, 32, 3)), (2, (28, 28, 1))])
+def test_convnet(views, shape, join, tmp_path):
+    "Shapes, range, seed, and a copy through the file."
+    first, second, other = (build_convnet(shape, views, filters=(4, 8), dense=6, join=join, seed=s) for s in (1, 1, 2))
+    assert first.input_shape == (None, *shape[:2], shape[2] * views) and first.output_shape == (None, 1)
+    assert weights_equal(first, second) and not weights_equal(first, other)
+    x = np.random.default_rng(0).normal(size=(5, *first.input_shape[1:])).astype("float32")
+    scores = first.predict(x, verbose=0)
+    assert ((scores > 0) & (scores < 1)).all() and np.ptp(scores) > 0
+    first.save(tmp_path / "net.keras")
+    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "net.keras").predict(x, verbose=0), scores, atol=1e-6)
+    assert len(layer_table(first)) == len(first.layers) - 1
+
+
+def test_convnet_counts_by_hand():
+    (h, w, c), filters, dense = (32, 24, 3), (4, 8, 16), 10
+    convolutions = sum((9 * a + 1) * b for a, b in zip((c, *filters), filters))
+    flat = h // 8 * (w // 8) * filters[-1]
+    tail = lambda features: (features + 1) * dense + dense + 1
+    assert parameter_counts(build_convnet((h, w, c), filters=filters, dense=dense))["total"] == convolutions + tail(flat)
+    assert parameter_counts(build_convnet((h, w, c), 3, filters=filters, dense=dense))["total"] == convolutions + 9 * 2 * c * filters[0] + tail(flat)
+    assert parameter_counts(build_convnet((h, w, c), 3, filters=filters, dense=dense, join="branches"))["total"] == 3 * convolutions + tail(3 * flat)
+    assert parameter_counts(build_convnet((h, w, c), filters=filters, dense=0))["total"] == convolutions + flat + 1
+
+
+def test_branches_see_their_own_view():
+    model = build_convnet((16, 16, 3), 3, filters=(4, 8), join="branches", seed=0)
+    branches = keras.Model(model.input, [model.get_layer(f"view_{i}_flatten").output for i in (1, 2, 3)])
+    x = np.random.default_rng(0).random((2, 16, 16, 9), "float32")
+    before = branches.predict(x, verbose=0)
+    for view in range(3):
+        changed = x.copy()
+        changed[..., 3 * view:3 * view + 3] += .5
+        assert [not np.array_equal(a, b) for a, b in zip(before, branches.predict(changed, verbose=0))] == [i == view for i in range(3)]
+
+
+@pytest.mark.parametrize("join", ["channels", "branches"])
+def test_convnet_learns_from_any_of_its_views(join):
+    "A bright corner in the last of two views is found, in images that it has not seen."
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(192, 16, 16, 6)).astype("float32"), np.arange(192) % 2
+    x[y == 1, 2:8, 2:8, 3:] += 1.5
+    model = compile_model(build_convnet((16, 16, 3), 2, filters=(8, 16), join=join, seed=0), 3e-3)
+    model.fit(x[:128], y[:128].astype("float32"), epochs=12, batch_size=32, verbose=0)
+    assert model.evaluate(x[128:], y[128:].astype("float32"), verbose=0, return_dict=True)["accuracy"] > .9
+
+
+@pytest.mark.parametrize("wrong, says", [(dict(join="sum"), "join='sum'"), (dict(views=0), "views=0"), (dict(input_shape=(4, 64, 3)), "give 8 pixels or fewer filters")])
+def test_convnet_refuses(wrong, says):
+    with pytest.raises(ValueError, match=says): build_convnet(**wrong)
+
+
+def test_choices_about_the_convnet_are_what_is_built():
+    text = {row["item"]: row["choice"] for row in CONVNET_CHOSEN_BY_US}
+    model = build_convnet((32, 32, 3))
+    convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
+    assert ", ".join(str(layer.filters) for layer in convolutions) in text["convolutions"] and {layer.kernel_size for layer in convolutions} == {(3, 3)}
+    assert text["hidden layer"].startswith(f"{model.get_layer('dense').units} units") and text["dropout"].startswith(f"{model.get_layer('dropout').rate},")
+    assert model.layers[-1].activation is keras.activations.sigmoid
 
 
 def test_other_backend_needs_no_tensorflow():

@@ -1,4 +1,5 @@
 "Training: a killed run ends like one that was not, cached features train like the whole network. Runs on the backend that KERAS_BACKEND names."
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from keras import layers
 from PIL import Image
 
 from deepfake_nb.loaders import ImageBatches, in_table_order, keras_generator, scale_images
+from deepfake_nb.losses import ConditionalLoss
 from deepfake_nb.models import BASES, build_base, compile_model, model_ii, pretrained_head, unfreeze_top
 from deepfake_nb.samples import make_samples
 from deepfake_nb.training import (ArrayBatches, CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, read_history,
@@ -223,6 +225,38 @@ def test_checkpoint_of_another_training_is_refused(samples, tmp_path):
                           (lambda: run(model(units=5)), "do not fit"), (lambda: fit(model(), (x, y), epochs=1, checkpoint=tmp_path), "2 epochs")):
         with pytest.raises(CheckpointError, match=what): changed()
     assert len(run(model())) == 3
+
+
+def test_losses_of_one_name_are_told_apart_by_their_settings(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(40, 6)).astype("float32"), (np.arange(40) % 2).astype("float32")
+    def run(loss, folder="run", epochs=1):
+        model = compile_model(keras.Sequential([layers.Input((6,)), layers.Dense(1, activation="sigmoid")]), loss=loss)
+        return fit(model, (x, y), epochs=epochs, checkpoint=tmp_path / folder, progress=False)
+    run(ConditionalLoss(.1))
+    assert len(run(ConditionalLoss(.1), epochs=2)) == 2
+    for other, what in ((ConditionalLoss(.2), "loss.tau: 0.1 there, 0.2 now"), (ConditionalLoss(.1, sign="penalty"), "loss.sign: printed there"), (ConditionalLoss(.1, symmetric=True), "loss.symmetric"),
+                        (None, "loss: conditional_loss there, binary_crossentropy now"), (keras.losses.Hinge(name="conditional_loss"), "loss.tau")):
+        with pytest.raises(CheckpointError, match=what): run(other, epochs=3)
+    run(keras.losses.BinaryCrossentropy(), "keras")
+    with pytest.raises(CheckpointError, match="loss.label_smoothing"): run(keras.losses.BinaryCrossentropy(label_smoothing=.1), "keras", 2)
+
+
+def test_checkpoints_made_before_settings_were_kept_go_on(tmp_path):
+    "A loss given by name, and Keras's with its defaults, are described by their name alone, as they always were."
+    x, y = np.random.default_rng(0).normal(size=(40, 6)).astype("float32"), (np.arange(40) % 2).astype("float32")
+    for loss, name in (("mean_squared_error", "mean_squared_error"), (None, "binary_crossentropy"), (keras.losses.binary_crossentropy, "binary_crossentropy")):
+        model = compile_model(keras.Sequential([layers.Input((6,)), layers.Dense(1, activation="sigmoid")]), loss=loss)
+        fit(model, (x, y), epochs=1, checkpoint=tmp_path / str(loss), progress=False)
+        kept = json.loads(next((tmp_path / str(loss)).glob("epoch-*/training.json")).read_text())["settings"]
+        assert {k: v for k, v in kept.items() if k.startswith("loss")} == {"loss": name}
+
+
+def test_frozen_training_takes_a_conditional_loss(samples, tmp_path):
+    "The head is trained with the model's own loss object, settings included."
+    model = compile_model(small(), loss=ConditionalLoss(1 / 16, 2, "penalty"))
+    frozen = fit_frozen(model, *batches(samples, tmp_path, 64), epochs=2, cache_dir=tmp_path / "features", progress=False)
+    whole = fit(compile_model(small(), loss=ConditionalLoss(1 / 16, 2, "penalty")), *batches(samples, tmp_path, 64), epochs=2, progress=False)
+    np.testing.assert_allclose(frozen["loss"], whole["loss"], atol=1e-3)
 
 
 def test_checkpoint_is_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -1,0 +1,363 @@
+"The conditional loss: closed form, both gradients, several devices, saving, training. Runs on the backend that KERAS_BACKEND names."
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from deepfake_nb.losses import SIGNS, ConditionalLoss, conditional_curve, conditional_term
+from deepfake_nb.models import build_model, compile_model
+from deepfake_nb.training import fit, set_precision
+
+pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras's own, under NumPy 2
+              pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")]  # JAX has none
+JAX = keras.backend.backend() == "jax"
+
+
+def value_and_gradient(f, x):
+    "A scalar function and its gradient by automatic differentiation, float64."
+    x = ops.convert_to_tensor(x)
+    if JAX:
+        import jax
+        y, g = jax.value_and_grad(f)(x)
+        return float(y), np.asarray(g, "float64")
+    import tensorflow as tf
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = f(x)
+    return float(y), tape.gradient(y, x).numpy().astype("float64")
+
+
+def number(x): return float(ops.convert_to_numpy(x))
+
+
+def batch(n=64, mean=None, seed=0):
+    "Predictions, and labels, of a batch; the mean is moved where it is given."
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(.02, .98, n) if mean is None else np.clip(mean + rng.uniform(-1, 1, n) * min(mean, 1 - mean), 0, 1)
+    return p.astype("float32"), rng.integers(0, 2, n).astype("float32")
+
+
+# ---- the term
+
+
+def printed(p, tau, phi, sign, symmetric):
+    "The formula, letter by letter, in float64."
+    p = np.asarray(p, "float64")
+    total = sum(1 - np.tanh(i * tau)**2 for i in ([p.sum() - p.size, p.sum()] if symmetric else [p.sum() - p.size]))
+    return {"printed": -1, "penalty": 1}[sign] * total * phi
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("n, mean, tau, phi", [(1, .5, 1, 1), (32, None, .03, 2), (32, .9, .3, 1), (128, .99, .1, .5), (4096, .9999, 1, 1), (3000, .2, 3e-4, 10), (32, 1, 1, 1), (32, 0, .03, 1)])
+def test_term_and_gradient_are_the_formula(n, mean, tau, phi, sign, symmetric):
+    p, _ = batch(n, mean)
+    options = dict(tau=tau, phi=phi, sign=sign, symmetric=symmetric)
+    value, gradient = value_and_gradient(lambda q: conditional_term(q, **options), p)
+    assert value == pytest.approx(printed(p, **options), rel=2e-5, abs=1e-7 * phi)
+    term, slope = conditional_curve(p.mean(dtype="float64"), n, **options)
+    assert value == pytest.approx(float(term), rel=2e-5, abs=1e-7 * phi)
+    assert np.ptp(gradient) == 0   # it is a function of the sum
+    assert gradient[0] == pytest.approx(float(slope), rel=1e-4, abs=1e-7 * phi * tau)
+    h = 1e-4 * min(1, 1 / tau)     # and the slope is that of the formula
+    numeric = (printed(np.append(p[1:], float(p[0]) + h), **options) - printed(np.append(p[1:], float(p[0]) - h), **options)) / 2 / h
+    assert float(slope) == pytest.approx(numeric, rel=1e-4, abs=1e-6 * phi * tau)
+
+
+def test_all_ones_is_rewarded_as_printed_and_punished_as_described():
+    for n in (1, 7, 4096):
+        assert number(conditional_term(np.ones((n, 1)), 2, 3)) == -3
+        assert number(conditional_term(np.ones((n, 1)), 2, 3, "penalty")) == 3
+    assert number(conditional_term(np.zeros(64), 1, 3)) == pytest.approx(0, abs=1e-30)
+    assert number(conditional_term(np.zeros(64), 1, 3, symmetric=True)) == -3
+
+
+@pytest.mark.parametrize("tau", [1e3, 1e20, 3e38])
+def test_nothing_overflows(tau):
+    for p in (np.zeros(2048, "float32"), np.full(2048, .5, "float32"), np.ones(2048, "float32")):
+        for symmetric in (False, True):
+            value, gradient = value_and_gradient(lambda q: conditional_term(q, tau, symmetric=symmetric), p)
+            assert np.isfinite(value) and np.isfinite(gradient).all()
+            assert np.isfinite(conditional_curve(p[0], 2048, tau, symmetric=symmetric)).all()
+    assert np.isfinite(conditional_curve(np.linspace(0, 1, 11), 10**9, 1e308)).all()
+
+
+def test_gradient_is_precise_next_to_one():
+    "Where 1 − ŷ is tiny, the gradient is 2nτ²(1 − ŷ), not a difference of rounded numbers."
+    for distance in (2.0**-24, 2.0**-20, 1e-3):
+        p = np.full(32, 1 - distance, "float32")
+        _, gradient = value_and_gradient(lambda q: conditional_term(q, .05, sign="penalty"), p)
+        assert gradient[0] == pytest.approx(2 * 32 * .05**2 * float(1 - p[0].astype("float64")), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+def test_sixteen_bits_lose_nothing_of_what_they_hold(kind):
+    n = 4000
+    outputs = ops.cast(batch(n, .95)[0], kind)
+    held = ops.convert_to_numpy(ops.cast(outputs, "float32")).astype("float64")
+    term = conditional_term(outputs, .01)
+    assert keras.backend.standardize_dtype(term.dtype) == "float32"
+    assert number(term) == pytest.approx(printed(held, .01, 1, "printed", False), rel=1e-4)
+
+
+def test_logits_are_the_same_term_and_reach_further():
+    z = np.random.default_rng(0).normal(1, 2, 48).astype("float32")
+    p = 1 / (1 + np.exp(-z.astype("float64")))
+    for outputs in (z, z[:, None], np.stack([0 * z, z], 1), np.stack([-z / 2, z / 2], 1)):
+        assert number(conditional_term(outputs, .05, from_logits=True)) == pytest.approx(printed(p, .05, 1, "printed", False), rel=1e-5)
+    saturated = np.full(32, 30, "float32")
+    assert value_and_gradient(lambda q: conditional_term(ops.sigmoid(q), .05), saturated)[1][0] == 0
+    assert value_and_gradient(lambda q: conditional_term(q, .05, from_logits=True), saturated)[1][0] == pytest.approx(-2 * 32 * .05**2 * np.exp(-60), rel=1e-3)
+
+
+# ---- the loss
+
+
+@pytest.mark.parametrize("weights", [None, np.linspace(0, 3, 64), np.zeros(64)])
+def test_loss_is_kerass_entropy_plus_the_term(weights):
+    p, y = batch()
+    term = number(conditional_term(p, .02, 2, "penalty"))
+    for labels in (y, y[:, None], y.astype("int32")):
+        for outputs in (p, p[:, None]):
+            expected = number(keras.losses.BinaryCrossentropy()(y[:, None], p[:, None], weights)) + term
+            assert number(ConditionalLoss(.02, 2, "penalty")(labels, outputs, weights)) == pytest.approx(expected, rel=1e-5)
+            if weights is not None: assert number(ConditionalLoss(.02, 2, "penalty")(labels, outputs, weights[:, None])) == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_outputs_are_the_same_loss():
+    p, y = batch()
+    for labels in (y, y[:, None], np.eye(2)[y.astype(int)]):
+        assert number(ConditionalLoss(.02)(labels, np.stack([1 - p, p], 1))) == pytest.approx(number(ConditionalLoss(.02)(y, p)), rel=1e-5)
+
+
+def test_labels_do_not_enter_the_term():
+    p, y = batch()
+    for labels in (y, 1 - y, np.zeros(64)):
+        entropy = number(keras.losses.BinaryCrossentropy()(labels[:, None], p[:, None]))
+        assert number(ConditionalLoss(.02)(labels, p)) - entropy == pytest.approx(number(conditional_term(p, .02)), abs=2e-6)
+
+
+def test_gradient_of_the_loss():
+    z = np.random.default_rng(1).normal(0, 2, (48, 1)).astype("float32")
+    y = (np.arange(48) % 2).astype("float32")
+    p = 1 / (1 + np.exp(-z.astype("float64")))
+    for sign in SIGNS:
+        slope = conditional_curve(p.mean(), 48, .03, 2, sign)[1]
+        for f in (lambda q: ConditionalLoss(.03, 2, sign)(y, ops.sigmoid(q)), lambda q: ConditionalLoss(.03, 2, sign, from_logits=True)(y, q)):
+            np.testing.assert_allclose(value_and_gradient(f, z)[1], (p - y[:, None]) / 48 + slope * p * (1 - p), atol=2e-6)
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (dict(sign="minus"), "sign='minus'"), (dict(tau=-.1), "tau=-0.1"), (dict(phi=float("nan")), "phi=nan"), (dict(tau=float("inf")), "tau=inf"),
+    (dict(phi="1"), "phi='1'"), (dict(tau=None), "tau=None"), (dict(reduction="sum"), "reduction='sum'"), (dict(reduction=None), "reduction=None")])
+def test_bad_settings_are_refused(wrong, says):
+    with pytest.raises(ValueError, match=says): ConditionalLoss(**wrong)
+
+
+@pytest.mark.parametrize("labels, outputs", [((4, 2), (4, 1)), ((3, 1), (4, 1)), ((4, 3), (4, 2)), ((4, 1), (4, 3)), ((4, 1), (4, 1, 1)), ((4, 1, 1), (4, 1)), ((), ())])
+def test_shapes_that_do_not_fit_are_refused(labels, outputs):
+    with pytest.raises(ValueError, match="shape"): ConditionalLoss()(np.zeros(labels), np.full(outputs, .5))
+
+
+def test_empty_batch_is_refused():
+    for shape in ((0,), (0, 1), (0, 2)):
+        with pytest.raises(ValueError, match="empty"): ConditionalLoss()(np.zeros((0, 1)), np.zeros(shape))
+
+
+# ---- in a model
+
+
+def small(outputs=1, seed=0):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential([layers.Input((6,)), layers.Dense(8, activation="relu"), layers.Dense(outputs, activation="sigmoid" if outputs == 1 else "softmax", dtype="float32")])
+
+
+def data(n=96, seed=0):
+    x = np.random.default_rng(seed).normal(size=(n, 6)).astype("float32")
+    return x, (x[:, 0] + x[:, 1]**2 > .5).astype("float32")
+
+
+def test_configuration_survives_saving(tmp_path):
+    settings = dict(tau=.125, phi=.5, sign="penalty", symmetric=True, from_logits=False)
+    loss = ConditionalLoss(**settings, name="mine")
+    copy = keras.losses.deserialize(json.loads(json.dumps(keras.losses.serialize(loss))))
+    assert type(copy) is ConditionalLoss and copy.get_config() == loss.get_config() and settings.items() <= copy.get_config().items()
+    model, (x, y) = compile_model(small(), loss=loss), data()
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.loss.get_config() == loss.get_config()
+    assert again.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
+    code = ("import keras, sys; import deepfake_nb.losses; m = keras.saving.load_model(sys.argv[1]); print(m.loss.tau, m.loss.sign)")   # another process
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model.keras")], capture_output=True, text=True)
+    assert done.stdout.split() == ["0.125", "penalty"], done.stderr[-500:]
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("xla", [False, True])
+def test_training_step_in_a_compiled_graph(outputs, xla):
+    "What `fit` reports is what NumPy computes, for outputs of either kind."
+    x, y = data(32)
+    model = compile_model(small(outputs), loss=ConditionalLoss(.05, 2, "penalty"), xla=xla)
+    p = model.predict(x, verbose=0)[:, -1]
+    coded = y if outputs == 1 else np.eye(2, dtype="float32")[y.astype(int)]
+    entropy = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
+    logged = model.fit(x, coded, batch_size=32, verbose=0).history["loss"][0]
+    assert logged == pytest.approx(entropy + printed(p, .05, 2, "penalty", False), rel=1e-4)
+
+
+def test_models_of_the_library_take_it():
+    model = compile_model(build_model("II", (16, 16, 3), seed=0), loss=ConditionalLoss(.1, sign="penalty"))
+    x = np.random.default_rng(0).random((8, 16, 16, 3), "float32")
+    assert np.isfinite(model.train_on_batch(x, np.eye(2)[np.arange(8) % 2])).all()
+
+
+def test_smaller_last_batch_counts_its_own_predictions():
+    x, y = data(40)
+    model = compile_model(small(), loss=ConditionalLoss(.05))
+    p = model.predict(x, verbose=0)[:, 0].astype("float64")
+    parts = [(slice(0, 32), 32), (slice(32, 40), 8)]
+    expected = sum(n * (-np.mean(y[s] * np.log(p[s]) + (1 - y[s]) * np.log(1 - p[s])) + printed(p[s], .05, 1, "printed", False)) for s, n in parts) / 40
+    assert model.evaluate(x, y, batch_size=32, verbose=0, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(policy):
+    (x, y), losses = data(64), {}
+    for p in ("float32", policy):
+        model = set_precision(compile_model(small(), loss=ConditionalLoss(1 / 64, 1, "penalty")), p)
+        losses[p] = fit(model, (x, y), epochs=3, batch_size=64, progress=False)["loss"].to_numpy()
+    np.testing.assert_allclose(losses[policy], losses["float32"], rtol=.02)
+    half = compile_model(keras.Sequential([layers.Input((6,)), layers.Dense(1, activation="sigmoid", dtype=policy)]), loss=ConditionalLoss(1 / 64))   # also the last layer in 16 bits
+    assert np.isfinite(half.fit(x, y, verbose=0).history["loss"][0])
+
+
+def test_it_does_what_it_says_in_training():
+    "Nine in ten are fake and nothing can be learnt: the penalty lowers the mean prediction, the printed sign raises it."
+    x, y = np.zeros((300, 6), "float32"), (np.arange(300) % 10 > 0).astype("float32")
+    means = {}
+    for sign, phi in (("penalty", 0), ("printed", 2), ("penalty", 2)):
+        model = compile_model(keras.Sequential([layers.Input((6,)), layers.Dense(1, activation="sigmoid")]), .05, loss=ConditionalLoss(1 / 30, phi, sign))
+        fit(model, (x, y), epochs=30, batch_size=30, progress=False)
+        means[sign if phi else "none"] = model.predict(x[:1], verbose=0).item()
+    assert means["none"] == pytest.approx(.9, abs=.02)
+    assert means["penalty"] < means["none"] - .1 and means["printed"] > means["none"] + .005
+    m = np.linspace(.001, .999, 9999)
+    for sign in SIGNS:
+        curve = -.9 * np.log(m) - .1 * np.log(1 - m) + conditional_curve(m, 30, 1 / 30, 2, sign)[0]
+        assert means[sign] == pytest.approx(m[curve.argmin()], abs=.03)
+
+
+# ---- several devices
+
+TWO_DEVICES = '''
+import json, sys
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+from keras import layers
+from deepfake_nb.losses import ConditionalLoss, conditional_term
+
+x = np.random.default_rng(0).normal(size=(48, 6)).astype("float32")
+x[24:] += 1   # the halves differ
+y = (np.arange(48) % 3 > 0).astype("float32")
+w = np.linspace(.5, 2, 48).astype("float32")
+options = dict(tau=1 / 16, phi=2, sign=sys.argv[1], symmetric=sys.argv[2] == "True")
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def build():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(5, activation="tanh"), layers.Dense(1, activation="sigmoid")])
+    model.compile(keras.optimizers.SGD(.5), loss=ConditionalLoss(**options), jit_compile=False)
+    return model
+
+
+def step(model, x, y, w):
+    with tf.GradientTape() as tape: loss = model.loss(y, model(x, training=True), w)
+    return loss, tape.gradient(loss, model.trainable_variables)
+
+
+one = build()
+loss, gradients = step(one, x, y, w)
+out = {"one": float(loss), "gradients_one": [g.numpy().tolist() for g in gradients]}
+with strategy.scope(): two = build()
+def halves(array): return strategy.experimental_distribute_values_from_function(lambda c: tf.constant(np.split(array, 2)[c.replica_id_in_sync_group]))
+@tf.function
+def both(x, y, w):
+    loss, gradients = strategy.run(step, args=(two, x, y, w))
+    return strategy.reduce("SUM", loss, axis=None), [strategy.reduce("SUM", g, axis=None) for g in gradients]
+loss, gradients = both(halves(x), halves(y), halves(w))
+out |= {"two": float(loss), "gradients_two": [g.numpy().tolist() for g in gradients]}
+
+uneven = np.random.default_rng(1).uniform(.6, 1, 48).astype("float32")   # 40 predictions on one device, 8 on the other
+def part(c): return tf.constant(uneven[:40] if c.replica_id_in_sync_group == 0 else uneven[40:])
+values = strategy.experimental_distribute_values_from_function(part)
+out["uneven"] = [float(v) for v in strategy.experimental_local_results(strategy.run(lambda p: conditional_term(p, **options), args=(values,)))]
+out["whole"] = float(conditional_term(uneven, **options))
+
+fits = []
+for model in (one, two):
+    history = model.fit(x, y, sample_weight=w, batch_size=16, epochs=3, shuffle=False, verbose=0).history["loss"]
+    fits.append({"history": history, "weights": [v.tolist() for v in model.get_weights()], "evaluate": model.evaluate(x, y, batch_size=48, verbose=0)})
+out["fits"] = fits
+print(json.dumps(out))
+'''
+
+
+@pytest.mark.skipif(JAX, reason="tf.distribute")
+@pytest.mark.parametrize("sign, symmetric", [("penalty", False), ("printed", True)])
+def test_two_devices_are_one_batch(sign, symmetric):
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES, sign, str(symmetric)], capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "tensorflow"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    out = json.loads(done.stdout.splitlines()[-1])
+    assert out["two"] == pytest.approx(out["one"], rel=1e-5)
+    for one, two in zip(out["gradients_one"], out["gradients_two"], strict=True): np.testing.assert_allclose(two, one, atol=1e-6)
+    assert out["uneven"] == pytest.approx([out["whole"]] * 2, rel=1e-5)
+    one, two = out["fits"]
+    assert two["history"] == pytest.approx(one["history"], rel=1e-4) and two["evaluate"] == pytest.approx(one["evaluate"], rel=1e-4)
+    for a, b in zip(one["weights"], two["weights"], strict=True): np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+TWO_DEVICES_JAX = '''
+import json, sys
+import jax, keras, numpy as np
+from keras import layers
+from deepfake_nb.losses import ConditionalLoss
+
+if sys.argv[1] == "2": keras.distribution.set_distribution(keras.distribution.DataParallel(devices=keras.distribution.list_devices("cpu")))
+x = np.random.default_rng(0).normal(size=(48, 6)).astype("float32"); x[24:] += 1
+y = (np.arange(48) % 3 > 0).astype("float32")
+keras.utils.set_random_seed(0)
+model = keras.Sequential([layers.Input((6,)), layers.Dense(5, activation="tanh"), layers.Dense(1, activation="sigmoid")])
+model.compile(keras.optimizers.SGD(.5), loss=ConditionalLoss(1 / 16, 2, "penalty"))
+history = model.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0).history["loss"]
+print(json.dumps([len(jax.devices()), history, [w.tolist() for w in model.get_weights()]]))
+'''
+
+
+@pytest.mark.skipif(JAX, reason="in a process of its own, once")
+def test_two_devices_under_jax():
+    pytest.importorskip("jax")
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    runs = []
+    for devices in "12":
+        done = subprocess.run([sys.executable, "-c", TWO_DEVICES_JAX, devices], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    assert runs[1][0] == 2 and runs[1][1] == pytest.approx(runs[0][1], rel=1e-5)
+    for a, b in zip(runs[0][2], runs[1][2], strict=True): np.testing.assert_allclose(b, a, atol=1e-6)
+
+
+@pytest.mark.skipif(JAX, reason="in a process of its own, once")
+def test_other_backend_needs_no_tensorflow():
+    pytest.importorskip("jax")
+    code = ("import sys, numpy as np; from deepfake_nb.losses import ConditionalLoss; import keras; ConditionalLoss()(np.ones((3, 1)), np.full((3, 1), .5)); "
+            "sys.exit(keras.backend.backend() != 'jax' or 'tensorflow' in sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "KERAS_BACKEND": "jax"})
