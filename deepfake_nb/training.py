@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Data', 'ArrayBatches', 'reseed', 'CheckpointError', 'save_checkpoint', 'read_history', 'load_checkpoint',
-           'set_precision', 'as_batches', 'fit', 'predict_scores', 'evaluate', 'base_key', 'compute_features',
-           'deep_features', 'cut_base', 'split_base', 'head_model', 'fit_frozen', 'predict_frozen']
+           'set_precision', 'as_batches', 'fit', 'restart', 'predict_scores', 'evaluate', 'base_key',
+           'compute_features', 'deep_features', 'cut_base', 'split_base', 'head_model', 'fit_frozen', 'predict_frozen']
 
 # %% ../nbs/11_training.ipynb #4e29a50e
 import hashlib
@@ -278,6 +278,19 @@ def _history_so_far(folder: Path, epochs: int) -> pd.DataFrame | None:
     if history is not None and len(history) > epochs:
         raise CheckpointError(f"{folder} holds {len(history)} epochs and {epochs} are asked for; give another folder, or remove this one")
     return history
+
+# %% ../nbs/11_training.ipynb #548c05c8
+def restart(
+    model: keras.Model,  # compiled and built
+    weights: list[np.ndarray],  # as `get_weights` of a model of the same layers gives them
+) -> keras.Model:  # the same model
+    "Other weights, and the optimiser's first state at its present learning rate, in a model that stays compiled; raises `ValueError` for weights that do not fit."
+    if not model.compiled: raise ValueError(f"model {model.name!r} is not compiled; see `compile_model`")
+    fresh = keras.optimizers.deserialize(keras.optimizers.serialize(model.optimizer))
+    for optimizer in (fresh, model.optimizer): optimizer.build(model.trainable_variables)
+    model.set_weights(weights)
+    for variable, first in zip(model.optimizer.variables, fresh.variables): variable.assign(first)
+    return model
 
 # %% ../nbs/11_training.ipynb #3420a73c
 def predict_scores(
