@@ -153,7 +153,8 @@ def test_traced_once_with_one_size_of_batch():
     model = keras.Sequential([layers.Input((8, 8, 1)), Counting(), layers.Flatten(), layers.Dense(1)])
     Counting.seen.clear()
     occlusion_sensitivity(model, pictures(23, 8, 8, 1), 2, batch_size=10, progress=False)  # 23·17 jobs, which 10 does not divide
-    assert Counting.seen == [(10, 8, 8, 1)]
+    assert set(Counting.seen) == {(10, 8, 8, 1)}
+    assert len(Counting.seen) == 1 or keras.backend.backend() == "torch"  # which runs it as it is
 
 
 MEMORY = """
