@@ -17,15 +17,15 @@ from deepfake_nb.loaders import ImageBatches, in_table_order, keras_generator, s
 from deepfake_nb.losses import ConditionalLoss
 from deepfake_nb.models import BASES, build_base, compile_model, model_ii, pretrained_head, unfreeze_top
 from deepfake_nb.samples import make_samples
-from deepfake_nb.training import (ArrayBatches, CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, read_history,
-                                  save_checkpoint, set_precision, split_base)
+from deepfake_nb.training import (CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, read_history,
+                                  save_checkpoint, split_base)
 
 RUN = '''
 import os, signal, sys
 import keras, numpy as np
 from keras import layers
 from deepfake_nb.models import compile_model
-from deepfake_nb.training import ArrayBatches, fit
+from deepfake_nb.training import fit
 
 folder, out, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ keras.utils.set_random_seed(os.getpid() if kill_at < 0 else 5)  # a resumed run 
 model = keras.Sequential([layers.Input((12, 12, 3)), layers.Conv2D(6, 3, activation="relu"), layers.BatchNormalization(), layers.Flatten(),
                           layers.Dropout(0.4), layers.Dense(8, activation="relu"), layers.Dropout(0.2), layers.Dense(1, activation="sigmoid")])
 compile_model(model, learning_rate=0.01)
-history = fit(model, ArrayBatches(x, y, 16, seed=3), (x, y), epochs=5, checkpoint=folder, callbacks=[Kill()], progress=False)
+history = fit(model(x, y, 16, seed=3), (x, y), epochs=5, checkpoint=folder, callbacks=[Kill()], progress=False)
 np.savez(out, *model.get_weights(), *[keras.ops.convert_to_numpy(v) for v in model.optimizer.variables])
 history.to_csv(out + ".csv", index=False)
 '''
