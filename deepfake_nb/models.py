@@ -25,11 +25,12 @@ from keras import layers, ops
 # %% auto #0
 __all__ = ['REPORTED_LAYERS', 'REPORTED_TOTALS', 'MODEL_II_DROPOUT', 'HEAD_DROPOUT', 'LEARNING_RATE', 'FINE_TUNING_RATE', 'BASES',
            'HEADS', 'MODELS', 'RESNET34_PARAMETERS', 'RESNET_VD_34', 'CONVNET_FILTERS', 'CONVNET_DENSE',
-           'CONVNET_DROPOUT', 'CONVNET_CHOSEN_BY_US', 'CHOSEN_BY_US', 'ReportedLayer', 'layer_table',
-           'parameter_counts', 'compare_layers', 'model_i', 'model_ii', 'Base', 'WeightsError', 'Weights',
-           'resolve_weights', 'BatchStatistics', 'with_batch_statistics', 'uses_batch_statistics', 'build_base',
-           'pretrained_head', 'model_iii', 'model_iv', 'model_v', 'PaperModel', 'build_model', 'compile_model',
-           'fake_score', 'find_base', 'unfreeze_top', 'build_resnet34', 'frame_classifier', 'build_convnet']
+           'CONVNET_DROPOUT', 'CONVNET_CHOSEN_BY_US', 'UNETS', 'UNET_CHOSEN_BY_US', 'CHOSEN_BY_US', 'ReportedLayer',
+           'layer_table', 'parameter_counts', 'compare_layers', 'model_i', 'model_ii', 'Base', 'WeightsError',
+           'Weights', 'resolve_weights', 'BatchStatistics', 'with_batch_statistics', 'uses_batch_statistics',
+           'build_base', 'pretrained_head', 'model_iii', 'model_iv', 'model_v', 'PaperModel', 'build_model',
+           'compile_model', 'fake_score', 'find_base', 'unfreeze_top', 'build_resnet34', 'frame_classifier',
+           'build_convnet', 'UnetSize', 'build_unet']
 
 # %% ../nbs/10_models.ipynb #7fcdff10
 class ReportedLayer(NamedTuple):
@@ -757,6 +758,69 @@ CONVNET_CHOSEN_BY_US: list[dict[str, str]] = [
     dict(item="last layer", models="convnet", choice="one sigmoid output", reason="the loss is binary cross-entropy, and I counts predictions against 1"),
     dict(item="several views", models="convnet", choice="concatenated along the channels", reason="the report: \"concatenate\"; branches are there for comparison"),
     dict(item="initial weights", models="convnet", choice="Glorot uniform, zero biases, seeded", reason="not in the text; Keras's default"),
+]
+
+# %% ../nbs/10_models.ipynb #579d7f82
+class UnetSize(NamedTuple):
+    "What report 002 states of a U-Net."
+    features: int  # of the first level
+    levels: int    # the deepest included; sides are halved levels − 1 times
+
+
+#: The two configurations of report 002.
+UNETS: dict[str, UnetSize] = {"Unet": UnetSize(32, 5), "Unet_v1": UnetSize(16, 6)}
+
+# %% ../nbs/10_models.ipynb #6c5fde6d
+def _convolved(x: keras.KerasTensor, filters: int, size: int, normalise: bool, name: str) -> keras.KerasTensor:
+    "A convolution with ReLU, and batch normalisation between them if asked for."
+    x = layers.Conv2D(filters, size, padding="same", use_bias=not normalise, kernel_initializer="he_uniform", name=name)(x)
+    if normalise: x = layers.BatchNormalization(name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _deeper(x: keras.KerasTensor, features: tuple[int, ...], level: int, conv: Callable, dropout: float) -> keras.KerasTensor:
+    "One level of a U-Net and all below it: features in, features of the same height and width out, half as many unless it is the first level."
+    wide = features[level]
+    for i in (1, 2): x = conv(x, wide, 3, name=f"down_{level + 1}_conv_{i}")
+    if level + 1 == len(features): return layers.Dropout(dropout, name="dropout")(x) if dropout else x
+    below = _deeper(layers.MaxPooling2D(2, name=f"down_{level + 1}_pool")(x), features, level + 1, conv, dropout)
+    below = conv(layers.UpSampling2D(2, name=f"up_{level + 1}_sample")(below), max(1, features[level + 1] // 2), 2, name=f"up_{level + 1}_conv_0")
+    x = conv(layers.Concatenate(name=f"up_{level + 1}_join")([below, x]), wide, 3, name=f"up_{level + 1}_conv_1")
+    return conv(x, max(1, wide // 2) if level else wide, 3, name=f"up_{level + 1}_conv_2")
+
+# %% ../nbs/10_models.ipynb #1c7830d9
+def build_unet(
+    name: str = "Unet",                            # of `UNETS`
+    input_shape: tuple[int, int, int] = (256, 256, 3),  # height, width, channels; the sides multiples of 2^(levels − 1)
+    *,
+    features: int | tuple[int, ...] | None = None,  # of the first level, then doubling; or of each level; None: as in the report
+    levels: int | None = None,                     # None: as in the report, or as many as `features` names
+    batch_normalization: bool = False,             # between each convolution and its ReLU
+    dropout: float = 0.0,                          # rate at the deepest level
+    seed: int | None = None,                       # seeds all generators first; `None` leaves them as they are
+) -> keras.Model:                                  # images (b, h, w, channels) → P(pixel was changed) (b, h, w, 1), float32
+    "A U-Net of report 002, or a narrower or shallower one; raises `ValueError` for an unknown name and for sides that cannot be halved that often."
+    if name not in UNETS: raise ValueError(f"no U-Net {name!r}; there are {', '.join(UNETS)}")
+    first, depth = UNETS[name]
+    if not isinstance(features, (tuple, list)): features = tuple((features or first) * 2**i for i in range(levels or depth))
+    if levels not in (None, len(features)): raise ValueError(f"levels={levels}, but features={tuple(features)} names {len(features)}")
+    unit = 2 ** (len(features) - 1)
+    if any(side % unit or not side for side in input_shape[:2]): raise ValueError(f"input_shape={tuple(input_shape)}: {len(features)} levels need sides that are multiples of {unit}")
+    _seed(seed)
+    inputs = layers.Input(input_shape, name="image")
+    x = _deeper(inputs, tuple(features), 0, partial(_convolved, normalise=batch_normalization), dropout)
+    return keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid", dtype="float32", name="changed")(x), name=name.lower())
+
+# %% ../nbs/10_models.ipynb #03b35879
+#: What report 002 leaves open about its U-Nets: item, models, choice, reason.
+UNET_CHOSEN_BY_US: list[dict[str, str]] = [
+    dict(item="steps of convolution", models="Unet, Unet_v1", choice="levels, the deepest included", reason="the diagrams are not in the text; the industrial U-Net's smaller form has 32 first features and five levels"),
+    dict(item="features of the other levels", models="Unet, Unet_v1", choice="doubled at each", reason="only the initial number is stated; as in the original U-Net, and both end in 512"),
+    dict(item="convolutions", models="Unet, Unet_v1", choice="two of 3×3 a level, padded, ReLU", reason="not in the text; as in the industrial U-Net"),
+    dict(item="upsampling", models="Unet, Unet_v1", choice="nearest neighbour, then a 2×2 convolution", reason="not in the text; as in the industrial U-Net"),
+    dict(item="normalisation, dropout", models="Unet, Unet_v1", choice="none", reason="not in the text; as in the industrial U-Net"),
+    dict(item="initial weights", models="Unet, Unet_v1", choice="He uniform, zero biases, seeded", reason="not in the text; as in the industrial U-Net"),
+    dict(item="the sums in DICE", models="Unet, Unet_v1", choice="over each image, 1 added above and below", reason="not in the text; a real image's mask is empty, its DICE undefined"),
 ]
 
 # %% ../nbs/10_models.ipynb #e135bcbc

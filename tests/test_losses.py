@@ -1,4 +1,4 @@
-"The conditional loss: closed form, both gradients, several devices, saving, training. Runs on the backend that KERAS_BACKEND names."
+"Both losses and the Dice metric: closed forms, gradients, several devices, saving, training. Runs on the backend that KERAS_BACKEND names."
 import json
 import os
 import subprocess
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from deepfake_nb.losses import SIGNS, ConditionalLoss, conditional_curve, conditional_term
-from deepfake_nb.models import build_model, compile_model
+from deepfake_nb.losses import SIGNS, BceDiceLoss, ConditionalLoss, DiceScore, conditional_curve, conditional_term, dice_coefficient
+from deepfake_nb.models import build_model, build_unet, compile_model
 from deepfake_nb.training import fit, set_precision
 
 pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras's own, under NumPy 2
@@ -253,6 +253,178 @@ def test_it_does_what_it_says_in_training():
         assert means[sign] == pytest.approx(m[curve.argmin()], abs=.03)
 
 
+# ---- cross-entropy and Dice
+
+
+def maps(n=4, side=16, empty=2, seed=0):
+    "Masks (n, side, side, 1), the first of them empty, and predictions."
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((n, side, side, 1)) < .3).astype("float32")
+    truth[:empty] = 0
+    return truth, rng.uniform(.01, .99, truth.shape).astype("float32")
+
+
+def by_hand(truth, p, smooth=1.0, weight=1.0, pooled=False, weights=None):
+    "The formula in float64: the mean over images."
+    truth, p = truth.astype("float64"), p.astype("float64")
+    entropy = -(truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean((1, 2, 3))
+    axes = None if pooled else (1, 2, 3)
+    term = -np.log((2 * (truth * p).sum(axes) + smooth) / (truth.sum(axes) + p.sum(axes) + smooth)) * weight
+    w = np.ones(len(truth)) if weights is None else np.asarray(weights)
+    return (entropy * w).mean() + term if pooled else ((entropy + term) * w).mean()
+
+
+@pytest.mark.parametrize("weights", [None, [1, 2, 0, .5]])
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("smooth, weight", [(1, 1), (50, .5), (1e-3, 2), (1, 0)])
+def test_dice_loss_is_the_formula(smooth, weight, pooled, weights):
+    truth, p = maps()
+    loss = BceDiceLoss(smooth, weight, pooled)
+    weights = None if weights is None else np.asarray(weights, "float32")
+    expected = by_hand(truth, p, smooth, weight, pooled, weights)
+    for t, q in ((truth, p), (truth[..., 0], p), (truth, p[..., 0]), (truth.astype("uint8"), p)): assert number(loss(t, q, weights)) == pytest.approx(expected, rel=1e-4)
+    logits = np.log(p.astype("float64") / (1 - p)).astype("float32")
+    assert number(BceDiceLoss(smooth, weight, pooled, from_logits=True)(truth, logits, weights)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_soft_dice_agrees_with_keras():
+    truth, p = maps(empty=0)
+    assert number(dice_coefficient(truth, p, 1e-7, pooled=True)) == pytest.approx(1 - number(keras.losses.Dice()(truth, p)), rel=1e-5)
+    for i, value in enumerate(ops.convert_to_numpy(dice_coefficient(truth, p, 1e-7))):
+        assert value == pytest.approx(1 - number(keras.losses.Dice()(truth[[i]], p[[i]])), rel=1e-5)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("truth", [0, 1])
+@pytest.mark.parametrize("p", [0, 1e-4, .5, 1])
+def test_empty_and_full_masks_are_finite(p, truth, kind, pooled):
+    "Also where a 16-bit sum over 256×256 pixels would overflow; and right predictions cost nothing."
+    truth = np.full((2, 256, 256, 1), truth, "float32")
+    value, gradient = value_and_gradient(lambda q: BceDiceLoss(pooled=pooled)(truth, ops.cast(q, kind)), np.full(truth.shape, p, "float32"))
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    if p == truth.flat[0]: assert value == pytest.approx(0, abs=1e-3)
+    for logit in (-60, 0, 60): assert np.isfinite(number(BceDiceLoss(pooled=pooled, from_logits=True)(truth, np.full(truth.shape, logit, kind if kind != "bfloat16" else "float32"))))
+
+
+def test_pull_on_an_empty_mask_is_bounded():
+    "Σ|∂(−ln DICE)/∂logit| ≤ 1 for one empty mask, whatever is predicted."
+    truth = np.zeros((1, 64, 64, 1), "float32")
+    for logit in np.linspace(-20, 20, 9):
+        z = np.full(truth.shape, logit, "float32")
+        both, alone = (value_and_gradient(lambda q: BceDiceLoss(dice_weight=w, from_logits=True)(truth, q), z)[1] for w in (1, 0))
+        assert 0 <= (both - alone).sum() <= 1.001
+
+
+@pytest.mark.parametrize("wrong, says", [(dict(smooth=0), "smooth=0"), (dict(smooth=float("nan")), "smooth=nan"), (dict(dice_weight=-1), "dice_weight=-1"), (dict(dice_weight=float("inf")), "dice_weight=inf"), (dict(reduction="none"), "mean over images")])
+def test_bad_settings_of_the_dice_loss_are_refused(wrong, says):
+    with pytest.raises(ValueError, match=says): BceDiceLoss(**wrong)
+
+
+@pytest.mark.parametrize("truth, p", [((2, 8, 8, 1), (2, 8, 8, 2)), ((2, 8, 8), (3, 8, 8)), ((2, 8, 4, 1), (2, 8, 8, 1)), ((2, 8), (2, 8)), ((2, 1, 8, 8, 1), (2, 8, 8, 1)), ((0, 8, 8, 1), (0, 8, 8, 1))])
+def test_maps_that_do_not_fit_are_refused(truth, p):
+    for f in (BceDiceLoss(), BceDiceLoss(pooled=True), dice_coefficient, DiceScore().update_state):
+        with pytest.raises(ValueError, match="shape"): f(np.zeros(truth), np.full(p, .5))
+
+
+def test_weights_of_pixels_are_refused():
+    truth, p = maps()
+    with pytest.raises(ValueError, match="one for each image"): BceDiceLoss()(truth, p, np.ones_like(truth))
+    assert number(BceDiceLoss()(truth, p, np.ones((4, 1)))) == pytest.approx(number(BceDiceLoss()(truth, p)))
+
+
+def test_dice_loss_and_metric_survive_saving(tmp_path):
+    model = compile_model(build_unet(input_shape=(16, 16, 3), features=2, levels=2, seed=0), loss=BceDiceLoss(2, .5, True), metrics=[DiceScore(.3, True, "skip")])
+    x, (truth, _) = np.random.default_rng(0).random((4, 16, 16, 3), "float32"), maps()
+    model.fit(x, truth, verbose=0)
+    model.save(tmp_path / "unet.keras")
+    again = keras.saving.load_model(tmp_path / "unet.keras")
+    assert again.loss.get_config() == model.loss.get_config() == BceDiceLoss(2, .5, True).get_config()
+    assert again.evaluate(x, truth, verbose=0) == pytest.approx(model.evaluate(x, truth, verbose=0), rel=1e-5)
+    metric = DiceScore.from_config(DiceScore(.3, True, "skip").get_config())
+    assert (metric.threshold, metric.pooled, metric.empty, metric.name) == (.3, True, "skip", "dice_pooled_fakes")
+
+
+@pytest.mark.parametrize("policy, pooled", [("float32", False), ("float32", True), ("mixed_bfloat16", False), ("mixed_float16", True)])
+def test_unet_learns_masks(policy, pooled):
+    "A bright square is outlined in images that it has not seen; nothing is marked where there is none."
+    rng = np.random.default_rng(0)
+    x, truth = rng.normal(0, .5, (96, 16, 16, 3)).astype("float32"), np.zeros((96, 16, 16, 1), "float32")
+    for i in range(0, 96, 2):
+        r, c = rng.integers(0, 10, 2)
+        truth[i, r:r + 6, c:c + 6] = 1
+    x += 1.5 * truth
+    model = set_precision(compile_model(build_unet(input_shape=(16, 16, 3), features=4, levels=2, seed=0), 5e-3, loss=BceDiceLoss(pooled=pooled), metrics=[DiceScore()]), policy)
+    fit(model, (x[:64], truth[:64]), epochs=15, batch_size=8, progress=False)
+    p = model.predict(x[64:], verbose=0)
+    score = DiceScore(empty="skip")
+    score.update_state(truth[64:], p)
+    assert number(score.result()) > .85 and (p[1::2] > .5).mean() < .01
+
+
+# ---- the metric
+
+
+def hard(truth, p, pooled, empty, threshold=.5):
+    "Dice in NumPy, image by image."
+    pairs = [(t > .5, q > threshold) for t, q in zip(truth, p) if empty == "one" or (t > .5).any()]
+    if pooled: pairs = [(np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs]))] if pairs else []
+    return np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) if a.any() or b.any() else 1.0 for a, b in pairs]) if pairs else np.nan
+
+
+@pytest.mark.parametrize("empty", ["one", "skip"])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_metric_over_batches_is_the_metric_of_all(pooled, empty):
+    truth, p = maps(12, empty=5)
+    p[:2] = .1          # two real images rightly left alone, three not
+    metric = DiceScore(pooled=pooled, empty=empty)
+    for part in (slice(0, 5), slice(5, 6), slice(6, 12)): metric.update_state(truth[part], p[part])
+    assert number(metric.result()) == pytest.approx(hard(truth, p, pooled, empty), rel=1e-5)
+    model = keras.Sequential([layers.Input((16, 16, 1)), layers.Identity()])
+    model.compile(loss="mse", metrics=[DiceScore(pooled=pooled, empty=empty, name="d")])
+    assert model.evaluate(p, truth, batch_size=5, verbose=0, return_dict=True)["d"] == pytest.approx(hard(truth, p, pooled, empty), rel=1e-5)
+    metric.reset_state()
+    assert np.isnan(number(metric.result()))
+
+
+def test_what_an_empty_mask_counts():
+    nothing, something = np.zeros((1, 8, 8, 1)), np.pad(np.ones((1, 2, 2, 1)), ((0, 0), (3, 3), (3, 3), (0, 0)))
+    def score(truth, p, **options):
+        metric = DiceScore(**options)
+        metric.update_state(truth, p)
+        return number(metric.result())
+    for pooled in (False, True):
+        assert score(nothing, nothing, pooled=pooled) == 1
+        assert score(nothing, something, pooled=pooled) == 0
+        assert score(something, nothing, pooled=pooled) == 0
+        assert np.isnan(score(nothing, nothing, pooled=pooled, empty="skip")) and np.isnan(score(nothing, something, pooled=pooled, empty="skip"))
+        assert score(something, something, pooled=pooled, empty="skip") == 1
+    one_false_alarm = np.concatenate([something, nothing]), np.concatenate([something, something])
+    assert score(*one_false_alarm) == .5 and score(*one_false_alarm, empty="skip") == 1
+    assert score(*one_false_alarm, pooled=True) == pytest.approx(2 / 3) and score(*one_false_alarm, pooled=True, empty="skip") == 1
+
+
+def test_metric_weights_images_and_takes_soft_maps():
+    truth, p = maps(4, empty=0)
+    each = ops.convert_to_numpy(dice_coefficient(truth, p, 1e-9))
+    metric = DiceScore(threshold=None)
+    metric.update_state(truth, p, sample_weight=np.array([1, 0, 2, 1]))
+    assert number(metric.result()) == pytest.approx((each * [1, 0, 2, 1]).sum() / 4, rel=1e-5)
+
+
+def test_pooled_metric_counts_millions_of_pixels():
+    metric = DiceScore(pooled=True)
+    truth = np.zeros((64, 256, 256, 1), "uint8"); truth[:, :128] = 1
+    p = np.zeros(truth.shape, "float32"); p[:, 64:192] = 1
+    for _ in range(20): metric.update_state(truth, p)
+    assert number(metric.result()) == pytest.approx(.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("wrong, says", [(dict(empty="zero"), "empty='zero'"), (dict(threshold=1), "threshold=1"), (dict(threshold=-.1), "threshold=-0.1")])
+def test_bad_settings_of_the_metric_are_refused(wrong, says):
+    with pytest.raises(ValueError, match=says): DiceScore(**wrong)
+
+
 # ---- several devices
 
 TWO_DEVICES = '''
@@ -302,6 +474,27 @@ values = strategy.experimental_distribute_values_from_function(part)
 out["uneven"] = [float(v) for v in strategy.experimental_local_results(strategy.run(lambda p: conditional_term(p, **options), args=(values,)))]
 out["whole"] = float(conditional_term(uneven, **options))
 
+from deepfake_nb.losses import BceDiceLoss, DiceScore
+truth = (np.random.default_rng(2).random((8, 8, 8, 1)) < .3).astype("float32"); truth[5:] = 0
+maps = np.random.default_rng(3).uniform(.05, .95, truth.shape).astype("float32")
+for pooled in (False, True):
+    loss = BceDiceLoss(pooled=pooled)
+    def one_map(z, t):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = loss(t, tf.sigmoid(z))
+        return value, tape.gradient(value, z)
+    value, gradient = one_map(tf.constant(maps), truth)
+    values, gradients = strategy.run(one_map, args=(halves(maps), halves(truth)))
+    out[f"dice_{pooled}"] = [[float(value), float(sum(strategy.experimental_local_results(values)))],
+                             [gradient.numpy().ravel().tolist(), np.concatenate([g.numpy() for g in strategy.experimental_local_results(gradients)]).ravel().tolist()]]
+def flat():
+    model = keras.Sequential([layers.Input((8, 8, 1)), layers.Identity()])
+    model.compile(loss=BceDiceLoss(), metrics=[DiceScore(), DiceScore(pooled=True)], jit_compile=False)
+    return model.evaluate(maps, truth, batch_size=8, verbose=0)
+with strategy.scope(): there = flat()
+out["metrics"] = [flat(), there]
+
 fits = []
 for model in (one, two):
     history = model.fit(x, y, sample_weight=w, batch_size=16, epochs=3, shuffle=False, verbose=0).history["loss"]
@@ -320,6 +513,11 @@ def test_two_devices_are_one_batch(sign, symmetric):
     assert out["two"] == pytest.approx(out["one"], rel=1e-5)
     for one, two in zip(out["gradients_one"], out["gradients_two"], strict=True): np.testing.assert_allclose(two, one, atol=1e-6)
     assert out["uneven"] == pytest.approx([out["whole"]] * 2, rel=1e-5)
+    for pooled in (False, True):
+        (one, two), (gradient_one, gradient_two) = out[f"dice_{pooled}"]
+        assert two == pytest.approx(one, rel=1e-5)
+        np.testing.assert_allclose(gradient_two, gradient_one, atol=1e-7)
+    assert out["metrics"][1] == pytest.approx(out["metrics"][0], rel=1e-5)
     one, two = out["fits"]
     assert two["history"] == pytest.approx(one["history"], rel=1e-4) and two["evaluate"] == pytest.approx(one["evaluate"], rel=1e-4)
     for a, b in zip(one["weights"], two["weights"], strict=True): np.testing.assert_allclose(b, a, atol=1e-5)

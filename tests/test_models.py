@@ -20,12 +20,15 @@ from deepfake_nb.models import (
     MODELS,
     REPORTED_LAYERS,
     REPORTED_TOTALS,
+    UNET_CHOSEN_BY_US,
+    UNETS,
     BatchStatistics,
     Weights,
     WeightsError,
     build_base,
     build_convnet,
     build_model,
+    build_unet,
     compare_layers,
     compile_model,
     fake_score,
@@ -619,6 +622,83 @@ def test_choices_about_the_convnet_are_what_is_built():
     assert ", ".join(str(layer.filters) for layer in convolutions) in text["convolutions"] and {layer.kernel_size for layer in convolutions} == {(3, 3)}
     assert text["hidden layer"].startswith(f"{model.get_layer('dense').units} units") and text["dropout"].startswith(f"{model.get_layer('dropout').rate},")
     assert model.layers[-1].activation is keras.activations.sigmoid
+
+
+# ---- the U-Nets of report 002
+
+
+def unet_parameters(features, channels=3, norm=False):
+    "Weights counted by hand, level by level."
+    conv = lambda size, a, b: size * size * a * b + (4 * b if norm else b)
+    total, last = conv(1, features[0], 1) + (0 if not norm else -3), channels
+    for f in features:
+        total, last = total + conv(3, last, f) + conv(3, f, f), f
+    for level in range(len(features) - 2, -1, -1):
+        f, up = features[level], features[level + 1] // 2
+        total += conv(2, last, up) + conv(3, up + f, f) + conv(3, f, f // 2 if level else f)
+        last = f // 2
+    return total
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("features", [(4, 8, 16, 32), (6, 6, 10, 20), (4, 8)])
+def test_unet_counts_by_hand(features, norm):
+    model = build_unet(input_shape=(64, 64, 3), features=features, batch_normalization=norm)
+    assert parameter_counts(model)["total"] == unet_parameters(features, norm=norm)
+
+
+@pytest.mark.parametrize("name, features, levels, deepest", [("Unet", 32, 5, (16, 16, 512)), ("Unet_v1", 16, 6, (8, 8, 512))])
+def test_unets_are_what_the_report_states(name, features, levels, deepest):
+    model = build_unet(name)
+    assert model.input_shape == (None, 256, 256, 3) and model.output_shape == (None, 256, 256, 1) and UNETS[name] == (features, levels)
+    assert model.get_layer("down_1_conv_1").filters == features
+    assert sum(isinstance(layer, layers.MaxPooling2D) for layer in model.layers) == levels - 1 == sum(isinstance(layer, layers.UpSampling2D) for layer in model.layers)
+    assert model.get_layer(f"down_{levels}_conv_2").output.shape[1:] == deepest
+    assert model.layers[-1].activation is keras.activations.sigmoid
+    assert parameter_counts(model)["total"] == unet_parameters(tuple(features * 2**i for i in range(levels)))
+
+
+def test_reduced_unet_is_the_same_network_narrower(tmp_path):
+    model = build_unet("Unet_v1", (32, 64, 3), features=4, levels=3, dropout=.2, seed=1)
+    assert weights_equal(model, build_unet("Unet_v1", (32, 64, 3), features=4, levels=3, dropout=.2, seed=1))
+    assert weights_equal(model, build_unet("Unet_v1", (32, 64, 3), features=(4, 8, 16), dropout=.2, seed=1))
+    assert not weights_equal(model, build_unet("Unet_v1", (32, 64, 3), features=4, levels=3, seed=2))
+    x = np.random.default_rng(0).normal(size=(2, 32, 64, 3)).astype("float32")
+    maps = model.predict(x, verbose=0)
+    assert maps.shape == (2, 32, 64, 1) and (maps > 0).all() and (maps < 1).all() and np.ptp(maps) > 0
+    model.save(tmp_path / "unet.keras")
+    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "unet.keras").predict(x, verbose=0), maps, atol=1e-6)
+
+
+def test_every_level_of_a_unet_reaches_the_map():
+    "Both ways: a change of one pixel is seen far away through the deepest level, and at full resolution through the first."
+    model = build_unet(input_shape=(32, 32, 1), features=4, levels=4, seed=0)
+    x = np.random.default_rng(0).normal(size=(1, 32, 32, 1)).astype("float32")
+    changed = x.copy(); changed[0, 3, 3] += 3
+    difference = np.abs(model.predict(changed, verbose=0) - model.predict(x, verbose=0))[0, ..., 0]
+    assert difference.argmax() in {32 * r + c for r in range(8) for c in range(8)} and difference[20:, 20:].max() > 0
+    for level in (1, 2, 3, 4):
+        cut = keras.models.clone_model(model); cut.set_weights(model.get_weights())
+        layer = cut.get_layer(f"down_{level}_conv_2")
+        layer.set_weights([0 * w for w in layer.get_weights()])
+        assert not np.allclose(cut.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6), level
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (dict(name="Unet_v2"), "there are Unet, Unet_v1"), (dict(input_shape=(250, 256, 3)), "multiples of 16"), (dict(name="Unet_v1", input_shape=(256, 240, 3)), "multiples of 32"),
+    (dict(features=(8, 16), levels=3), "names 2")])
+def test_unet_refuses(wrong, says):
+    with pytest.raises(ValueError, match=says): build_unet(**wrong)
+
+
+def test_choices_about_the_unets_are_what_is_built():
+    text = {row["item"]: row["choice"] for row in UNET_CHOSEN_BY_US}
+    model = build_unet(input_shape=(64, 64, 3))
+    kinds = {type(layer).__name__ for layer in model.layers}
+    assert text["normalisation, dropout"] == "none" and not kinds & {"BatchNormalization", "Dropout"}
+    assert text["initial weights"].startswith("He uniform") and type(model.get_layer("down_2_conv_1").kernel_initializer).__name__ == "HeUniform"
+    assert text["upsampling"].startswith("nearest") and model.get_layer("up_1_sample").interpolation == "nearest" and model.get_layer("up_1_conv_0").kernel_size == (2, 2)
+    assert {model.get_layer(f"down_3_conv_{i}").kernel_size for i in (1, 2)} == {(3, 3)}
 
 
 def test_other_backend_needs_no_tensorflow():
