@@ -22,21 +22,34 @@ from deepfake_nb.evaluation import (
     bootstrap_interval,
     choose_threshold,
     class_counts,
+    dice_causes,
     difference_hashes,
     duplicate_pairs,
     equivalence,
+    expected_calibration_error,
     file_features,
+    frame_rule,
+    frame_scores,
     health_check,
     label_permutation,
     leak_test,
+    mask_counts,
+    mask_metrics,
+    mean_interval,
     metrics_table,
     near_duplicates,
     paired_difference,
+    precision_recall_f1,
+    ratio_interval,
+    reliability_table,
     roc_table,
     split_overlap,
     take_balanced,
     thumbnails,
+    tune_frame_rule,
+    video_rule,
 )
+from deepfake_nb.masks import component_sizes, keep_components, mask_iou
 from deepfake_nb.samples import make_samples, split_samples
 
 
@@ -59,6 +72,11 @@ def test_metrics_agree_with_scikit_learn(seed):
         "accuracy on fake": lambda w: sk.recall_score(y, score > 0.5, sample_weight=w),
         "EER": lambda w: np.interp(0, curve(w)[0] + curve(w)[1] - 1, curve(w)[0]),
         "TPR at 1 % FPR": lambda w: curve(w)[1][curve(w)[0] <= 0.01].max(),
+        "balanced accuracy": lambda w: sk.balanced_accuracy_score(y, score > 0.5, sample_weight=w),
+        "precision": lambda w: sk.precision_score(y, score > 0.5, sample_weight=w),
+        "recall": lambda w: sk.recall_score(y, score > 0.5, sample_weight=w),
+        "F1": lambda w: sk.f1_score(y, score > 0.5, sample_weight=w),
+        "Brier score": lambda w: sk.brier_score_loss(y, score, sample_weight=w),
     }
     assert set(expected) == set(METRICS)
     for name, reference in expected.items():
@@ -174,7 +192,7 @@ def test_any_function_is_a_metric_and_gives_the_same_interval():
         quick, slow = (bootstrap_interval(m, y, score, who, n_resamples=50) for m in (name, function))
         np.testing.assert_allclose([quick.value, quick.low, quick.high], [slow.value, slow.low, slow.high], rtol=1e-9)
     with pytest.raises(ValueError, match="known are"):
-        bootstrap_interval("F1", y, score)
+        bootstrap_interval("F2", y, score)
 
 
 def test_no_interval_from_a_handful_of_people():
@@ -202,7 +220,173 @@ def test_metrics_table():
         sk.log_loss(y, score)
     )
     constant = metrics_table(y, np.full(len(y), y.mean()), who, n_resamples=0, names=list(METRICS)).set_index("metric")
-    np.testing.assert_allclose(constant.value, constant.without_looking)  # what the column promises
+    all_fake = ["precision", "recall", "F1"]
+    np.testing.assert_allclose(constant.drop(all_fake).value, constant.drop(all_fake).without_looking)  # what the column promises
+    called = precision_recall_f1(y, np.ones(len(y)), who, n_resamples=0)
+    assert called.metric.tolist() == all_fake
+    np.testing.assert_allclose(called.value, called.without_looking)
+
+
+def test_nothing_called_fake_has_no_precision():
+    y, none = np.arange(40) % 2, np.zeros(40)
+    with np.errstate(all="raise"):
+        table = precision_recall_f1(y, none, np.arange(40), n_resamples=50)
+    assert (table[["value", "low", "high"]] == 0).all(axis=None)
+    with pytest.raises(ValueError, match="decision 0.7: expected True or False"):
+        precision_recall_f1(y, none + 0.7)
+
+
+def test_ratio_intervals():
+    rng = np.random.default_rng(0)
+    who, upper, lower = np.arange(120) // 6, rng.random(120), rng.integers(0, 5, 120).astype(float)
+    whole = ratio_interval(upper, lower, who, n_resamples=4000)
+    assert whole.value == pytest.approx(upper.sum() / lower.sum()) and whole.low < whole.value < whole.high and whole.groups == 20
+    sums = np.stack([np.bincount(who, v) for v in (upper, lower)])  # the same, drawn by hand
+    drawn = sums[:, rng.integers(0, 20, (4000, 20))].sum(-1)
+    np.testing.assert_allclose([whole.low, whole.high], np.quantile(drawn[0] / drawn[1], [0.025, 0.975]), atol=0.01)
+    assert mean_interval(upper, who) == ratio_interval(upper, np.ones(120), who)
+    rare = np.where(who == 3, 1.0, 0.0)  # most resamples have nothing below the line
+    assert np.isfinite(ratio_interval(rare, rare, who, n_resamples=200).high)
+    for arguments, message in (((upper, -lower), "least addend -4"), ((upper, 0 * lower), "lower sum is 0"), ((upper, lower[1:]), "as many of each"), ((upper * np.nan, lower), "all finite")):
+        with pytest.raises(ValueError, match=message):
+            ratio_interval(*arguments)
+
+
+def test_calibration():
+    rng = np.random.default_rng(0)
+    score = rng.random(3000)
+    y = (rng.random(3000) < score).astype(int)
+    for equal in (False, True):
+        table = reliability_table(y, score, 7, equal)
+        assert table.n.sum() == 3000 and (table.low <= table.score).all() and (table.score <= table.high).all()
+        by_hand = sum(abs(score[i].mean() - y[i].mean()) * i.sum() for i in (((score >= r.low) & (score < r.high + 1e-9 * (r.high == table.high.max()))) for r in table.itertuples())) / 3000
+        assert expected_calibration_error(y, score, 7, equal) == pytest.approx(by_hand) and by_hand < 0.03
+    assert expected_calibration_error(y, 1 - score) > 0.4
+    assert reliability_table([0, 1], [0.0, 1.0]).n.tolist() == [1, 1]  # the ends belong to bins
+    assert expected_calibration_error([0, 1], [0.0, 1.0]) == 0
+    with pytest.raises(ValueError, match="not logits"):
+        reliability_table(y, score * 9)
+
+
+# ---- maps
+
+
+def smooth_maps(n: int, side: tuple = (48, 56), seed: int = 0, dtype: str = "float32") -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    maps = np.stack([cv2.GaussianBlur(rng.random(side), (0, 0), 0.5 + i % 5) for i in range(n)])
+    low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
+    return ((maps - low) / (high - low)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("min_points", [0, 24, 25, 600, 60_000])
+def test_a_frames_score_exceeds_a_threshold_exactly_where_the_rule_says_fake(dtype, min_points):
+    maps = smooth_maps(10, dtype=dtype)
+    limit = min_points * 48 * 56 / 256**2
+    scores = frame_scores(maps, min_points)
+    for threshold in (0, 0.1, 0.5, 0.95, 1, *scores[:4], *np.nextafter(scores[:4], 0)):
+        fake = [max([0, *component_sizes(m > threshold)]) > limit for m in maps.astype(float)]  # the rule, word for word
+        table = frame_rule(maps, threshold, min_points)
+        assert table.fake.tolist() == fake == (scores > threshold).tolist()
+        assert table.score.tolist() == scores.tolist()
+    assert (np.diff([frame_scores(maps, p) for p in (0, 30, 300, 3000)], axis=0) <= 0).all()  # more points, lower scores
+
+
+def test_points_are_counted_at_256():
+    square = np.zeros((1, 256, 256))
+    square[0, :10, :10] = 0.9
+    assert not frame_rule(square, 0.5).fake[0]  # 100 points are not more than 100
+    square[0, 10, 10] = 0.9  # one more, at a corner
+    assert frame_rule(square, 0.5).fake[0] and frame_rule(square, 0.5).points[0] == 101
+    square[0, :16, :16] = 0.9
+    for side in (64, 128, 512):
+        resized = cv2.resize(square[0], (side, side), interpolation=cv2.INTER_AREA)[None]
+        assert frame_rule(resized, 0.5).points[0] == pytest.approx(256, rel=0.03)
+        assert frame_rule(resized, 0.5, 250).fake[0] and not frame_rule(resized, 0.5, 264).fake[0]
+    two = np.zeros((1, 256, 256))
+    two[0, :10, :9] = two[0, 50:60, :9] = 1  # two of 90 are not one of 180
+    assert not frame_rule(two, 0.5).fake[0] and frame_rule(two, 0.5, 89).fake[0]
+    assert frame_rule(two[..., None] > 0, 0.5, 89).fake[0]  # a trailing channel and booleans do
+
+
+@pytest.mark.parametrize("maps, word", [(np.zeros((4, 4)), "expected"), (np.zeros((0, 4, 4)), "expected"), (np.zeros((2, 4, 4, 3)), "expected"), (np.zeros((2, 4, 4), int), "int"),
+                                        (np.full((1, 4, 4), -3.0), "map 0"), (np.array([np.zeros((4, 4)), np.full((4, 4), np.nan)]), "map 1 reaches from nan")])
+def test_maps_that_are_none_are_refused(maps, word):
+    for function in (frame_scores, lambda m: frame_rule(m, 0.5), lambda m: mask_counts(m, np.zeros(np.shape(m)))):
+        with pytest.raises(ValueError, match=word):
+            function(maps)
+
+
+def test_grid_search_finds_what_trying_all_finds():
+    maps, y = smooth_maps(30, seed=3), np.random.default_rng(0).integers(0, 2, 30)
+    thresholds, points = (0.2, 0.5, 0.7, 0.9), (0, 100, 1000)
+    for metric, reference in (("F1", sk.f1_score), ("balanced accuracy", sk.balanced_accuracy_score)):
+        found = tune_frame_rule(maps, y, thresholds, points, metric)
+        expected = np.array([[reference(y, frame_rule(maps, t, p).fake) for t in thresholds] for p in points])
+        np.testing.assert_allclose(found.table.to_numpy(), expected)
+        assert found.value == expected.max() == found.table.loc[found.min_points, found.threshold]
+    easy = np.stack([np.full((32, 32), 0.8 if label else 0.1) for label in y])  # all rules between 0.1 and 0.8 are perfect
+    best = tune_frame_rule(easy, y, np.arange(1, 20) / 20)
+    assert (best.min_points, best.value) == (100, 1) and 0.4 <= best.threshold <= 0.5  # the report's points, the middle threshold
+    with pytest.raises(ValueError, match="test frames"):
+        tune_frame_rule(easy, y, split=np.where(np.arange(30) < 29, "validation", "test"))
+    with pytest.raises(ValueError, match="both classes"):
+        tune_frame_rule(easy, np.ones(30))
+
+
+def test_more_than_half_of_the_frames():
+    rows = [dict(path=f"{v}{f}", kind="image", label=v % 2, dataset="d", video=str(v), frame=f) for v in range(4) for f in range(2 + v)]
+    samples = make_samples(rows)
+    for seed in range(20):
+        order = np.random.default_rng(seed).permutation(len(samples))
+        called = np.random.default_rng(seed).random(len(samples)) < 0.5
+        table = video_rule(samples.iloc[order], called[order]).set_index("video")
+        for video, of in samples.reset_index(drop=True).groupby("video").groups.items():
+            assert table.fake[video] == (2 * called[of].sum() > len(of)) and table.frames[video] == len(of)
+    for wrong, word in ((called.astype(float) / 2, "True or False"), (called[1:], "about 14 frames"), (np.full(14, np.nan), "True or False")):
+        with pytest.raises(ValueError, match=word):
+            video_rule(samples, wrong)
+    with pytest.raises(ValueError, match="share=1"):
+        video_rule(samples, called, share=1)
+
+
+# ---- masks
+
+
+def test_mask_metrics_against_pixels():
+    rng = np.random.default_rng(0)
+    masks, maps = np.stack([keep_components(m > 0.55, 40) for m in smooth_maps(24, (40, 40))]), smooth_maps(24, (40, 40), seed=9)
+    masks[::3] = False  # reals
+    maps[::6] = 0  # of which every second is left alone
+    who = np.arange(24) // 2
+    counts = mask_counts(maps, masks, 0.6)
+    table = mask_metrics(counts, who).set_index("metric")
+    called = maps > 0.6
+    assert table.value["IoU, mean of all"] == pytest.approx(mask_iou(called, masks).mean())
+    assert table.value["IoU, mean of fakes"] == pytest.approx(mask_iou(called, masks)[masks.any((1, 2))].mean())
+    assert table.value["Dice, mean of reals"] == pytest.approx((~called[::3].any((1, 2))).mean())
+    assert table.value["Dice, mean of fakes"] == pytest.approx(np.mean([sk.f1_score(m.ravel(), c.ravel(), zero_division=0) for m, c in zip(masks, called) if m.any()]))
+    for name, reference in (("Dice, pooled", sk.f1_score), ("IoU, pooled", sk.jaccard_score), ("pixel precision", sk.precision_score), ("pixel recall", sk.recall_score)):
+        assert table.value[name] == pytest.approx(reference(masks.ravel(), called.ravel()))
+    assert (table.low <= table.value).all() and (table.value <= table.high).all()
+    assert mask_metrics(counts, who, empty=0).set_index("metric").value["Dice, mean of reals"] == 0
+    order = rng.permutation(24)
+    np.testing.assert_allclose(mask_metrics(counts.iloc[order], who[order], n_resamples=0).value, table.value)
+
+
+def test_causes_of_a_low_dice_add_up():
+    masks = np.zeros((12, 16, 16), bool)
+    masks[::2, 2:12, 2:12] = True
+    half, loud = masks.astype(float), masks.astype(float)
+    half[::2, 2:7] = 0  # half of the area missed
+    loud[1::2, :5, :5] = 1  # reals with false positives
+    part = lambda maps: dice_causes(mask_counts(maps, masks), np.arange(12), n_resamples=100).set_index("part").value
+    assert part(masks.astype(float)).tolist() == [1, 0, 0, 0]
+    assert part(half)["lost: missed area"] == pytest.approx(1 / 3) and part(half)[["lost: false positives on reals", "lost: false positives on fakes"]].tolist() == [0, 0]
+    assert part(loud)["lost: false positives on reals"] == pytest.approx(25 / 225) and part(loud)["lost: missed area"] == 0
+    for seed in range(3):
+        noisy = np.random.default_rng(seed).random(masks.shape)
+        assert part(noisy).sum() == pytest.approx(1) and part(noisy)["Dice"] == pytest.approx(sk.f1_score(masks.ravel(), noisy.ravel() > 0.5))
 
 
 def test_equivalence_needs_data_and_a_margin():
