@@ -6,10 +6,14 @@
 __all__ = ['ParameterError', 'RunFailed', 'RunBusy', 'list_papers', 'paper_path', 'profile_parameters', 'default_parameters',
            'check_parameters', 'library_fingerprint', 'code_fingerprint', 'data_fingerprint', 'Plan', 'plan_run',
            'provenance', 'clean_orphans', 'run_paper', 'plan_grid', 'RunState', 'run_grid', 'ClusterError',
-           'earlier_times', 'seconds_left', 'grid_table', 'run_command', 'adopt_outputs', 'refresh_papers']
+           'earlier_times', 'seconds_left', 'grid_table', 'run_command', 'adopt_outputs', 'refresh_papers',
+           'ReportError', 'collect_runs', 'run_numbers', 'summarise_runs', 'cross_dataset', 'summarise_verdicts',
+           'select_runs', 'Comparison', 'compare_runs', 'plot_over_seeds', 'plot_matrix', 'write_report',
+           'write_comparison', 'report_command']
 
-# %% ../nbs/16_runs.ipynb #06f610e8
+# %% ../nbs/16_runs.ipynb #bf4d98f2
 import ast
+import base64
 import contextlib
 import hashlib
 import json
@@ -1018,3 +1022,476 @@ def refresh_papers(
     for state in states:
         if state.state == "failed": raise RunFailed(f"{state.plan}: {state.reason}", state.notebook)
     return [paper_path(plan.paper, papers) for plan in whole]
+
+# %% ../nbs/16_runs.ipynb #58e87ad5
+class ReportError(ValueError):
+    "Runs that are not there, or cannot be told apart: the message names them."
+
+# %% ../nbs/16_runs.ipynb #ede00aaa
+def collect_runs(
+    root: str | Path = "runs",  # folder of runs, or of such folders: one a machine, say
+) -> pd.DataFrame:  # a row a run: paper, dataset, profile, variant, seed, where, host, device, commit, code, finished, seconds, folder, about
+    "All whole runs below a folder; raises `ReportError` if there are none."
+    root = Path(root).resolve()
+    files = [file for file in sorted(root.rglob("provenance.json")) if _counts_as_run(file.parent.relative_to(root))]
+    if not files: raise ReportError(f"no whole run below {root}")
+    records = [_record(file, root) for file in files]
+    for group in _grouped(records, lambda r: (r["paper"], r["dataset"], r["profile"])): _name_variants(group)
+    columns = ["paper", "dataset", "profile", "variant", "seed", "where", "host", "device", "backend", "commit", "code", "finished", "seconds", "folder", "about"]
+    runs = pd.DataFrame(records)[columns].astype({"seed": "Int64"})
+    return runs.sort_values(["paper", "dataset", "profile", "variant", "where", "seed"], ignore_index=True)
+
+# %% ../nbs/16_runs.ipynb #b8a583e3
+def _counts_as_run(folder: Path) -> bool:
+    "Neither hidden nor failed."
+    return not any(part.startswith(".") for part in folder.parts) and folder.suffix != ".failed"
+
+def _grouped(records: Sequence, key: Callable) -> list[list]:
+    "Lists of those with the same key."
+    groups = {}
+    for record in records: groups.setdefault(key(record), []).append(record)
+    return list(groups.values())
+
+def _record(file: Path, root: Path) -> dict:
+    "What is known of a run."
+    about, top = json.loads(file.read_text(encoding="utf-8")), file.parent.parent.parent
+    where = top.relative_to(root).as_posix() if top.is_relative_to(root) and top != root else ""
+    parameters = {k: v for k, v in about["parameters"].items() if k not in ("seed", "output_dir")}
+    same = {"parameters": parameters, "where": where, **{k: about.get(k) for k in ("data", "further data", "code", "weights", "backend")}}
+    record = {"paper": about.get("paper", file.parent.parent.name), "where": where, "folder": file.parent, "about": about, "same": same}
+    return record | {k: about.get(k) for k in ("dataset", "profile", "seed", "host", "device", "backend", "commit", "code", "finished", "seconds")}
+
+# %% ../nbs/16_runs.ipynb #0ced63d4
+def _name_variants(records: list[dict]) -> None:
+    "Name each record's variant after what differs among them; empty if nothing does. Data and weights only where nothing else tells."
+    text = lambda value: json.dumps(value, sort_keys=True)
+    flat = [r["same"]["parameters"] | {k: r["same"][k] for k in ("code", "backend", "where", "data", "further data", "weights")} for r in records]
+    differing = [k for k in dict.fromkeys(k for f in flat for k in f) if len({text(f.get(k)) for f in flat}) > 1]
+    names, count = [""] * len(records), 1
+    for key in differing:
+        word = lambda record, value: (record["commit"] or value)[:8] if key == "code" else value if isinstance(value, (str, int, float)) else text(value)
+        more = [f"{name}, {key}={word(record, values.get(key))}" for name, record, values in zip(names, records, flat)]
+        if key not in ("data", "further data", "weights") or len(set(more)) > count: names, count = more, len(set(more))
+    for record, name in zip(records, names): record["variant"] = name.removeprefix(", ")
+    _tell_apart(records, text)
+
+def _tell_apart(records: list[dict], text: Callable) -> None:
+    "Add the files' fingerprint where two states of one commit's files bear the same name."
+    known = {}
+    for record in records: known.setdefault(record["variant"], set()).add(text(record["same"]))
+    for record in records:
+        if len(known[record["variant"]]) > 1: record["variant"] += f", files={record['same']['code']}"
+
+# %% ../nbs/16_runs.ipynb #d1221178
+def run_numbers(
+    runs: pd.DataFrame,  # from `collect_runs`
+) -> pd.DataFrame:  # a row a number: paper, dataset, profile, variant, seed, where, folder, source, number, value, low, high, trained on, tested on
+    "Every number of every run, from its metrics and its tables, with the interval that the run itself gives."
+    about = ["paper", "dataset", "profile", "variant", "seed", "where", "folder"]
+    rows = [dict(zip(about, run)) | number for run in runs[about].itertuples(index=False, name=None) for number in (*_metrics(run[-1]), *_table_numbers(run[-1]))]
+    columns = [*about, "source", "number", "value", "low", "high", "trained on", "tested on"]
+    return pd.DataFrame(rows, columns=columns).astype({"value": float, "low": float, "high": float, "seed": "Int64"})
+
+def _metrics(folder: Path) -> Iterator[dict]:
+    "Of `metrics.json`."
+    file = folder / "metrics.json"
+    for name, entry in (json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}).items():
+        yield {"source": "metrics", "number": name, "value": entry["value"], "low": entry.get("low"), "high": entry.get("high"),
+               "trained on": entry.get("trained_on"), "tested on": entry.get("tested_on")}
+
+# %% ../nbs/16_runs.ipynb #cc25115d
+_WORDS = ("verdicts", "chosen_by_us")  # tables of words
+_NUMBER = r"[+\-−]?\d[\d,]*(?:\.\d+)?(?:e[+\-]?\d+)?"
+_CELL = re.compile(rf"({_NUMBER})(?: ?%)?(?:\s*[\[(]({_NUMBER})(?:, |–| to )({_NUMBER})[\])])?")
+
+def _table_numbers(folder: Path) -> Iterator[dict]:
+    "Of each table: columns in which every entry is a number; the texts before them name the row."
+    for file in sorted(folder.glob("tables/*.csv")):
+        if file.stem in _WORDS: continue
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        cells = {name: [_CELL.fullmatch(text) for text in table[name]] for name in table}
+        numeric = [name for name in table if any(cells[name]) and all(found or text in ("", "nan") for found, text in zip(cells[name], table[name]))]
+        names = _row_names(table, numeric)
+        for column in numeric:
+            for name, found in zip(names, cells[column]):
+                if found: yield {"source": f"table {file.stem}", "number": f"{name} · {column}", **dict(zip(("value", "low", "high"), map(_as_number, found.groups())))}
+
+def _row_names(table: pd.DataFrame, numeric: list[str]) -> list[str]:
+    "A row's texts up to its first number; numbered where they do not tell rows apart."
+    texts = [name for name in table.columns[:list(table).index(numeric[0])]] if numeric else []
+    names, seen, counts = [", ".join(filter(None, row)) for row in table[texts].itertuples(index=False)] if texts else [""] * len(table), {}, {}
+    for name in names: counts[name] = counts.get(name, 0) + 1
+    for i, name in enumerate(names):
+        seen[name] = seen.get(name, 0) + 1
+        if counts[name] > 1: names[i] = f"{name} #{seen[name]}".strip()
+    return names
+
+def _as_number(text: str | None) -> float | None:
+    "As Python reads it."
+    return None if text is None else float(text.replace(",", "").replace("−", "-"))
+
+# %% ../nbs/16_runs.ipynb #928e0510
+def summarise_runs(
+    numbers: pd.DataFrame,  # from `run_numbers`
+    level: float = .95,  # of the interval
+) -> pd.DataFrame:  # a row a number: paper, dataset, profile, variant, source, number, n, mean, low, high, sd, least, greatest, run low, run high
+    "Each number over seeds: mean, Student's t interval, standard deviation, range."
+    keys = ["paper", "dataset", "profile", "variant", "source", "number"]
+    grouped = numbers.groupby(keys, sort=False, dropna=False)
+    table = grouped.agg(n=("value", "count"), mean=("value", "mean"), sd=("value", "std"), least=("value", "min"), greatest=("value", "max"),
+                        **{"run low": ("low", "mean"), "run high": ("high", "mean")}).reset_index()
+    half = _t_half(table["sd"], table["n"], level)
+    table.insert(8, "low", table["mean"] - half)
+    table.insert(9, "high", table["mean"] + half)
+    return table
+
+def _t_half(sd: pd.Series, n: pd.Series, level: float) -> np.ndarray:
+    "Half the width of Student's interval; NaN for fewer than two values."
+    from scipy.stats import t
+    many = np.where(n > 1, n, np.nan)
+    return t.ppf((1 + level) / 2, many - 1) * sd.to_numpy() / np.sqrt(many)
+
+# %% ../nbs/16_runs.ipynb #8bd6cbdf
+def cross_dataset(
+    numbers: pd.DataFrame,  # from `run_numbers`
+    level: float = .95,  # of the interval
+) -> pd.DataFrame:  # a row a field: paper, profile, variant, measure, trained on, tested on, n, mean, low, high
+    "What was trained on one dataset and tested on another, over seeds; empty if no run has such numbers."
+    placed = numbers[numbers["tested on"].notna() & numbers["trained on"].notna()]
+    measure = [_without(row["number"], row["trained on"], row["tested on"]) for _, row in placed.iterrows()]
+    keys = ["paper", "profile", "variant", "measure", "trained on", "tested on"]
+    table = placed.assign(measure=measure).groupby(keys, sort=False)["value"].agg(n="count", mean="mean", sd="std").reset_index()
+    half = _t_half(table["sd"], table["n"], level)
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half).drop(columns="sd")
+
+def _without(name: str, *datasets: str) -> str:
+    "A metric's name without the names of datasets."
+    for dataset in sorted(datasets, key=len, reverse=True): name = name.replace(dataset, "")
+    return re.sub(r"[\s,:→]+$|^[\s,:→]+", "", re.sub(r"\s*→\s*", " ", name)) or "value"
+
+# %% ../nbs/16_runs.ipynb #4e16c0f8
+def summarise_verdicts(
+    runs: pd.DataFrame,  # from `collect_runs`
+) -> pd.DataFrame:  # a row a claim: paper, dataset, profile, variant, no., claim, n, verdict, stand-in
+    "How often each claim got which verdict, as text: 'agrees 4, inconclusive 1'; empty if no run has a ledger."
+    tables = [pd.read_csv(run.folder / "tables" / "verdicts.csv", keep_default_na=False).assign(**{k: getattr(run, k) for k in ("paper", "dataset", "profile", "variant")})
+              for run in runs.itertuples() if (run.folder / "tables" / "verdicts.csv").is_file()]
+    keys = ["paper", "dataset", "profile", "variant", "no.", "claim"]
+    if not tables: return pd.DataFrame(columns=[*keys, "n", "verdict", "stand-in"])
+    count = lambda column: ", ".join(f"{name} {n}" for name, n in column[column != ""].value_counts().items())
+    grouped = pd.concat(tables).groupby(keys, sort=False)
+    return grouped.agg(n=("verdict", "size"), verdict=("verdict", count), **{"stand-in": ("stand-in", count)}).reset_index()
+
+# %% ../nbs/16_runs.ipynb #96d1878d
+def select_runs(
+    runs: pd.DataFrame,  # from `collect_runs`
+    word: str,  # a folder, or column=beginning: commit=1a2b, host=node7, device=NVIDIA, where=laptop
+) -> pd.DataFrame:  # those runs
+    "Some of the runs, or those of another folder; raises `ReportError` if there are none."
+    if "=" not in word: return collect_runs(word)
+    column, _, beginning = word.partition("=")
+    if column not in runs: raise ReportError(f"{word!r}: no column {column!r}; there are {[c for c in runs if c not in ('folder', 'about')]}")
+    chosen = runs[runs[column].astype(str).str.startswith(beginning)]
+    if chosen.empty: raise ReportError(f"no run with {word}; there are {sorted(set(runs[column].astype(str)))}")
+    return chosen
+
+# %% ../nbs/16_runs.ipynb #880c8102
+@dataclass(frozen=True)
+class Comparison:
+    "Two sets of runs, A and B, number by number."
+
+    numbers: pd.DataFrame  # a row a number of a pair: A, B, difference, moved, and whether B is outside of A's own interval
+    over_seeds: pd.DataFrame  # a row a number: n, mean A, mean B, mean difference with Student's t interval over the pairs
+    missing: pd.DataFrame  # runs and numbers of one side only: what, name, only in
+    provenance: pd.DataFrame  # what differs between the sides: what, A, B
+    tolerance: float
+
+    @property
+    def moved(self) -> pd.DataFrame:
+        "The numbers that moved, the most first."
+        rows = self.numbers[self.numbers["moved"]]
+        return rows.reindex(rows["difference"].abs().sort_values(ascending=False, na_position="first").index)
+
+    def __str__(self) -> str:
+        pairs = len(self.numbers[["paper", "dataset", "profile", "seed", "varied"]].drop_duplicates())
+        return (f"{pairs} pair{'s' if pairs != 1 else ''} of runs, {len(self.numbers):,} numbers: {len(self.moved):,} moved by more than {self.tolerance:g} (times the number, if that is above 1), "
+                f"{int(self.moved['outside'].sum()):,} of them out of A's own interval; {len(self.missing):,} runs or numbers on one side only")
+
+# %% ../nbs/16_runs.ipynb #5028af1e
+def compare_runs(
+    a: pd.DataFrame,  # runs, from `collect_runs` or `select_runs`
+    b: pd.DataFrame,  # runs to be held against them
+    tolerance: float = 1e-6,  # difference that still counts as none: absolute up to 1, relative above
+    ignore: Sequence[str] = ("*second*",),  # patterns of sources and numbers that are left out
+    level: float = .95,  # of the interval over seeds
+) -> Comparison:
+    "Which numbers moved between two sets of runs, by how much, and what is there on one side only; raises `ReportError` if no run has a partner."
+    sides, missing = _paired(a, b)
+    tables = [_kept(run_numbers(side).merge(side[["folder", "varied"]], on="folder"), ignore) for side in sides]
+    keys = ["paper", "dataset", "profile", "seed", "varied", "source", "number"]
+    merged = tables[0].merge(tables[1], on=keys, how="outer", suffixes=(" A", " B"), indicator=True, sort=False)
+    alone = merged[merged["_merge"] != "both"]
+    named = [f"{row['paper']} on {row['dataset']} ({row['profile']}, seed {row['seed']}): {row['source']}: {row['number']}" for _, row in alone.iterrows()]
+    missing += [{"what": "number", "name": name, "only in": side} for name, side in zip(named, alone["_merge"].map({"left_only": "A", "right_only": "B"}))]
+    pairs = _differences(merged[merged["_merge"] == "both"], keys, tolerance)
+    return Comparison(pairs, _over_pairs(pairs, level), pd.DataFrame(missing, columns=["what", "name", "only in"]), _provenance_differences(*sides), tolerance)
+
+# %% ../nbs/16_runs.ipynb #db4079b4
+def _paired(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[pd.DataFrame], list[dict]]:
+    "The runs that have a partner, with the values of what was varied; and those that have none. The newest counts where several fit."
+    keys, varied = ["paper", "dataset", "profile", "seed", "varied"], _varied(a) | _varied(b)
+    text = lambda run: ", ".join(f"{k}={run.about['parameters'].get(k)}" for p, k in sorted(varied) if p == run.paper)
+    sides = [side.assign(varied=[text(run) for run in side.itertuples()]).sort_values("finished", na_position="first").drop_duplicates(keys, keep="last") for side in (a, b)]
+    names = [[tuple(map(str, row)) for row in side[keys].itertuples(index=False)] for side in sides]
+    both = set(names[0]) & set(names[1])
+    if not both: raise ReportError(f"no run of A has a partner in B; A: {' '.join(names[0][0])}; B: {' '.join(names[1][0])}")
+    lone = [{"what": "run", "name": f"{n[0]} on {n[1]} ({n[2]}, seed {n[3]}) {n[4]}".strip(), "only in": side} for side, mine in zip("AB", names) for n in mine if n not in both]
+    return [side[[n in both for n in mine]] for side, mine in zip(sides, names)], lone
+
+def _varied(runs: pd.DataFrame) -> set[tuple[str, str]]:
+    "Papers and those of their parameters that take several values with one dataset, profile and seed."
+    found = set()
+    for (paper, *_), group in runs.groupby(["paper", "dataset", "profile", "seed"], dropna=False):
+        parameters = [about["parameters"] for about in group["about"]]
+        found |= {(paper, k) for k in set().union(*parameters) if len({json.dumps(p.get(k), sort_keys=True) for p in parameters}) > 1}
+    return found
+
+def _kept(numbers: pd.DataFrame, ignore: Sequence[str]) -> pd.DataFrame:
+    "Without what is to be ignored."
+    from fnmatch import fnmatch
+    drop = [any(fnmatch(text.lower(), pattern.lower()) for pattern in ignore for text in pair) for pair in zip(numbers["source"], numbers["number"])]
+    return numbers[~np.array(drop, bool)]
+
+# %% ../nbs/16_runs.ipynb #18f775d7
+def _differences(merged: pd.DataFrame, keys: list[str], tolerance: float) -> pd.DataFrame:
+    "Both values, by how much they differ, and whether that is more than the tolerance."
+    first, second = merged["value A"], merged["value B"]
+    difference = second - first
+    moved = (difference.abs() > tolerance * first.abs().clip(lower=1)) | (first.isna() != second.isna())
+    outside = (second < merged["low A"]) | (second > merged["high A"])
+    return merged[keys].assign(A=first, B=second, difference=difference, relative=difference / first.abs().where(first != 0), moved=moved, outside=outside).reset_index(drop=True)
+
+def _over_pairs(pairs: pd.DataFrame, level: float) -> pd.DataFrame:
+    "The mean difference of each number over seeds, with Student's interval of the paired differences."
+    keys = ["paper", "dataset", "profile", "varied", "source", "number"]
+    table = pairs.groupby(keys, sort=False).agg(n=("difference", "count"), A=("A", "mean"), B=("B", "mean"), difference=("difference", "mean"), sd=("difference", "std")).reset_index()
+    half = _t_half(table["sd"], table["n"], level)
+    return table.assign(low=table["difference"] - half, high=table["difference"] + half).drop(columns="sd")
+
+def _provenance_differences(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    "Commits, versions, machines, data and parameters that are not the same on both sides."
+    def values(side: pd.DataFrame) -> dict[str, str]:
+        found = {}
+        for about in side["about"]:
+            flat = {k: about.get(k) for k in ("commit", "code", "backend", "device", "host", "platform", "python", "cores", "threads", "data", "weights")}
+            flat |= {f"package {k}": v for k, v in about.get("packages", {}).items()} | {f"{about.get('paper', '')} parameter {k}": v for k, v in about["parameters"].items() if k not in ("seed", "output_dir")}
+            for key, value in flat.items(): found.setdefault(key, set()).add(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+        return {key: " | ".join(sorted(texts)) for key, texts in found.items()}
+    first, second = values(a), values(b)
+    rows = [{"what": key, "A": first.get(key, ""), "B": second.get(key, "")} for key in dict.fromkeys([*first, *second]) if first.get(key) != second.get(key)]
+    return pd.DataFrame(rows, columns=["what", "A", "B"])
+
+# %% ../nbs/16_runs.ipynb #2be090db
+def plot_over_seeds(
+    numbers: pd.DataFrame,  # of one paper, from `run_numbers`
+    summary: pd.DataFrame,  # of the same numbers, from `summarise_runs`
+):  # a matplotlib Figure
+    "One row a number: the mean over seeds as a point, its interval as a bar, single seeds as ticks below; a colour a dataset, profile and variant."
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from deepfake_nb.figures import use_style
+    use_style()
+    names, groups = list(dict.fromkeys(summary["number"])), list(dict.fromkeys(_group_names(summary)))
+    colours = sns.color_palette("colorblind", len(groups))
+    figure, ax = plt.subplots(figsize=(7.5, .9 + (.16 * len(groups) + .16) * len(names)))
+    for g, (group, colour) in enumerate(zip(groups, colours)):
+        level = lambda table: np.array([names.index(n) for n in table["number"]]) + (g - (len(groups) - 1) / 2) * .7 / len(groups)
+        seeds, means = numbers[_group_names(numbers) == group], summary[_group_names(summary) == group]
+        ax.plot(seeds["value"], level(seeds) + .25 / len(groups), "|", ms=6, mew=1.2, color=colour)
+        ax.errorbar(means["mean"], level(means), xerr=(means["high"] - means["mean"]).fillna(0), fmt="o", ms=5, capsize=3, color=colour, label=group)
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - .5, -.5), xlabel="value")
+    figure.legend(loc="outside lower center", ncols=max(1, min(len(groups), 3)))
+    return figure
+
+def _group_names(table: pd.DataFrame) -> np.ndarray:
+    "Dataset, profile and variant in a word."
+    return np.array([", ".join(filter(None, row)) for row in table[["dataset", "profile", "variant"]].itertuples(index=False)])
+
+# %% ../nbs/16_runs.ipynb #5946c0f8
+def plot_matrix(
+    matrix: pd.DataFrame,  # one measure of one paper, from `cross_dataset`
+):  # a matplotlib Figure
+    "A heat map: rows are what was trained on, columns what was tested on; mean and, over seeds, the interval."
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from deepfake_nb.figures import use_style
+    use_style()
+    field = lambda name: matrix.pivot(index="trained on", columns="tested on", values=name)
+    mean, low, high = field("mean"), field("low"), field("high")
+    text = np.array([["" if np.isnan(m) else f"{m:.3f}" + ("" if np.isnan(a) else f"\n[{a:.3f}, {b:.3f}]") for m, a, b in zip(*rows)]
+                     for rows in zip(mean.to_numpy(), low.to_numpy(), high.to_numpy())])
+    figure, ax = plt.subplots(figsize=(2.6 + 1.7 * len(mean.columns), 1.4 + .8 * len(mean)))
+    sns.heatmap(mean, annot=text, fmt="", cmap="cividis", ax=ax, cbar_kws={"label": matrix["measure"].iloc[0]})
+    ax.set(xlabel="tested on", ylabel="trained on")
+    ax.tick_params(axis="y", rotation=0)
+    return figure
+
+# %% ../nbs/16_runs.ipynb #545ef705
+def _draw(out: Path, name: str, figure, data: pd.DataFrame, caption: str) -> dict:
+    "Save a figure three times; what the page needs of it."
+    import io
+    import matplotlib.pyplot as plt
+    from deepfake_nb.figures import atomic_path
+    drawn = {}
+    for form, about in (("png", {"Software": None}), ("svg", {"Date": None})):
+        figure.savefig(buffer := io.BytesIO(), format=form, bbox_inches="tight", metadata=about)
+        drawn[form] = buffer.getvalue()
+        with atomic_path(out / "figures" / f"{name}.{form}") as path: path.write_bytes(drawn[form])
+    plt.close(figure)
+    _write_csv(out / "figures" / f"{name}.csv", data)
+    return {"name": name, "caption": caption, "png": base64.b64encode(drawn["png"]).decode()}
+
+def _write_csv(file: Path, data: pd.DataFrame) -> None:
+    "A table, whole or not at all."
+    from deepfake_nb.figures import atomic_path
+    with atomic_path(file) as path: data.to_csv(path, index=False, lineterminator="\n")
+
+def _slug(*words: str) -> str:
+    "A file's name."
+    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(filter(None, words))).strip("-").lower()
+
+# %% ../nbs/16_runs.ipynb #6282129e
+_AT_MOST = 40  # numbers in a figure
+
+def _figures(out: Path, paper: str, numbers: pd.DataFrame, summary: pd.DataFrame, matrix: pd.DataFrame, level: float) -> list[dict]:
+    "The figures of a paper: its metrics between 0 and 1 over seeds, and its matrices."
+    drawn, metrics = [], summary[summary["source"] == "metrics"]
+    span = metrics.groupby("number", sort=False).agg(least=("least", "min"), greatest=("greatest", "max"))
+    names = span[(span["least"] >= 0) & (span["greatest"] <= 1)].index.tolist()
+    for i in range(0, len(names), _AT_MOST):
+        some = names[i:i + _AT_MOST]
+        mine, means = (t[(t["source"] == "metrics") & t["number"].isin(some)] for t in (numbers, metrics))
+        caption = f"Metrics of {paper} that lie between 0 and 1. Points: means over seeds, with Student's {level:.0%} interval where there are two seeds or more. Ticks: single seeds."
+        drawn.append(_draw(out, _slug(paper, "seeds", str(i // _AT_MOST + 1) if len(names) > _AT_MOST else ""), plot_over_seeds(mine, means), means, caption))
+    for (profile, variant, measure), fields in matrix.groupby(["profile", "variant", "measure"], sort=False):
+        caption = f"{measure} of {paper} ({', '.join(filter(None, (profile, variant)))}): rows are what was trained on, columns what was tested on; mean over seeds, with Student's {level:.0%} interval."
+        drawn.append(_draw(out, _slug(paper, "matrix", profile, variant, measure), plot_matrix(fields), fields, caption))
+    return drawn
+
+# %% ../nbs/16_runs.ipynb #25a72600
+def _shown(value: float, low: float = np.nan, high: float = np.nan, n: int = 1) -> str:
+    "A mean with its interval and the number of seeds."
+    def digits(x: float) -> str: return f"{x:,.0f}" if abs(x) >= 1000 and float(x).is_integer() else f"{x:,.4g}" if abs(x) < 1e4 else f"{x:,.1f}"
+    if np.isnan(value): return "–"
+    if n > 1 and low == high: return f"{digits(value)} (all {n})"
+    return digits(value) + ("" if np.isnan(low) else f" [{digits(low)}, {digits(high)}]") + (f" ({n})" if n > 1 else "")
+
+def _by_group(summary: pd.DataFrame) -> pd.DataFrame:
+    "A row a number, a column a dataset, profile and variant."
+    texts = [_shown(row.mean_, row.low, row.high, row.n) for row in summary.rename(columns={"mean": "mean_"}).itertuples()]
+    table = summary.assign(group=_group_names(summary), text=texts).pivot(index="number", columns="group", values="text")
+    return table.reindex(index=list(dict.fromkeys(summary["number"])), columns=list(dict.fromkeys(_group_names(summary)))).fillna("–").reset_index().rename_axis(columns=None)
+
+def _as_html(table: pd.DataFrame) -> str:
+    "A table for the page."
+    return f"<div class=scroll>{table.to_html(index=False, border=0, na_rep='–', float_format=lambda x: _shown(x), escape=True)}</div>"
+
+# %% ../nbs/16_runs.ipynb #38533b26
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title><style>
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: auto; padding: 1rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .25rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top; } th { background: var(--soft); }
+figure { margin: 1.5rem 0; } img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } summary { cursor: pointer; }
+</style></head><body><h1>{{ title }}</h1>{% for text in texts %}<p>{{ text }}</p>{% endfor %}
+{% for part in parts %}<h2>{{ part.title }}</h2>{% for text in part.texts %}<p>{{ text }}</p>{% endfor %}
+{% for figure in part.figures %}<figure><img alt="{{ figure.caption }}" src="data:image/png;base64,{{ figure.png }}">
+<figcaption>{{ figure.caption }} (<code>figures/{{ figure.name }}</code>: png, svg, csv)</figcaption></figure>{% endfor %}
+{% for table in part.tables %}{% if table.folded %}<details><summary>{{ table.title }}</summary>{{ table.html | safe }}</details>
+{% else %}<h3>{{ table.title }}</h3>{{ table.html | safe }}{% endif %}{% endfor %}{% endfor %}
+<p><small>deepfake_nb {{ version }}</small></p></body></html>
+"""
+
+def _write_page(file: Path, title: str, texts: list[str], parts: list[dict]) -> Path:
+    "An HTML page that needs nothing beside it."
+    import jinja2
+    from deepfake_nb import __version__
+    from deepfake_nb.figures import atomic_path
+    page = jinja2.Environment(autoescape=True).from_string(_PAGE).render(title=title, texts=texts, parts=parts, version=__version__)
+    with atomic_path(file) as path: path.write_text(page, encoding="utf-8")
+    return file
+
+# %% ../nbs/16_runs.ipynb #8b22c36c
+def write_report(
+    runs: pd.DataFrame,  # from `collect_runs`
+    out: str | Path,  # folder of the report; files that are there are replaced
+    level: float = .95,  # of intervals over seeds
+) -> Path:  # the HTML page
+    "Write `runs.csv`, `numbers.csv`, `summary.csv`, `cross_dataset.csv`, `verdicts.csv`, `figures/` and `index.html`."
+    out, numbers = Path(out), run_numbers(runs)
+    tables = {"runs": runs.drop(columns="about").assign(folder=runs["folder"].astype(str)), "numbers": numbers.assign(folder=numbers["folder"].map(lambda f: f.name)),
+              "summary": summarise_runs(numbers, level), "cross_dataset": cross_dataset(numbers, level), "verdicts": summarise_verdicts(runs)}
+    for name, table in tables.items(): _write_csv(out / f"{name}.csv", table)
+    parts = []
+    for paper in dict.fromkeys(runs["paper"]):
+        mine = {name: table[table["paper"] == paper].drop(columns="paper") for name, table in tables.items()}
+        figures = _figures(out, paper, mine["numbers"], mine["summary"], mine["cross_dataset"], level)
+        parts.append({"title": paper, "texts": [_spoken(mine["runs"])], "figures": figures, "tables": _paper_tables(mine)})
+    texts = [f"Numbers are means over seeds; in square brackets Student's {level:.0%} interval over seeds, in round ones the number of seeds, 'all' if none made a difference. A number without brackets comes from one seed.",
+             "The interval says how far the mean would move with other seeds on the same data; what other test data would do is in each run's own intervals (run low, run high in summary.csv). It is symmetric and not cut at 0 or 1."]
+    return _write_page(out / "index.html", f"{len(runs)} runs", texts, parts)
+
+# %% ../nbs/16_runs.ipynb #2708d23a
+def _spoken(runs: pd.DataFrame) -> str:
+    "How many runs, on what, made where, in a sentence."
+    return (f"{len(runs)} runs on {', '.join(dict.fromkeys(runs['dataset']))}; commits {', '.join(str(c)[:8] for c in dict.fromkeys(runs['commit']))}; "
+            f"devices {', '.join(map(str, dict.fromkeys(runs['device'])))}; {_duration(runs['seconds'].sum())} in all.")
+
+def _paper_tables(mine: dict[str, pd.DataFrame]) -> list[dict]:
+    "The tables of a paper, for the page."
+    summary, verdicts = mine["summary"], mine["verdicts"]
+    tables = [{"title": "Metrics", "html": _as_html(_by_group(summary[summary["source"] == "metrics"]))}] if (summary["source"] == "metrics").any() else []
+    if len(verdicts): tables.append({"title": "Claims: how often each verdict came out", "html": _as_html(verdicts), "folded": True})
+    for source in dict.fromkeys(summary.loc[summary["source"] != "metrics", "source"]):
+        tables.append({"title": source.capitalize(), "html": _as_html(_by_group(summary[summary["source"] == source])), "folded": True})
+    shown = mine["runs"][["dataset", "profile", "variant", "seed", "commit", "device", "finished", "seconds", "folder"]]
+    return [*tables, {"title": "Runs", "html": _as_html(shown.assign(commit=shown["commit"].astype(str).str[:8], folder=shown["folder"].map(lambda f: Path(f).name))), "folded": True}]
+
+# %% ../nbs/16_runs.ipynb #de669792
+def write_comparison(
+    comparison: Comparison,  # from `compare_runs`
+    out: str | Path,  # folder of the report
+    names: tuple[str, str] = ("A", "B"),  # what the sides are called
+) -> Path:  # the HTML page
+    "Write `comparison.csv`, `comparison_over_seeds.csv`, `missing.csv`, `provenance.csv` and `comparison.html`."
+    out, tables = Path(out), {"comparison": comparison.numbers, "comparison_over_seeds": comparison.over_seeds, "missing": comparison.missing, "provenance": comparison.provenance}
+    for name, table in tables.items(): _write_csv(out / f"{name}.csv", table)
+    over = comparison.over_seeds[(comparison.over_seeds["low"] > 0) | (comparison.over_seeds["high"] < 0)]
+    parts = [{"title": title, "texts": [] if len(table) else ["None."], "tables": [{"title": "", "html": _as_html(table)}] if len(table) else []} for title, table in
+             (("Numbers that moved", comparison.moved.drop(columns="moved")), ("Numbers whose mean difference over seeds is not 0 by its interval", over),
+              ("On one side only", comparison.missing), ("What differs in provenance", comparison.provenance))]
+    return _write_page(out / "comparison.html", f"A: {names[0]}. B: {names[1]}", [str(comparison)], parts)
+
+# %% ../nbs/16_runs.ipynb #8ece664e
+def report_command(
+    root: str | Path = "runs",  # folder of runs
+    out: str | Path | None = None,  # folder of the report; None: `report` in the folder of runs
+    level: float = .95,  # of intervals over seeds
+    compare: Sequence[str] | None = None,  # two folders, or column=beginning, see `select_runs`
+    tolerance: float = 1e-6,  # see `compare_runs`
+    ignore: Sequence[str] = ("*second*",),  # see `compare_runs`
+) -> int:  # 0 all well, 1 if numbers moved or are missing
+    "Write the report of a folder of runs, or hold two sets of runs against each other, and print what came of it: `deepfake-nb report`."
+    out = Path(out or Path(root) / "report")
+    if compare is None:
+        runs = collect_runs(root)
+        print(f"{len(runs)} whole runs of {', '.join(dict.fromkeys(runs['paper']))}\n{_short(write_report(runs, out, level).resolve())}")
+        return 0
+    runs = collect_runs(root) if any("=" in word for word in compare) else None
+    comparison = compare_runs(*(select_runs(runs, word) for word in compare), tolerance, ignore, level)
+    page = write_comparison(comparison, out, tuple(compare))
+    for table, columns in ((comparison.moved, ["paper", "dataset", "seed", "varied", "source", "number", "A", "B", "difference"]), (comparison.missing, ["what", "name", "only in"])):
+        if len(table): print(f"{table[columns].head(_AT_MOST).to_string(index=False)}{f'{chr(10)}… and {len(table) - _AT_MOST} more' if len(table) > _AT_MOST else ''}\n")
+    print(f"{comparison}\n{_short(page.resolve())}")
+    return 1 if len(comparison.moved) or len(comparison.missing) else 0
