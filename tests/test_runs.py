@@ -1,0 +1,614 @@
+"Batch runs and their report, with a small paper that stands in for the real ones: kills, failures, timeouts, two at once, changed code, clusters, terminals."
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from deepfake_nb.runs import ParameterError, RunBusy, RunFailed, clean_orphans, collect_runs, plan_grid, plan_run, run_grid, run_paper
+
+FIRST = '''dataset = "synthetic-faces"
+dataset_options = {"identities": 6, "frames": 1, "videos": 1}
+data_root = ""
+profile = "quick"
+seed = 0
+pause = 0.2
+how = ""
+bad_seed = -1
+output_dir = "."'''
+SECOND = '''import json, os, signal, time
+import numpy as np
+rng = np.random.default_rng(seed)
+threads = int(os.environ.get("OMP_NUM_THREADS", 0))'''
+THIRD = '''time.sleep(pause)
+if seed == bad_seed:
+    if how == "raise": raise ValueError("this seed is bad\\nand this is a second line")
+    if how == "sleep": time.sleep(600)
+    if how == "kill": os.kill(os.getpid(), signal.SIGKILL)
+    if how == "kill parent": os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)'''
+FOURTH = '''metrics = {name: {"value": rng.random(), "low": 0., "high": 1.} for name in ("AUC", "accuracy")}
+with open(output_dir + "/metrics.json", "w") as file: json.dump(metrics | {"threads": {"value": threads}}, file)
+os.makedirs(output_dir + "/tables")
+np.savetxt(output_dir + "/tables/scores.csv", rng.random(50), header="score", comments="")'''
+
+
+def paper(folder: Path, name: str = "draw", extra: str = "") -> Path:
+    "A paper notebook that draws numbers, in a folder of papers."
+    folder.mkdir(exist_ok=True)
+    cells = [nbformat.v4.new_code_cell(FIRST, metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, [SECOND, THIRD, FOURTH + extra])]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{name}.ipynb")
+    with open(folder / "profiles.toml", "a") as file: file.write(f"[{name}.quick]\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory) -> Path: return paper(tmp_path_factory.mktemp("stand-in") / "papers")
+
+
+def command(*words) -> list[str]:
+    return [sys.executable, "-c", "import sys; from deepfake_nb.cli import main; sys.exit(main())", *map(str, words)]
+
+
+def run_words(papers: Path, root: Path, *words) -> list[str]: return command("run", "draw", "--papers", papers, "--out", root, *words)
+
+
+def start(words: list[str], **how) -> subprocess.Popen:
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **how)
+
+
+def whole(root: Path) -> dict[str, Path]:
+    "Folders that look whole, by their name."
+    return {f.parent.name: f.parent for f in root.glob("draw/[!.]*/provenance.json") if f.parent.suffix != ".failed"}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    "What a run found, file by file; the notebook and the provenance hold times."
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file() and f.name not in ("draw.ipynb", "provenance.json")}
+
+
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    try: return [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess: return []
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    "kill -9 of a command, its runs and their kernels."
+    for member in family(process):
+        try: member.kill()
+        except psutil.NoSuchProcess: pass
+    process.communicate()
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(.05)
+
+
+def left_over(root: Path) -> list[str]: return [f.name for f in root.glob("*/.*") if f.is_dir()] + [f.name for f in root.glob(".state/*/*.json")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(papers, tmp_path_factory) -> Path:
+    "Twenty runs that nobody disturbs."
+    root = tmp_path_factory.mktemp("undisturbed") / "runs"
+    states = run_grid(plan_grid(["draw"], seeds=range(20), root=root, papers=papers), jobs=2)
+    assert [s.state for s in states] == ["made"] * 20
+    return root
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_three_times_and_resumed(seed, papers, undisturbed, tmp_path):
+    "Whatever is there after a kill is whole and stays; in the end every run is there once, and is what it would have been."
+    root, chance = tmp_path / "runs", random.Random(seed)
+    words = run_words(papers, root, "--seeds", "0-19", "--jobs", "2")
+    for kill in range(3):
+        before = {name: (folder / "provenance.json").stat().st_mtime_ns for name, folder in whole(root).items()}
+        process, goal = start(words), len(before) + chance.randint(1, 4)
+        wait_until(lambda: len(whole(root)) >= goal)
+        time.sleep(chance.uniform(0, 2))
+        if kill == 1: process.kill(); process.communicate()  # the command alone: its runs have to end by themselves
+        else: kill_all(process)
+        there = whole(root)
+        assert 0 < len(there) < 20
+        assert {name: (there[name] / "provenance.json").stat().st_mtime_ns for name in before} == before, "a whole run was made again"
+        for name, folder in there.items(): assert content(folder) == content(undisturbed / "draw" / name), "it looks whole and is not"
+    before = {name: (folder / "provenance.json").stat().st_mtime_ns for name, folder in whole(root).items()}
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("already whole") == len(before) and f"{len(before)} whole, {20 - len(before)} made" in done.stdout
+    there = whole(root)
+    assert set(there) == set(whole(undisturbed)) and len(there) == 20
+    assert {name: (there[name] / "provenance.json").stat().st_mtime_ns for name in before} == before
+    for name, folder in there.items(): assert content(folder) == content(undisturbed / "draw" / name)
+    assert left_over(root) == []
+
+
+def test_runs_end_with_the_command(papers, tmp_path):
+    "kill -9 of the command alone: no run, no kernel is left, and what they began goes at the next start."
+    root = tmp_path / "runs"
+    process = start(run_words(papers, root, "--seeds", "0,1", "--jobs", "2", "-p", "pause=60"))
+    wait_until(lambda: sum(json.loads(f.read_text())["cell"] >= 4 for f in root.glob(".state/draw/*.json")) == 2)
+    members = family(process)
+    assert len(members) >= 5  # the command, two runs, two kernels
+    process.kill()
+    process.communicate()
+    psutil.wait_procs(members, timeout=10)
+    assert not [m for m in members if m.is_running() and m.status() != psutil.STATUS_ZOMBIE]
+    assert len(left_over(root)) == 4 and not whole(root)
+    assert len(clean_orphans(root)) == 2 and left_over(root) == []
+
+
+CRASH = """
+import os, shutil, sys
+from deepfake_nb import runs
+k, calls = int(sys.argv[1]), 0
+def dying(function):
+    def call(*args, **options):
+        global calls
+        calls += 1
+        if calls == k:
+            if function is rmtree:  # die in the middle of it
+                for name in sorted(os.listdir(args[0]) if os.path.isdir(args[0]) else [])[:1]: os.unlink(os.path.join(args[0], name))
+            os._exit(9)
+        return function(*args, **options)
+    return call
+rmtree = shutil.rmtree
+plan = runs.plan_run("draw", root=sys.argv[2], papers=sys.argv[3], parameters={"pause": 0.})
+work = runs._beside(plan.folder, "partial")
+work.mkdir(parents=True)
+for name in ("draw.ipynb", "metrics.json"): (work / name).write_text("new")
+shutil.rmtree, os.replace = dying(shutil.rmtree), dying(os.replace)
+with runs._hold(plan.folder, False): runs._publish(plan, work, 1.)
+"""
+
+
+def test_no_moment_of_publishing_leaves_half_a_run(papers, tmp_path):
+    "A process that dies at each step of putting a new run in the place of an old one: there is the old one, the new one, or none."
+    seen = set()
+    for k in range(1, 8):
+        root = tmp_path / str(k)
+        plan = plan_run("draw", root=root, papers=papers, parameters={"pause": 0.})
+        plan.folder.mkdir(parents=True)
+        for name in ("draw.ipynb", "metrics.json"): (plan.folder / name).write_text("old")
+        (plan.folder / "provenance.json").write_text("{}")
+        ended = subprocess.run([sys.executable, "-c", CRASH, str(k), str(root), str(papers)], capture_output=True, text=True)
+        assert ended.returncode in (0, 9), ended.stderr
+        for moment in ("dead", "cleaned"):
+            if moment == "cleaned": clean_orphans(root)
+            texts = {(plan.folder / name).read_text() for name in ("draw.ipynb", "metrics.json")} if plan.whole else {"none"}
+            assert len(texts) == 1, f"step {k}: half of each"
+            seen.add((moment, *texts))
+        assert left_over(root) == [] and texts != {"none"}
+        if ended.returncode == 0: break
+    assert {("dead", "old"), ("dead", "none"), ("dead", "new"), ("cleaned", "old"), ("cleaned", "new")} <= seen and ended.returncode == 0
+
+
+@pytest.mark.parametrize("how, reason", [
+    ("raise", "cell 4 failed with ValueError: this seed is bad"), ("kill", "cell 4 of 5: the kernel died"),
+    ("kill parent", "its process died of signal 9"), ("sleep", "cell 4 of 5 was stopped: it took longer than 3 s"),
+])
+def test_one_failure_stops_no_other(how, reason, papers, tmp_path):
+    root = tmp_path / "runs"
+    limit = ["--cell-timeout", "3"] if how == "sleep" else []
+    done = subprocess.run(run_words(papers, root, "--seeds", "0-2", "--jobs", "2", "-p", "bad_seed=1", "-p", f"how={how}", *limit), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"failed: {reason}" in done.stderr and "second line" not in done.stderr and "2 made, 1 failed" in done.stdout
+    failed = list(root.glob("draw/*.failed"))
+    assert len(failed) == 1 and len(whole(root)) == 2 and left_over(root) == []
+    notebook = failed[0] / "draw.ipynb"
+    assert str(notebook) in done.stderr
+    outputs = [o for c in nbformat.read(notebook, 4).cells if c.cell_type == "code" for o in c.outputs]
+    assert how == "kill parent" or {o.output_type for o in outputs} == {"error"} and outputs[-1].evalue
+    again = subprocess.run(run_words(papers, root, "--seeds", "0-2", "-p", "bad_seed=1", "-p", f"how={how}", "--dry-run"), capture_output=True, text=True)
+    assert "3 runs, 1 to do" in again.stdout
+
+
+def test_a_run_that_works_again_takes_its_failure_away(papers, tmp_path):
+    plan = plan_run("draw", root=tmp_path / "runs", papers=papers, parameters={"pause": 1.5})
+    with pytest.raises(RunFailed, match="longer than 1 s"): run_paper(plan, progress=False, cell_timeout=1)
+    assert [f.name for f in plan.folder.parent.iterdir()] == [plan.folder.name + ".failed"]
+    assert run_paper(plan, progress=False, cell_timeout=60) == plan.folder
+    assert [f.name for f in plan.folder.parent.iterdir()] == [plan.folder.name]
+
+
+def test_total_timeout(papers, tmp_path):
+    started = time.monotonic()
+    states = run_grid(plan_grid(["draw"], parameters={"pause": 300.}, root=tmp_path / "runs", papers=papers), timeout=6)
+    assert states[0].state == "failed" and "the run took longer than 6 s" in states[0].reason and time.monotonic() - started < 60
+
+
+def test_two_commands_make_each_run_once(papers, tmp_path):
+    root = tmp_path / "runs"
+    words = run_words(papers, root, "--seeds", "0-5", "--jobs", "2", "-p", "pause=0.5")
+    both = [start(words) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    made = [line for text in said for line in text.splitlines() if ": made after" in line]
+    assert len(made) == 6 and len({line.split("] ")[1].split(":")[0] for line in made}) == 6
+    assert len(whole(root)) == 6 and left_over(root) == []
+
+
+def test_a_run_that_is_being_made_is_left_alone(papers, tmp_path):
+    plan = plan_run("draw", root=tmp_path / "runs", papers=papers, parameters={"pause": 4.})
+    process = start(run_words(papers, tmp_path / "runs", "-p", "pause=4.0"))
+    wait_until(lambda: list((tmp_path / "runs").glob("draw/.*.partial")))
+    assert clean_orphans(tmp_path / "runs") == []
+    with pytest.raises(RunBusy): run_paper(plan, progress=False, wait=False)
+    assert run_paper(plan, progress=False) == plan.folder  # waits for it
+    assert process.wait() == 0
+    about = json.loads((plan.folder / "provenance.json").read_text())
+    assert about["parameters"]["pause"] == 4. and left_over(tmp_path / "runs") == []
+
+
+def test_other_machines_are_left_alone(papers, tmp_path):
+    foreign = tmp_path / "runs" / "draw" / ".synthetic-faces-quick-0123456789.elsewhere.17.partial"
+    foreign.mkdir(parents=True)
+    run_grid(plan_grid(["draw"], root=tmp_path / "runs", papers=papers))
+    assert foreign.is_dir() and len(whole(tmp_path / "runs")) == 1
+
+
+def test_what_changed_is_made_again(tmp_path):
+    "Another notebook, other parameters, other data: other runs; another text around the same results: still another notebook."
+    papers, root = paper(tmp_path / "papers"), tmp_path / "runs"
+    plan = lambda **parameters: plan_run("draw", root=root, papers=papers, parameters=parameters)
+    first = plan()
+    run_paper(first, progress=False)
+    made = json.loads((first.folder / "provenance.json").read_text())["finished"]
+    assert plan().whole
+    assert not plan(pause=0.1).whole
+    assert not plan(dataset_options={"identities": 8, "frames": 1, "videos": 1}).whole
+    book = nbformat.read(papers / "draw.ipynb", 4)
+    book.cells[-1].outputs = [nbformat.v4.new_output("stream", text="an output")]
+    nbformat.write(book, papers / "draw.ipynb")
+    assert plan().whole, "outputs are no code"
+    paper(tmp_path / "papers", extra="  # changed").joinpath("profiles.toml").write_text("[draw.quick]\n")
+    assert not plan().whole
+    with pytest.raises(ParameterError, match="changed since"): run_paper(first, force=True, progress=False)
+    assert json.loads((first.folder / "provenance.json").read_text())["finished"] == made
+
+
+def test_a_notebook_that_is_changed_while_it_runs(tmp_path):
+    papers = paper(tmp_path / "papers")
+    plans = plan_grid(["draw"], parameters={"pause": 3.}, root=tmp_path / "runs", papers=papers)
+    def change(states):
+        if states[0].cell == 4: paper(papers, extra="  # changed").joinpath("profiles.toml").write_text("[draw.quick]\n")
+    states = run_grid(plans, watch=change)
+    assert states[0].state == "failed" and "changed since" in states[0].reason and not plans[0].whole
+
+
+def test_force_makes_whole_runs_again_and_resume_does_not(papers, tmp_path):
+    root = tmp_path / "runs"
+    stamps = []
+    for words in ([], [], ["--no-resume"], ["--force"]):
+        assert subprocess.run(run_words(papers, root, *words), capture_output=True).returncode == 0
+        stamps.append(next(iter(whole(root).values())).joinpath("provenance.json").stat().st_mtime_ns)
+    assert stamps[0] == stamps[1] < stamps[2] < stamps[3] and len(whole(root)) == 1 and left_over(root) == []
+
+
+def test_dry_run_starts_nothing(papers, tmp_path):
+    done = subprocess.run(run_words(papers, tmp_path / "runs", "--seeds", "0-3", "--dataset", "synthetic-faces,synthetic-faces-crude", "--dry-run"), capture_output=True, text=True)
+    assert done.returncode == 0 and "8 runs, 8 to do" in done.stdout and not (tmp_path / "runs").exists()
+    assert done.stdout.count("to do →") == 8 and "seed 3" in done.stdout and "synthetic-faces-crude" in done.stdout
+
+
+def test_plain_output_is_one_line_a_change(papers, tmp_path):
+    done = subprocess.run(run_words(papers, tmp_path / "runs", "--seeds", "0,1"), capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line[2:3] == ":"]
+    assert ["begins" in line for line in lines] == [True, False, True, False] and "\x1b" not in done.stdout
+    assert lines[-1].split(" ", 1)[1].startswith("[2/2] draw on synthetic-faces (quick, seed 1): made after 0:00:")
+
+
+def test_jobs_share_the_cores(papers, tmp_path):
+    root, cores = tmp_path / "runs", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = lambda: {json.loads((f / "metrics.json").read_text())["threads"]["value"] for f in whole(root).values()}
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    for words, expected in ((["--jobs", "2"], max(1, cores // 2)), ([], 0), (["--jobs", "2"], 3)):
+        changed = environment | ({"OMP_NUM_THREADS": "3"} if expected == 3 else {})
+        assert subprocess.run(run_words(papers, root, "--force", *words), env=changed, capture_output=True).returncode == 0
+        assert threads() == {expected}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_the_runs_and_says_what_is_whole(number, papers, tmp_path):
+    root = tmp_path / "runs"
+    run_grid(plan_grid(["draw"], seeds=[0], parameters={"pause": 60.}, root=root, papers=papers, ), cell_timeout=1)  # a failed one
+    process = start(run_words(papers, root, "--seeds", "1-4", "-p", "pause=0.0", "--jobs", "2"))
+    process.communicate()
+    process = start(run_words(papers, root, "--seeds", "0-3", "--jobs", "2", "-p", "pause=60"))
+    wait_until(lambda: sum(json.loads(f.read_text())["cell"] >= 4 for f in root.glob(".state/draw/*.json")) == 2)
+    members = family(process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "2 stopped, 2 waiting" in out and "the same command goes on" in out and "Traceback" not in err
+    assert not [m for m in members if m.is_running() and m.status() != psutil.STATUS_ZOMBIE]
+    assert len(whole(root)) == 4 and left_over(root) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_live_table_in_a_terminal(papers, tmp_path):
+    import pty
+    here, there = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "150", "LINES": "40"}
+    process = subprocess.Popen(run_words(papers, tmp_path / "runs", "--seeds", "0,1", "--jobs", "2", "-p", "pause=2."), stdout=there, stderr=there, stdin=there, env=environment, start_new_session=True)
+    os.close(there)
+    seen = b""
+    while True:
+        try: piece = os.read(here, 4096)
+        except OSError: break
+        if not piece: break
+        seen += piece
+    text = seen.decode(errors="replace")
+    assert process.wait() == 0
+    for word in ("running", "4/5", "expected end", "elapsed", "2 runs, 2 to do, 2 at a time", "2 made"): assert word in text, word
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--seeds", "0-2", "-p", "seed=1"], "given twice"), (["--jobs", "0"], "jobs=0"), (["--precision", "mixed_float16"], "draw takes no precision"),
+    (["--seeds", "a"], "'a' is neither a number nor a range"), (["--dataset", "synthetic-faces,"], "empty name"), (["--profile", "smoke"], "no profile 'smoke'"),
+])
+def test_wrong_words_stop_before_anything_starts(words, says, papers, tmp_path):
+    done = subprocess.run(run_words(papers, tmp_path / "runs", *words), capture_output=True, text=True)
+    assert done.returncode == 2 and says in done.stderr and not whole(tmp_path / "runs") and "Traceback" not in done.stderr
+
+
+def test_precision_reaches_notebooks_that_take_it(tmp_path):
+    papers = paper(tmp_path / "papers")
+    book = nbformat.read(papers / "draw.ipynb", 4)
+    book.cells[0].source += '\nprecision = ""'
+    nbformat.write(book, papers / "draw.ipynb")
+    done = subprocess.run(run_words(papers, tmp_path / "runs", "--precision", "mixed_float16"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(next(iter(whole(tmp_path / "runs").values())).joinpath("provenance.json").read_text())["parameters"]["precision"] == "mixed_float16"
+
+
+def test_on_a_dask_cluster(papers, undisturbed, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    root = tmp_path / "runs"
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        done = subprocess.run(run_words(papers, root, "--seeds", "0-3", "-p", "bad_seed=2", "-p", "how=raise", "--scheduler", cluster.scheduler_address), capture_output=True, text=True)
+        assert done.returncode == 1 and "3 made, 1 failed" in done.stdout and "failed: cell 4 failed with ValueError" in done.stderr, done.stderr
+        assert len(whole(root)) == 3 and left_over(root) == []
+        process = start(run_words(papers, root, "--seeds", "4-7", "-p", "pause=60", "--scheduler", cluster.scheduler_address))
+        wait_until(lambda: len(list(root.glob(".state/draw/*.json"))) == 2)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) and process.returncode == 130
+        wait_until(lambda: left_over(root) == [])
+        assert len(whole(root)) == 3
+    found = {json.loads((f / "provenance.json").read_text())["seed"]: json.loads((f / "metrics.json").read_text())["AUC"] for f in whole(root).values()}
+    expected = {json.loads((f / "provenance.json").read_text())["seed"]: json.loads((f / "metrics.json").read_text())["AUC"] for f in whole(undisturbed).values()}
+    assert found == {seed: expected[seed] for seed in (0, 1, 3)}
+
+
+def test_a_worker_with_another_library_is_refused(papers, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    import shutil
+    import deepfake_nb
+    shutil.copytree(Path(deepfake_nb.__file__).parent, tmp_path / "other" / "deepfake_nb", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(tmp_path / "other" / "deepfake_nb" / "samples.py", "a") as file: file.write("# another version\n")
+    with distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=None) as cluster:
+        empty = subprocess.run([sys.executable, "-c", "import deepfake_nb.runs as r; r._CONNECT_SECONDS = 1; import sys; from deepfake_nb.cli import main; sys.exit(main())", *run_words(papers, tmp_path / "runs", "--scheduler", cluster.scheduler_address)[3:]], capture_output=True, text=True)
+        assert empty.returncode == 2 and "has no workers" in empty.stderr
+        worker = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, "--no-dashboard", "--no-nanny"], env=os.environ | {"PYTHONPATH": str(tmp_path / "other")},
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+        try:
+            wait_until(lambda: len(cluster.scheduler_info["workers"]) == 1)
+            done = subprocess.run(run_words(papers, tmp_path / "runs", "--scheduler", cluster.scheduler_address), capture_output=True, text=True)
+        finally:
+            worker.terminate()
+            worker.wait()
+    assert done.returncode == 2 and "has another version of the library (files " in done.stderr and not whole(tmp_path / "runs"), done.stderr
+
+
+def test_no_scheduler(papers, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("distributed")
+    from deepfake_nb import runs
+    from deepfake_nb.cli import main
+    monkeypatch.setattr(runs, "_CONNECT_SECONDS", 1)
+    assert main(run_words(papers, tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:9")[3:]) == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err and not whole(tmp_path / "runs")
+
+
+# The report. Runs are written by hand here: what `run` writes is tested above.
+
+def write_run(root: Path, seed: int, metrics: dict, *, name: str = "demo", dataset: str = "synthetic-faces", commit: str = "aaaaaaaa", code: str = "c0de", tables: dict | None = None, **about) -> Path:
+    folder = root / name / f"{dataset}-quick-{seed}-{code}-{commit}{about.get('epochs', '')}"
+    parameters = {"seed": seed, "dataset": dataset, "output_dir": ".", "epochs": about.pop("epochs", 7)}
+    (folder / "tables").mkdir(parents=True)
+    provenance = {"paper": name, "dataset": dataset, "profile": "quick", "seed": seed, "parameters": parameters, "data": dataset, "code": code, "commit": commit, "backend": "tensorflow",
+                  "weights": {}, "device": "cpu", "host": "here", "packages": {"keras": "3"}, "finished": "2026-01-01T00:00:00+00:00", "seconds": 60., **about}
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+    (folder / "metrics.json").write_text(json.dumps({k: v if isinstance(v, dict) else {"value": v} for k, v in metrics.items()}))
+    for table, data in (tables or {}).items(): data.to_csv(folder / "tables" / f"{table}.csv", index=False)
+    return folder
+
+
+def summary_of(root: Path, **where) -> pd.Series:
+    from deepfake_nb.runs import run_numbers, summarise_runs
+    table = summarise_runs(run_numbers(collect_runs(root)))
+    for column, value in where.items(): table = table[table[column] == value]
+    assert len(table) == 1, table
+    return table.iloc[0]
+
+
+def test_mean_and_interval_over_seeds_are_those_of_scipy(tmp_path):
+    from scipy import stats
+    values = np.random.default_rng(0).normal(.8, .05, 5)
+    for seed, value in enumerate(values): write_run(tmp_path, seed, {"AUC": {"value": value, "low": value - .1, "high": value + .1}})
+    row = summary_of(tmp_path, number="AUC")
+    low, high = stats.t.interval(.95, 4, loc=values.mean(), scale=stats.sem(values))
+    np.testing.assert_allclose([row["n"], row["mean"], row["low"], row["high"], row["run low"]], [5, values.mean(), low, high, values.mean() - .1])
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    from deepfake_nb.runs import summarise_runs
+    rng, trials, seeds = np.random.default_rng(1), 2000, 4
+    about = dict(paper="demo", dataset="d", profile="quick", variant="", source="metrics", low=np.nan, high=np.nan)
+    numbers = pd.DataFrame({"number": np.repeat(np.arange(trials).astype(str), seeds), "value": rng.normal(3, 1, trials * seeds)}).assign(**about)
+    table = summarise_runs(numbers, level=.9)
+    assert abs(((table["low"] < 3) & (table["high"] > 3)).mean() - .9) < .025
+
+
+def test_one_seed_and_missing_values_have_no_interval(tmp_path):
+    write_run(tmp_path, 0, {"AUC": .5, "gone": None})
+    row = summary_of(tmp_path, number="AUC")
+    assert row["n"] == 1 and np.isnan(row["low"]) and np.isnan(row["high"])
+    assert summary_of(tmp_path, number="gone")["n"] == 0
+
+
+def test_only_what_differs_in_the_seed_alone_is_put_together(tmp_path):
+    for seed in (0, 1): write_run(tmp_path, seed, {"AUC": .5})
+    write_run(tmp_path, 0, {"AUC": .6}, code="0ther", commit="bbbbbbbb")
+    write_run(tmp_path, 0, {"AUC": .7}, epochs=9)
+    write_run(tmp_path, 0, {"AUC": .7}, dataset="synthetic-dfdc")
+    from deepfake_nb.runs import run_numbers, summarise_runs
+    table = summarise_runs(run_numbers(collect_runs(tmp_path))).set_index(["dataset", "variant"])["n"].to_dict()
+    assert table == {("synthetic-faces", "epochs=7, code=aaaaaaaa"): 2, ("synthetic-faces", "epochs=7, code=bbbbbbbb"): 1,
+                     ("synthetic-faces", "epochs=9, code=aaaaaaaa"): 1, ("synthetic-dfdc", ""): 1}
+
+
+def test_hidden_failed_and_half_made_folders_are_no_runs(tmp_path):
+    keep = write_run(tmp_path, 0, {"AUC": .5})
+    for name in (".demo.host.1.partial", "demo.failed"):
+        write_run(tmp_path, 1, {"AUC": .1}).rename(tmp_path / "demo" / name)
+    (tmp_path / "demo" / "without-provenance").mkdir()
+    assert collect_runs(tmp_path)["folder"].tolist() == [keep]
+
+
+def test_folders_of_several_machines_are_told_apart(tmp_path):
+    for machine in ("left", "right"): write_run(tmp_path / machine, 0, {"AUC": .5})
+    runs = collect_runs(tmp_path)
+    assert runs["where"].tolist() == ["left", "right"] and runs["variant"].tolist() == ["where=left", "where=right"]
+
+
+def test_tables_over_seeds(tmp_path):
+    for seed in range(3):
+        table = pd.DataFrame({"model": ["I", "II", "II"], "AUC": [f"0.{70 + seed} [0.60, 0.80]", "–", "0.5"], "images": [1000 + seed, 20, 30], "note": ["a", f"b{seed}", "c"]})
+        write_run(tmp_path, seed, {}, tables={"test": table.replace("–", ""), "words": pd.DataFrame({"a": ["x"]}), "chosen_by_us": pd.DataFrame({"n": [1]})})
+    row = summary_of(tmp_path, number="I · AUC")
+    assert (row["n"], row["mean"], row["run low"], row["run high"]) == pytest.approx((3, .71, .6, .8))
+    assert summary_of(tmp_path, number="I · images")["mean"] == 1001
+    assert summary_of(tmp_path, number="II #2 · AUC")["mean"] == .5
+    from deepfake_nb.runs import run_numbers
+    assert set(run_numbers(collect_runs(tmp_path))["number"]) == {"I · AUC", "II #2 · AUC", "I · images", "II #1 · images", "II #2 · images"}
+
+
+def test_matrix_across_datasets(tmp_path):
+    from deepfake_nb.runs import cross_dataset, run_numbers
+    for seed in range(2):
+        for trained in ("a", "b"):
+            entries = {f"AUC {trained} → {tested}": {"value": (trained == tested) * .4 + .5 + seed * .02, "trained_on": trained, "tested_on": tested} for tested in ("a", "b")}
+            write_run(tmp_path, seed, entries, dataset=f"synthetic-{trained}")
+    matrix = cross_dataset(run_numbers(collect_runs(tmp_path)))
+    assert set(matrix["measure"]) == {"AUC"} and (matrix["n"] == 2).all()
+    np.testing.assert_allclose(matrix.pivot(index="trained on", columns="tested on", values="mean"), [[.91, .51], [.51, .91]])
+
+
+def test_report_from_the_command_line(tmp_path, capsys):
+    from deepfake_nb.cli import main
+    ledger = pd.DataFrame({"no.": [1], "claim": ["<b>x</b> is best"], "verdict": ["not comparable"], "stand-in": ["agrees"]})
+    for seed in range(3): write_run(tmp_path, seed, {"AUC": .8 + seed / 100, "parameters": 123.}, tables={"verdicts": ledger})
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert "3 whole runs of demo" in capsys.readouterr().out
+    files = {str(f.relative_to(tmp_path / "out")) for f in (tmp_path / "out").rglob("*.*")}
+    assert files == {"runs.csv", "numbers.csv", "summary.csv", "cross_dataset.csv", "verdicts.csv", "index.html", *(f"figures/demo-seeds.{e}" for e in ("png", "svg", "csv"))}
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "0.81 [0.7852, 0.8348] (3)" in page and "agrees 3" in page and "<b>x</b>" not in page and "data:image/png" in page
+    assert pd.read_csv(tmp_path / "out" / "figures" / "demo-seeds.csv")["number"].tolist() == ["AUC"]
+
+
+def test_report_of_the_grid_that_was_run(undisturbed, tmp_path):
+    from deepfake_nb.runs import write_report
+    page = write_report(collect_runs(undisturbed), tmp_path)
+    row = pd.read_csv(tmp_path / "summary.csv").set_index("number").loc["AUC"]
+    assert row["n"] == 20 and abs(row["mean"] - .5) < .2 and row["low"] < row["mean"] < row["high"] and "<h2>draw</h2>" in page.read_text()
+
+
+def test_comparison_names_what_moved_and_what_is_missing(tmp_path, capsys):
+    from deepfake_nb.cli import main
+    for seed in range(3):
+        write_run(tmp_path / "a", seed, {"AUC": {"value": .8, "low": .7, "high": .85}, "parameters": 1e6, "seconds an epoch": 1., "old": 1.})
+        write_run(tmp_path / "b", seed, {"AUC": {"value": .8 + .06 * (seed == 1)}, "parameters": 1e6 + .5, "seconds an epoch": 2., "new": 1.}, code="n3w", commit="bbbbbbbb", epochs=9)
+    write_run(tmp_path / "a", 3, {"AUC": .5})
+    words = ["report", "--out", str(tmp_path / "out"), "--compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(words) == 1
+    said = capsys.readouterr().out
+    assert "3 pairs of runs, 6 numbers: 1 moved by more than 1e-06" in said and "1 of them out of A's own interval; 7 runs or numbers on one side only" in said
+    moved = pd.read_csv(tmp_path / "out" / "comparison.csv").query("moved")
+    assert moved[["number", "seed"]].values.tolist() == [["AUC", 1]] and moved["difference"].iloc[0] == pytest.approx(.06)
+    missing = pd.read_csv(tmp_path / "out" / "missing.csv")
+    assert missing["only in"].value_counts().to_dict() == {"A": 4, "B": 3} and missing.loc[0, "name"].startswith("demo on synthetic-faces (quick, seed 3)")
+    different = pd.read_csv(tmp_path / "out" / "provenance.csv").set_index("what")
+    assert different.loc["commit"].tolist() == ["aaaaaaaa", "bbbbbbbb"] and different.loc["demo parameter epochs"].tolist() == ["7", "9"] and "package keras" not in different.index
+    over = pd.read_csv(tmp_path / "out" / "comparison_over_seeds.csv").set_index("number").loc["AUC"]
+    assert over["n"] == 3 and over["difference"] == pytest.approx(.02) and over["low"] < 0 < over["high"]
+    assert main([*words, "--tolerance", "0.1"]) == 1  # still missing
+    assert main(["report", "--out", str(tmp_path / "out"), "--compare", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
+
+
+def test_two_commits_in_one_folder(tmp_path, capsys):
+    from deepfake_nb.cli import main
+    for commit, code, value in (("aaaaaaaa", "c0de", .8), ("bbbbbbbb", "n3w", .9)): write_run(tmp_path, 0, {"AUC": value}, commit=commit, code=code)
+    assert main(["report", str(tmp_path), "--compare", "commit=aaaa", "commit=bbbb"]) == 1
+    assert "1 pair of runs, 1 numbers: 1 moved" in capsys.readouterr().out
+    assert main(["report", str(tmp_path), "--compare", "commit=aaaa", "commit=cccc"]) == 2
+    assert "no run with commit=cccc; there are ['aaaaaaaa', 'bbbbbbbb']" in capsys.readouterr().err
+
+
+def test_varied_parameters_find_their_partners(tmp_path):
+    from deepfake_nb.runs import compare_runs
+    for side in ("a", "b"):
+        for epochs in (3, 15): write_run(tmp_path / side, 0, {"AUC": epochs / 20 + .01 * (side == "b" and epochs == 3)}, epochs=epochs)
+    found = compare_runs(collect_runs(tmp_path / "a"), collect_runs(tmp_path / "b"))
+    assert found.moved["varied"].tolist() == ["epochs=3"] and len(found.numbers) == 2 and found.missing.empty
+
+
+def test_a_number_that_became_nothing_has_moved(tmp_path):
+    from deepfake_nb.runs import compare_runs
+    write_run(tmp_path / "a", 0, {"AUC": .5, "both": None})
+    write_run(tmp_path / "b", 0, {"AUC": None, "both": None})
+    found = compare_runs(collect_runs(tmp_path / "a"), collect_runs(tmp_path / "b"))
+    assert found.moved["number"].tolist() == ["AUC"] and found.missing.empty
+
+
+def test_runs_without_partners_and_folders_without_runs(tmp_path, capsys):
+    from deepfake_nb.cli import main
+    write_run(tmp_path / "a", 0, {"AUC": .5})
+    write_run(tmp_path / "b", 1, {"AUC": .5})
+    assert main(["report", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "no run of A has a partner in B" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "nothing")]) == 2 and "no whole run below" in capsys.readouterr().err
+
+
+def test_help_loads_nothing_heavy():
+    for words in (["report", "--help"], ["run", "--help"]):
+        code = ("import sys; from deepfake_nb.cli import main\n"
+                f"try: main({words!r})\n"
+                "except SystemExit as e: print(e.code, sorted({'tensorflow', 'keras', 'pandas', 'matplotlib', 'rich', 'papermill'} & set(sys.modules)), file=sys.stderr)")
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.strip() == "0 []"
+
+
+def test_refreshed_outputs_come_home(tmp_path):
+    from deepfake_nb.runs import refresh_papers
+    papers = paper(paper(tmp_path / "papers"), "fails")
+    book = nbformat.read(papers / "draw.ipynb", 4)
+    book.cells[1].source += "\nprint('drawn')"
+    nbformat.write(book, papers / "draw.ipynb")
+    book = nbformat.read(papers / "fails.ipynb", 4)
+    book.cells[2].source = "1 / 0"
+    nbformat.write(book, papers / "fails.ipynb")
+    with pytest.raises(RunFailed, match="fails on synthetic-faces .*ZeroDivisionError"): refresh_papers(root=tmp_path / "runs", jobs=2, papers=papers)
+    home = nbformat.read(papers / "draw.ipynb", 4)
+    assert "drawn" in str(home.cells[1].outputs) and len(home.cells) == 4 and not nbformat.read(papers / "fails.ipynb", 4).cells[2].outputs
+    assert refresh_papers(["draw"], tmp_path / "runs", papers=papers) == [papers / "draw.ipynb"]
