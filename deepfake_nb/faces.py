@@ -8,7 +8,7 @@ __all__ = ['WEIGHT_FILES', 'NO_BOXES', 'DETECTORS', 'CHOICES', 'NO_FACE', 'FaceE
            'extract_video', 'crops_agree', 'video_key', 'ExtractReport', 'extract_faces', 'load_faces', 'cached_faces',
            'extract_command']
 
-# %% ../nbs/04_faces.ipynb #c5932243
+# %% ../nbs/04_faces.ipynb #c1ce63a6
 import hashlib
 import io
 import json
@@ -28,6 +28,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from tqdm import tqdm
 
 from .manifests import cache_dir, data_dir
@@ -571,7 +572,7 @@ class ExtractReport:
         return (f"{len(self.index):,} faces from {self.videos:,} videos; no face in {unfound:,} frames; {self.broken['video'].nunique():,} videos with faults; "
                 f"{self.fresh:,} videos done now, in {self.seconds:.1f} s")
 
-# %% ../nbs/04_faces.ipynb #af613151
+# %% ../nbs/04_faces.ipynb #7c867768
 def extract_faces(
     samples: pd.DataFrame,  # sample table of videos or pictures
     out: str | Path,  # folder of the extraction; one that is there is gone on with
@@ -585,15 +586,17 @@ def extract_faces(
     "Extract the faces of a dataset; raises `FaceError` if the folder holds an extraction with other settings."
     started, settings, out = time.perf_counter(), settings or Extraction(), Path(out).resolve()
     if settings.detector in ("ssd", "yunet"): build_detector(settings.detector)  # its files are fetched before many ask for them
-    _open_folder(out, settings)
-    units = _units(samples, settings)
-    if retry: _forget_faults(out, units)
-    open_units = [unit for unit in units if not all((out / "parts" / f"{key}.parquet").exists() for key in unit["key"])]
-    before = sum(1 for _ in (out / "parts").glob("*.parquet"))
-    run = _run_here if scheduler is None and workers == 0 else _run_dask if scheduler else _run_processes
-    with tqdm(total=sum(map(len, units)), initial=sum(map(len, units)) - sum(map(len, open_units)), desc=f"faces by {settings.detector}", unit="video", disable=not progress) as bar:
-        for unit in run(open_units, out, settings, scheduler or workers): bar.update(len(unit))
-    return _collect(out, units, sum(1 for _ in (out / "parts").glob("*.parquet")) - before, started)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.with_name(f".{out.name}.lock")):  # another process that extracts into this folder is waited for, and its work taken
+        _open_folder(out, settings)
+        units = _units(samples, settings)
+        if retry: _forget_faults(out, units)
+        open_units = [unit for unit in units if not all((out / "parts" / f"{key}.parquet").exists() for key in unit["key"])]
+        before = sum(1 for _ in (out / "parts").glob("*.parquet"))
+        run = _run_here if scheduler is None and workers == 0 else _run_dask if scheduler else _run_processes
+        with tqdm(total=sum(map(len, units)), initial=sum(map(len, units)) - sum(map(len, open_units)), desc=f"faces by {settings.detector}", unit="video", disable=not progress) as bar:
+            for unit in run(open_units, out, settings, scheduler or workers): bar.update(len(unit))
+        return _collect(out, units, sum(1 for _ in (out / "parts").glob("*.parquet")) - before, started)
 
 # %% ../nbs/04_faces.ipynb #4a4f6730
 def _open_folder(out: Path, settings: Extraction) -> None:
