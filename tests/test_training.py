@@ -25,7 +25,7 @@ import os, signal, sys
 import keras, numpy as np
 from keras import layers
 from deepfake_nb.models import compile_model
-from deepfake_nb.training import fit
+from deepfake_nb.training import ArrayBatches, fit
 
 folder, out, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ keras.utils.set_random_seed(os.getpid() if kill_at < 0 else 5)  # a resumed run 
 model = keras.Sequential([layers.Input((12, 12, 3)), layers.Conv2D(6, 3, activation="relu"), layers.BatchNormalization(), layers.Flatten(),
                           layers.Dropout(0.4), layers.Dense(8, activation="relu"), layers.Dropout(0.2), layers.Dense(1, activation="sigmoid")])
 compile_model(model, learning_rate=0.01)
-history = fit(model(x, y, 16, seed=3), (x, y), epochs=5, checkpoint=folder, callbacks=[Kill()], progress=False)
+history = fit(model, ArrayBatches(x, y, 16, seed=3), (x, y), epochs=5, checkpoint=folder, callbacks=[Kill()], progress=False)
 np.savez(out, *model.get_weights(), *[keras.ops.convert_to_numpy(v) for v in model.optimizer.variables])
 history.to_csv(out + ".csv", index=False)
 '''
