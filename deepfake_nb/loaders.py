@@ -344,7 +344,7 @@ def _cores() -> int:
     "The cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-# %% ../nbs/08_loaders.ipynb #e95b6247
+# %% ../nbs/08_loaders.ipynb #6dc56400
 class ShuffledBatches(keras.utils.PyDataset):
     "Batches of row numbers in the order of `ImageDataGenerator`; a subclass turns them into arrays in `deliver`."
 
@@ -360,6 +360,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         if n < 1 or batch_size < 1: raise ValueError(f"{n} rows in batches of {batch_size}: both must be at least 1")
         self.n, self.batch_size, self.shuffle, self.seed = int(n), int(batch_size), shuffle, int(seed)
         self.total_batches_seen, self.index_array, self._counting = 0, None, threading.Lock()
+        self.epoch, self.changing = 0, True
 
     def __len__(self) -> int: return -(-self.n // self.batch_size)
 
@@ -375,6 +376,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         "Draw the order of the next epoch."
         last = self.n - (len(self) - 1) * self.batch_size
         self.index_array = self._draw(self.seed + max(self.total_batches_seen - 1, 0), used=2 * last)
+        self.epoch += 1
 
     def _draw(self, seed: int, used: int = 0) -> np.ndarray:
         "Row numbers (n,) as NumPy's global generator would permute them after `seed` and `used` random numbers."
@@ -483,13 +485,14 @@ def _targets(labels: np.ndarray, class_mode: str | None) -> np.ndarray | None:
     if class_mode is None: return None
     return np.eye(2, dtype="float32")[labels] if class_mode == "categorical" else labels.astype("float32")
 
-# %% ../nbs/08_loaders.ipynb #4693014c
+# %% ../nbs/08_loaders.ipynb #70327b49
 def in_table_order(
     batches: keras.utils.PyDataset,  # an `ImageBatches`, or what `keras_generator` gives
 ) -> keras.utils.PyDataset:  # a loader that shares the cache; the given one is left as it is
-    "The same batches, not shuffled, so that predictions line up with the table."
+    "The same batches, not shuffled and not augmented, so that predictions line up with the table."
     other = copy.copy(batches)
     other.shuffle, other.index_array, other.total_batches_seen = False, None, 0
+    if isinstance(other, ShuffledBatches): other.epoch, other.changing = 0, False
     return other
 
 # %% ../nbs/08_loaders.ipynb #05788461

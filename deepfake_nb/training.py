@@ -125,7 +125,7 @@ def read_history(
     latest = _latest(Path(folder))
     return None if latest is None else pd.DataFrame(json.loads((latest / "training.json").read_text(encoding="utf-8"))["history"])
 
-# %% ../nbs/11_training.ipynb #582d9e2b
+# %% ../nbs/11_training.ipynb #91cdec77
 def load_checkpoint(
     folder: str | Path,  # holds the checkpoint of one training
     model: keras.Model,  # compiled and built, of the same architecture
@@ -143,6 +143,7 @@ def load_checkpoint(
         raise CheckpointError(f"{latest}: its {len(arrays)} variables do not fit the {len(variables)} of model {model.name!r}; give another folder")
     for variable, array in zip(variables, arrays.values()): variable.assign(array)
     if hasattr(batches, "total_batches_seen"): batches.total_batches_seen, batches.index_array = record["batches_seen"], order
+    if hasattr(batches, "epoch"): batches.epoch = len(record["history"])
     return read_history(folder)
 
 # %% ../nbs/11_training.ipynb #f5ede560
@@ -202,7 +203,7 @@ def as_batches(
         raise TypeError(f"{type(data).__name__} is neither a keras.utils.PyDataset nor arrays (x, y); see `ImageBatches` and `ArrayBatches`")
     return ArrayBatches(x, y, batch_size, shuffle, seed)
 
-# %% ../nbs/11_training.ipynb #934a69f5
+# %% ../nbs/11_training.ipynb #d8b66c1c
 def fit(
     model: keras.Model,  # compiled and built
     train: Data,  # batches, or arrays (x, y)
@@ -225,6 +226,7 @@ def fit(
     settings = _describe(model, train, seed, class_weight)
     history = None if checkpoint is None else _history_so_far(Path(checkpoint), epochs)
     def start() -> None:
+        if hasattr(train, "epoch"): train.epoch = 0  # Keras may have ended an epoch that never was while building the model
         if history is not None: load_checkpoint(checkpoint, model, train, settings)
         elif seed is not None: reseed(model, seed)
     def table(rows: list[dict]) -> pd.DataFrame:

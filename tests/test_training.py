@@ -16,6 +16,7 @@ from PIL import Image
 from deepfake_nb.loaders import ImageBatches, in_table_order, keras_generator, scale_images
 from deepfake_nb.losses import ConditionalLoss
 from deepfake_nb.models import BASES, build_base, compile_model, model_ii, pretrained_head, unfreeze_top
+from deepfake_nb.pairs import Augmentation, PairedBatches
 from deepfake_nb.samples import make_samples
 from deepfake_nb.training import (CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, read_history,
                                   save_checkpoint, split_base)
@@ -201,6 +202,48 @@ def test_resume_with_the_reports_loader(samples, tmp_path):
     parts, b = run(tmp_path / "part", 4)
     assert np.abs(whole["loss"] - parts["loss"]).max() <= 1e-6
     assert max(np.abs(x - y).max() for x, y in zip(a.get_weights(), b.get_weights())) <= 1e-6
+
+
+def paired_faces(root: Path, n: int = 14) -> pd.DataFrame:
+    "Textures with a changed square, their masks, and their originals."
+    rng, rows = np.random.default_rng(0), []
+    for i in range(n):
+        image = np.kron(rng.uniform(60, 200, (4, 4, 3)), np.ones((8, 8, 1))).astype("uint8")
+        mask = np.zeros((32, 32), "uint8")
+        mask[8 + i % 4:24, 8:22] = 255
+        for name, picture in (("real", image), ("fake", np.where(mask[..., None] > 0, image[::-1], image)), ("mask", mask)): Image.fromarray(picture).save(root / f"{name}{i}.png")
+        rows += [dict(path=str(root / f"{name}{i}.png"), kind="image", label=label, dataset="d", video=f"{name}{i}", original=f"real{i}", frame=0, mask_path=str(root / f"mask{i}.png") if label else None)
+                 for label, name in enumerate(("real", "fake"))]
+    return make_samples(rows)
+
+
+def test_training_on_augmented_pairs_resumes(tmp_path):
+    "Augmentation and self-blended fakes of an epoch are the same in a training that was stopped; batches keep what a killed process had begun with."
+    samples, seen = paired_faces(tmp_path), {}
+    class Recorded(PairedBatches):
+        def deliver(self, rows):
+            batch = super().deliver(rows)
+            seen.setdefault(self.name, []).append((self.epoch, batch[0].sum(dtype="float64"), batch[1].sum()))
+            return batch
+    def run(name, folder, epochs, callbacks=()):
+        keras.utils.set_random_seed(2)
+        model = keras.Sequential([layers.Input((32, 32, 3)), layers.Conv2D(4, 3, padding="same", activation="relu"), layers.Dropout(0.2), layers.Conv2D(1, 3, padding="same", activation="sigmoid")])
+        train = Recorded(samples, size=(32, 32), pairs=4, augment=Augmentation(), self_blend=0.4, seed=3, cache=None, progress=False)
+        train.name = name
+        return fit(compile_model(model, 0.01), train, epochs=epochs, checkpoint=folder, callbacks=callbacks, progress=False), model
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2: raise KeyboardInterrupt
+    whole, a = run("whole", tmp_path / "whole", 4)
+    with pytest.raises(KeyboardInterrupt): run("first", tmp_path / "part", 4, [Stop()])
+    parts, b = run("second", tmp_path / "part", 4)
+    assert np.abs(whole["loss"] - parts["loss"]).max() <= 1e-6
+    assert max(np.abs(x - y).max() for x, y in zip(a.get_weights(), b.get_weights())) <= 1e-6
+    of = lambda name, epoch: {row for row in seen[name] if row[0] == epoch}
+    for epoch in (2, 3): assert of("whole", epoch) == of("second", epoch) and len(of("whole", epoch)) == 4
+    assert len({row[1:] for epoch in range(4) for row in of("whole", epoch)}) >= 16  # no batch twice
+    with pytest.raises(CheckpointError, match="data"):  # other augmentation, another training
+        fit(b, PairedBatches(samples, size=(32, 32), pairs=4, seed=3, cache=None, progress=False), epochs=4, checkpoint=tmp_path / "part", progress=False)
 
 
 def test_frozen_training_resumes(samples, tmp_path):
