@@ -14,7 +14,7 @@ figures: $(STAMP)
 
 test: $(STAMP) clean-check library-tests
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_losses.py tests/test_models.py tests/test_training.py tests/test_occlusion.py
-	$(BIN)/python -m pytest -q --durations=15
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15
 
 # Notebooks clean, library in step with the notebooks, README in step with the index.
 clean-check: $(STAMP)

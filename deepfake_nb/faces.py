@@ -572,7 +572,7 @@ class ExtractReport:
         return (f"{len(self.index):,} faces from {self.videos:,} videos; no face in {unfound:,} frames; {self.broken['video'].nunique():,} videos with faults; "
                 f"{self.fresh:,} videos done now, in {self.seconds:.1f} s")
 
-# %% ../nbs/04_faces.ipynb #7c867768
+# %% ../nbs/04_faces.ipynb #b8db1e37
 def extract_faces(
     samples: pd.DataFrame,  # sample table of videos or pictures
     out: str | Path,  # folder of the extraction; one that is there is gone on with
@@ -586,8 +586,9 @@ def extract_faces(
     "Extract the faces of a dataset; raises `FaceError` if the folder holds an extraction with other settings."
     started, settings, out = time.perf_counter(), settings or Extraction(), Path(out).resolve()
     if settings.detector in ("ssd", "yunet"): build_detector(settings.detector)  # its files are fetched before many ask for them
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.with_name(f".{out.name}.lock")):  # another process that extracts into this folder is waited for, and its work taken
+    locks = cache_dir() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"faces-{hashlib.sha256(str(out).encode()).hexdigest()[:24]}.lock"):  # another process that extracts into this folder is waited for, and its work taken
         _open_folder(out, settings)
         units = _units(samples, settings)
         if retry: _forget_faults(out, units)

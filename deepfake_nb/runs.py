@@ -915,7 +915,7 @@ def _rich_table(data: pd.DataFrame, caption: str = ""):
     for row in data.to_dict("records"): table.add_row(*map(str, row.values()), style=colours.get(row["state"], ""))
     return table
 
-# %% ../nbs/16_runs.ipynb #1b87b3a7
+# %% ../nbs/16_runs.ipynb #c1fe6fb7
 _PRECISIONS = ("mixed_float16", "mixed_bfloat16", "float32")
 
 def _check_precision(precision: str, names: Sequence[str], papers: str | Path | None) -> str:
@@ -932,7 +932,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where SIGINT is ignored, as in the background of a script
     try: yield
     finally: signal.signal(signal.SIGTERM, before)
 

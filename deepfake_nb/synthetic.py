@@ -987,7 +987,7 @@ def _locked(path: Path) -> Iterator[None]:
         except ImportError: pass
         yield
 
-# %% ../nbs/02_synthetic.ipynb #17c7f42d
+# %% ../nbs/02_synthetic.ipynb #a13e80d4
 def _make_all(c: dict, folder: Path, workers: int | None, progress: bool) -> list[dict]:
     "Make every take that is not there yet, on all cores; the rows of all of them."
     from joblib import Parallel, delayed
@@ -995,7 +995,7 @@ def _make_all(c: dict, folder: Path, workers: int | None, progress: bool) -> lis
 
     (folder / ".takes").mkdir(parents=True, exist_ok=True)
     takes = _PLANS[c["layout"]](c)
-    jobs = Parallel(n_jobs=workers or os.cpu_count(), return_as="generator_unordered")(delayed(_make_take)(c, t, str(folder), i) for i, t in enumerate(takes))
+    jobs = Parallel(n_jobs=workers or os.cpu_count(), return_as="generator_unordered", idle_worker_timeout=10)(delayed(_make_take)(c, t, str(folder), i) for i, t in enumerate(takes))
     for _ in tqdm(jobs, total=len(takes), desc=f"{c['layout']} ({c['quality']})", unit="take", disable=not progress): pass
     return [row for i in range(len(takes)) for row in json.loads((folder / ".takes" / f"{i}.json").read_text())]
 

@@ -62,7 +62,8 @@ def run_words(papers: Path, root: Path, *words) -> list[str]: return command("ru
 
 
 def start(words: list[str], **how) -> subprocess.Popen:
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **how)
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a test that runs in the background of a script would ignore
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed if os.name == "posix" else None, **how)
 
 
 def whole(root: Path) -> dict[str, Path]:

@@ -114,7 +114,8 @@ def test_crops_keep_what_they_say(data, h, w, margin, fill):
     assert (inside | outside).all(), "every pixel is in one or the other"
     assert ((face == fill).all(-1) | inside).all() and ((rest == fill).all(-1) | outside).all()
     if margin >= 0: assert inside[top:box[3], left:box[2]].all(), "the face itself is kept"
-    np.testing.assert_array_equal(crop_non_facial(image, box, margin, size=24), crop_face(image, box, margin, 24))
+    if max(box[2] - box[0], box[3] - box[1]) * (1 + margin) > 1:  # `crop_face` refuses squares of less than a pixel
+        np.testing.assert_array_equal(crop_non_facial(image, box, margin, size=24), crop_face(image, box, margin, 24))
     assert crop_non_facial(image, box, margin).shape == image.shape
 
 
