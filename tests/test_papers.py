@@ -155,5 +155,5 @@ def test_conditional_loss_paper_takes_videos_without_masks(tmp_path):
     words = ["--dataset", "synthetic-dfdc", "--profile", "smoke", "-p", "repeats=1", "-p", "taus=[0.1]", "-p", "dataset_options={'identities': 12, 'frames': 8, 'fps': 4, 'quality': 'crude'}"]
     assert main(["run", "denholtz", *words, "--out", str(tmp_path)]) == 0
     folder = next((tmp_path / "denholtz").iterdir())
-    assert "mass inside" not in pd.read_csv(folder / "tables" / "maps.csv")
+    assert not (folder / "tables" / "mass.csv").exists() and len(pd.read_csv(folder / "tables" / "deletion.csv")) == 3
     assert (pd.read_csv(folder / "tables" / "found.csv")["face found"] > 0).all()
