@@ -646,43 +646,67 @@ def _start_worker() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("DEEPFAKE_NB_DETECTOR_GPU", "-1")  # detection stays off the GPU that trains, unless it is given one
     cv2.setNumThreads(1)
 
-# %% ../nbs/04_faces.ipynb #c4d4fa53
+# %% ../nbs/04_faces.ipynb #4e338c40
 def _run_processes(units: list[pd.DataFrame], out: Path, settings: Extraction, workers: int | None) -> Iterator[pd.DataFrame]:
-    "Processes that may die or hang: what they were at is blamed, the rest goes on."
-    from concurrent.futures import FIRST_COMPLETED, wait
+    "Processes that may die or hang: what they were at is blamed, the rest goes on, with new processes where all are lost."
+    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    queue, ends = list(reversed(units)), Counter()
+    while queue: yield from _run_pool(queue, out, settings, min(workers, len(queue)), ends)
+
+
+def _run_pool(queue: list[pd.DataFrame], out: Path, settings: Extraction, workers: int, ends: Counter) -> Iterator[pd.DataFrame]:
+    "One pool, until the queue is empty or the pool is lost, as when a process dies that holds its locks; then what it was at goes back."
     from multiprocessing import get_context
     from pebble import ProcessPool
-    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    with ProcessPool(max_workers=min(workers, max(len(units), 1)), max_tasks=200, context=get_context("spawn"), initializer=_start_worker) as pool:
-        schedule = lambda unit: pool.schedule(_extract_unit, args=[unit, out, settings], timeout=_patience(unit, settings))
-        waiting, queue, ends = {}, list(reversed(units)), Counter()
+    with ProcessPool(max_workers=workers, max_tasks=200, context=get_context("spawn"), initializer=_start_worker) as pool:
+        schedule, waiting = lambda unit: pool.schedule(_extract_unit, args=[unit, out, settings], timeout=_patience(unit, settings)), {}
         try:
             while queue or waiting:
-                while queue and len(waiting) < 2 * workers: unit = queue.pop(); waiting[schedule(unit)] = unit
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                while queue and len(waiting) < 2 * workers: waiting[schedule(queue[-1])] = queue[-1]; queue.pop()
+                for future in _ended(pool, waiting):
                     unit = waiting.pop(future)
                     if _came_to_an_end(future, unit, out, settings, ends): queue.append(unit)
                     else: yield unit
-        except BaseException:
+        except BaseException as error:
+            lost = isinstance(error, RuntimeError) and not pool.active
             pool.stop()
-            raise
+            if not lost: raise
+    for unit in waiting.values(): _blame(unit, out, settings, ends, "the processes that read it and others died")
+    queue.extend(waiting.values())
+
+
+def _ended(pool, waiting: dict) -> set:
+    "Futures that have come to an end, one at least; raises `BrokenProcessPool` where none ever will."
+    from concurrent.futures import FIRST_COMPLETED, wait
+    from concurrent.futures.process import BrokenProcessPool
+    while not (done := wait(waiting, 1, FIRST_COMPLETED).done):
+        if not pool.active: raise BrokenProcessPool("its processes are lost")
+    for future in done:
+        if isinstance(future.exception(), BrokenProcessPool): raise future.exception()
+    return done
 
 
 def _patience(unit: pd.DataFrame, settings: Extraction) -> float:
     "Seconds after which a unit counts as hanging."
     return 60 + 1.5 * settings.timeout * len(unit)
 
-# %% ../nbs/04_faces.ipynb #19ea0499
+# %% ../nbs/04_faces.ipynb #244535f6
 _MOST_ENDS = 3  # times that a video may be at the end of a worker before it is blamed
 _CONNECT_SECONDS = 20
 
 
 def _came_to_an_end(future, unit: pd.DataFrame, out: Path, settings: Extraction, ends: Counter) -> bool:
-    "Whether a unit has to be done again, its worker having died or been stopped; a video that was there too often is entered as failed."
+    "Whether a unit has to be done again, its worker having died or been stopped."
     from pebble import ProcessExpired
     try: future.result(); return False
     except ProcessExpired as error: reason = f"the process that read it died (exit code {error.exitcode})"
     except TimeoutError: reason = f"not done after {_patience(unit, settings):.0f} s, which its group was given"
+    _blame(unit, out, settings, ends, reason)
+    return True
+
+
+def _blame(unit: pd.DataFrame, out: Path, settings: Extraction, ends: Counter, reason: str) -> None:
+    "Count what was being read when a process ended; a video that was there too often is entered as failed."
     for _, row in unit.iterrows():
         busy = out / "parts" / f".{row['key']}.busy"
         if not busy.exists(): continue
@@ -691,7 +715,6 @@ def _came_to_an_end(future, unit: pd.DataFrame, out: Path, settings: Extraction,
         if ends[row["key"]] >= _MOST_ENDS and not (out / "parts" / f"{row['key']}.parquet").exists(): _write_failure(out, row, settings, reason)
     ends[tuple(unit["key"])] += 1
     if ends[tuple(unit["key"])] > _MOST_ENDS * len(unit) + 2: raise FaceError(f"workers die again and again before they begin with {unit['path'].iloc[0]}: {reason}")
-    return True
 
 # %% ../nbs/04_faces.ipynb #1713774f
 def _run_dask(units: list[pd.DataFrame], out: Path, settings: Extraction, scheduler: str) -> Iterator[pd.DataFrame]:

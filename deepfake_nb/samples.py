@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'REQUIRED', 'SPLITS', 'SampleError', 'validate_samples', 'make_samples', 'SplitReport', 'group_keys',
-           'split_samples', 'check_split', 'leave_one_out', 'linked_groups', 'subsample_balanced', 'class_weights',
-           'take_frames']
+           'split_samples', 'check_split', 'leave_one_out', 'linked_groups', 'subsample_balanced',
+           'subsample_originals', 'class_weights', 'take_frames']
 
 # %% ../nbs/00_samples.ipynb #1fa350c8
 import warnings
@@ -264,6 +264,19 @@ def subsample_balanced(
     rng = np.random.default_rng(seed)
     keep = [rng.permutation(rows.index)[: smallest[p]] for (p, _), rows in samples.groupby([part, "label"])]
     return samples.loc[np.sort(np.concatenate(keep))].reset_index(drop=True)
+
+# %% ../nbs/00_samples.ipynb #3c0961f7
+def subsample_originals(
+    samples: pd.DataFrame,  # sample table
+    n: int,  # at most so many samples; 0: all
+    seed: int = 0,  # the same seed keeps the same originals
+) -> pd.DataFrame:  # the chosen samples, in the order of `samples`
+    "Leave out whole originals with all that was made from them, at random; of the last one that fits in, only some may stay."
+    if n < 0: raise SampleError(f"n={n}: expected how many samples to keep, or 0 for all")
+    if not n or len(samples) <= n: return samples
+    originals = samples["original"].fillna(samples["video"]).fillna(samples["path"]).astype(str)
+    order = pd.Series(np.random.default_rng(seed).permutation(originals.nunique()), sorted(originals.unique()))
+    return samples.loc[originals.map(order).sort_values(kind="stable").index[:n].sort_values()].reset_index(drop=True)
 
 # %% ../nbs/00_samples.ipynb #6da8a122
 def class_weights(

@@ -109,7 +109,19 @@ def test_lost_workers_cost_nothing(films, undisturbed, tmp_path):
             time.sleep(1.5)
         time.sleep(0.02)
         if process.poll() is not None: break
-    assert process.wait(120) == 0 and killed >= 1
+    assert process.wait(300) == 0 and killed >= 1
+    same(extract_faces(films, tmp_path / "out", SMALL, workers=0, progress=False), undisturbed)
+
+
+def test_a_lost_pool_costs_nothing(films, undisturbed, tmp_path):
+    process, killed = start(tmp_path, tmp_path / "out"), 0
+    while killed < 4 and process.poll() is None:
+        for worker in spawned(process.pid):  # before they begin with anything, which makes the pool give up
+            with contextlib.suppress(psutil.Error):
+                worker.kill()
+                killed += 1
+        time.sleep(0.02)
+    assert process.wait(300) == 0 and killed >= 4
     same(extract_faces(films, tmp_path / "out", SMALL, workers=0, progress=False), undisturbed)
 
 
