@@ -1,0 +1,36 @@
+"A Sphinx directive for tables that are HTML already, with a numbered caption that can be linked to; and the anchors that Jupyter gives to headings."
+import re
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.util.docutils import SphinxDirective
+
+
+class HtmlTable(SphinxDirective):
+    "Caption in Markdown, a line `%%%`, the head and body of the table in HTML."
+    has_content = True
+    option_spec = {"name": directives.unchanged, "class": directives.class_option}
+
+    def run(self):
+        lines = list(self.content)
+        at = lines.index("%%%")
+        table = nodes.table(classes=self.options.get("class", []))
+        caption = " ".join(line.strip() for line in lines[:at]).strip()
+        if caption:
+            inline, messages = self.parse_inline(caption)
+            table += nodes.title(caption, "", *inline, *messages)
+        table += nodes.raw("", "\n".join(lines[at + 1:]), format="html")
+        self.set_source_info(table)
+        self.add_name(table)
+        return [nodes.container("", table, classes=["table-scroll"])]
+
+
+def jupyter_anchor(title: str) -> str:
+    "A heading's anchor as Jupyter and GitHub make it for notebooks: the title, with hyphens for spaces."
+    return re.sub(r"\s", "-", title)
+
+
+def setup(app):
+    "Register the directive."
+    app.add_directive("html-table", HtmlTable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
