@@ -17,7 +17,7 @@ copyright = settings["copyright"]
 version = release = settings["version"]
 language = "en"
 
-extensions = ["myst_nb", "sphinxcontrib.bibtex", "sphinx.ext.mathjax", "html_table"]
+extensions = ["myst_nb", "sphinxcontrib.bibtex", "sphinx.ext.mathjax", "extension"]
 exclude_patterns = ["_figures"]
 numfig = False  # figures count from 1 on each page, as in the notebook and in the folder of its run
 nitpicky = True
@@ -33,11 +33,11 @@ nb_code_prompt_hide = "Hide the code"
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "amsmath", "fieldlist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 4
-myst_heading_slug_func = "html_table.jupyter_anchor"
+myst_heading_slug_func = "extension.jupyter_anchor"
 
 bibtex_bibfiles = ["reports.bib", "datasets.bib", "methods.bib"]
-bibtex_default_style = "plain"
-bibtex_reference_style = "author_year"
+bibtex_default_style = "as_written"
+bibtex_reference_style = "label"
 
 # One file of MathJax, out of a package, so that equations need no network.
 MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations[0], "static", "mathjax", "tex-svg.js")
@@ -48,7 +48,6 @@ html_static_path = [str(HERE / "static"), str(MATHJAX)]
 html_theme = "furo"
 html_title = project
 html_css_files = ["book.css"]
-html_js_files = ["book.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_permalinks_icon = "#"

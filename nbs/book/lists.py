@@ -57,8 +57,8 @@ def ledger_page(context: Context) -> str:
     missing = [c["id"] for c in claims if found[c["report"]][0] and c["id"] not in found[c["report"]][0]]
     if missing: raise ValueError(f"claims {missing} are not in the outputs of their reports: run `make papers`")
     page = ["# The ledger of claims", "", f"> {len(claims)} claims of {len(reports)} reports, each with what a run found and a verdict.", "",
-            "A verdict about numbers needs the report's own data. On other data it is *not comparable*, and the column *stand-in* tells what these data show instead. "
-            "† marks a claim that stands in the text but in no table of results. All of it comes from the outputs of the reports' notebooks, none of it is typed.", "",
+            "A verdict about numbers needs the report's own data. On other data it is *not comparable*, and *stand-in* tells what these data show instead. "
+            "Behind a claim stands its place in the report; † marks a claim that stands in the text but in no table of results. All of it comes from the outputs of the reports' notebooks, none of it is typed.", "",
             "## Counted", "", summary("verdict", "Verdicts by report.", VERDICTS, claims, found), "",
             summary("stand-in", "What stand-in data show, by report; claims that were not judged on them are left out.", STAND_INS, claims, found), ""]
     for report in reports:
@@ -72,16 +72,15 @@ def ledger_page(context: Context) -> str:
 
 def claim_table(claims: list[dict], rows: dict[int, dict[str, str]]) -> Table:
     "A row a claim."
-    columns = ["no.", "claim", "place", "reported", "regenerated", "verdict", "stand-in", "reason"]
     body = []
     for c in claims:
         r = rows.get(c["id"], {})
-        dagger = ' <abbr title="in the text, but in no table of results">†</abbr>' if c.get("in_text_only") else ""
+        place = f' <small>{escape(str(c["place"]))}{" †" if c.get("in_text_only") else ""}</small>'
         verdict = r.get("verdict", "not run yet")
-        mark = f'<span class="verdict {slug(verdict)}">{escape(verdict)}</span>'
-        body.append([f"{c['id']}", escape(c["text"]) + dagger, escape(str(c.get("place", ""))), shown(c), escape(r.get("regenerated", "")), mark,
-                     escape(r.get("stand-in", "")), escape(r.get("reason", ""))])
-    return Table.of(columns, body)
+        mark = f'<span class="verdict {slug(verdict)}">{escape(verdict)}</span>' + (f"<small>stand-in: {escape(r['stand-in'])}</small>" if r.get("stand-in") else "")
+        found = escape(r.get("regenerated", "")) + (f"<small>{escape(r['reason'])}</small>" if r.get("reason") else "")
+        body.append([f"{c['id']}", escape(c["text"]) + place, shown(c), found, mark])
+    return Table.of(["no.", "claim", "reported", "regenerated", "verdict"], body)
 
 
 def summary(column: str, caption: str, values: tuple, claims: list[dict], found: dict) -> str:
@@ -123,7 +122,7 @@ def datasets_page(context: Context) -> str:
         facts = {"Name": f"`{m['name']}`", "In the reports": ", ".join(used) + ". " + m.get("use", ""), "Holds": counts.replace("{each}", "each compression"), "Terms": m["terms"]["licence"],
                  "To agree to": m["terms"].get("agreement", ""), "To obtain": obtain.get("how", ""), "Size": obtain.get("size", ""), "Stand-in": f"`{m['stand_in']}`" if m.get("stand_in") else ""}
         page += [f"### {m['title']}", "", (f"{{cite:p}}`{key[1]}` · " if key else "") + f"[homepage]({m['homepage']})" if m.get("homepage") else "", ""]
-        page += [f":{name}: {value}" for name, value in facts.items() if value.strip(" .")] + [""]
+        page += ["| | |", "| --- | --- |", *(f"| **{name}** | {value.replace('|', chr(92) + '|')} |" for name, value in facts.items() if value.strip(" .")), ""]
         page += [*(f"- {c}" for c in m.get("caveats", [])), ""]
     return "\n".join(page)
 

@@ -134,6 +134,7 @@ class Page:
         if "parameters" in tags: tags.add("hide-input")
         if only_imports(source): tags.add("hide-input")
         pieces = [code_cell(source, tags)]
+        if "parameters" in tags: pieces[0]["metadata"]["mystnb"] = {"code_prompt_show": "Show the parameters of this run", "code_prompt_hide": "Hide the parameters"}
         captions, alts = ([v for k, v in directives if k == name] for name in ("fig-cap", "fig-alt"))
         outputs, used = list(cell["outputs"]), 0
         while outputs:

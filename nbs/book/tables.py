@@ -66,6 +66,16 @@ class _Rows(HTMLParser):
     def handle_charref(self, name): self.handle_data(f"&#{name};")
 
 
+def join_names(head: list[list[Cell]]) -> list[list[Cell]]:
+    "pandas puts the names of an index into a row of their own; where they fit into the free cells of the row above, they go there."
+    if len(head) < 2: return head
+    above, last = head[-2], head[-1]
+    fits = len(above) == len(last) and not any(c.attributes for c in [*above, *last])
+    free = lambda cell: not cell.text.strip("\xa0 ")
+    if not fits or not all(free(a) or free(b) for a, b in zip(above, last)): return head
+    return [*head[:-2], [b if free(a) else a for a, b in zip(above, last)]]
+
+
 @dataclass
 class Table:
     "Rows of the head and of the body."
@@ -81,7 +91,7 @@ class Table:
         parser = _Rows()
         parser.feed(html)
         if not parser.body and not parser.head: raise ValueError("no table")
-        return cls(parser.head, parser.body)
+        return cls(join_names(parser.head), parser.body)
 
     @classmethod
     def of(
@@ -118,6 +128,7 @@ class Table:
             extra = "".join(f' {k}="{escape(v)}"' for k, v in cell.attributes.items())
             scope = "" if tag == "td" or not cell.text else ' scope="col"' if head else ' scope="row"'
             label = f' data-label="{escape(names[i])}"' if labels and not head and i < len(names) else ""
-            return f"<{tag}{scope}{extra}{label}>{cell.html}</{tag}>"
+            inner = f"<div>{cell.html}</div>" if label and cell.html and not cell.html.startswith("<div>") else cell.html
+            return f"<{tag}{scope}{extra}{label}>{inner}</{tag}>"
 
         return f"<thead>{''.join(row(r, True) for r in self.head)}</thead><tbody>{''.join(row(r, False) for r in self.body)}</tbody>"

@@ -1,8 +1,11 @@
-"A Sphinx directive for tables that are HTML already, with a numbered caption that can be linked to; and the anchors that Jupyter gives to headings."
+"What Sphinx lacks: tables that are HTML already, the anchors that Jupyter gives to headings, a bibliography that leaves titles as they are written."
 import re
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from pybtex.plugin import register_plugin
+from pybtex.style.formatting.plain import Style
+from pybtex.style.template import field, sentence
 from sphinx.util.docutils import SphinxDirective
 
 
@@ -28,6 +31,17 @@ class HtmlTable(SphinxDirective):
 def jupyter_anchor(title: str) -> str:
     "A heading's anchor as Jupyter and GitHub make it for notebooks: the title, with hyphens for spaces."
     return re.sub(r"\s", "-", title)
+
+
+class AsWritten(Style):
+    "The plain style, with the capitals that a title has."
+
+    def format_title(self, e, which_field, as_sentence=True):
+        title = field(which_field)
+        return sentence[title] if as_sentence else title
+
+
+register_plugin("pybtex.style.formatting", "as_written", AsWritten)
 
 
 def setup(app):
