@@ -117,7 +117,7 @@ class Results(_Record):
         _save_table(self.folder / "tables" / f"{name}.csv", data)
         _show_table(data.drop(columns=list(hidden)), _caption(self, "Table", name, caption), digits)
 
-# %% ../nbs/14_figures.ipynb #08091886
+# %% ../nbs/14_figures.ipynb #38100751
 def _plain(value):
     "A JSON value: NumPy scalars become Python's, NaN becomes null."
     value = value.item() if isinstance(value, np.generic) else value
@@ -148,16 +148,29 @@ def _show_figure(figure: plt.Figure, caption: str) -> None:
     from IPython.display import Image, Markdown, display
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", dpi=matplotlib.rcParams["figure.dpi"], metadata={"Software": None})
-    display(Image(buffer.getvalue()), Markdown(caption))
+    display(Image(buffer.getvalue(), alt=_describe(figure)), Markdown(caption))
 
 def _show_table(data: pd.DataFrame, caption: str, digits: int) -> None:
     "Show the caption and under it the table."
     from IPython.display import Markdown, display
     named = _named(data)
     data = data if named or data.index.is_unique else data.reset_index(drop=True)
-    styled = data.style.format(precision=digits, na_rep="–", thousands=",").set_properties(**{"text-align": "left"})
+    styled = data.style.format(precision=digits, na_rep="–", thousands=",", escape="html").set_properties(**{"text-align": "left"})
     styled = styled.set_table_styles([{"selector": "th", "props": "text-align: left"}])
     display(Markdown(caption), styled if named else styled.hide(axis="index"))
+
+# %% ../nbs/14_figures.ipynb #91ebc921
+def _describe(figure: plt.Figure) -> str:
+    "Alt text of a figure, from its panels, their axes, rows and legends."
+    panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>" and ax.has_data()]
+    listed = lambda words: ", ".join(dict.fromkeys(" ".join(w.split()) for w in words if any(c.isalpha() for c in w) and not w.startswith("_")))
+    said = []
+    for kind, some in (("picture", [ax for ax in panels if ax.images]), ("chart", [ax for ax in panels if not ax.images])):
+        rows = [t.get_text() for ax in some if kind == "chart" for axis in (ax.yaxis, ax.xaxis) for t in axis.get_ticklabels()]
+        parts = {"": listed(ax.get_title() for ax in some), "x: ": listed(ax.get_xlabel() for ax in some), "y: ": listed(ax.get_ylabel() for ax in some),
+                 "rows: ": listed(rows), "shown: ": listed(label for ax in some for label in ax.get_legend_handles_labels()[1])}
+        if some: said.append(f"{len(some)} {kind}{'s' * (len(some) > 1)}" + "".join(f"; {name}{text}" for name, text in parts.items() if text))
+    return ". ".join(said) + "." if said else "An empty figure."
 
 # %% ../nbs/14_figures.ipynb #32646196
 def plot_images(
