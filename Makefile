@@ -1,13 +1,15 @@
 # Two commands do everything on a fresh machine:
 #   make figures   set up, run every paper notebook on the embedded data
 #   make test      set up, run every check
+# A third binds what is committed:
+#   make book      the notebooks, the library reference and the ledger as pages, in _book/html; nothing is run
 PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: figures test papers export lab clean-check library-tests lint
+.PHONY: figures test book papers export lab clean-check library-tests lint
 
 figures: $(STAMP)
 	$(BIN)/deepfake-nb run --profile quick
@@ -15,6 +17,9 @@ figures: $(STAMP)
 test: $(STAMP) clean-check library-tests
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_losses.py tests/test_models.py tests/test_training.py tests/test_occlusion.py
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15
+
+book: $(STAMP)
+	$(BIN)/python nbs/book/build.py
 
 # Notebooks clean, library in step with the notebooks, README in step with the index.
 clean-check: $(STAMP)

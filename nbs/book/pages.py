@@ -150,7 +150,7 @@ class Page:
                     name, text, stamp = told[3], told[4], told[5] or ""
                 else:
                     text, name, stamp = (captions[used] if used < len(captions) else ""), f"{self.stem}-{self.count['Figure'] + 1}", ""
-                alt = out.get("metadata", {}).get(image, {}).get("alt") or (alts[used] if used < len(alts) else "") or (told and as_text(text))
+                alt = (alts[used] if used < len(alts) else "") or out.get("metadata", {}).get(image, {}).get("alt") or (told and as_text(text))
                 if not alt or not text:
                     raise PageError(f"nbs/{self.name}, cell {cell.get('id')}: image {used + 1} has no caption or no alt text: add `#| fig-cap: …` (what is shown) and "
                                     "`#| fig-alt: …` (what is seen) above the cell's code, a pair for each image, or show it with `Results.figure`")
