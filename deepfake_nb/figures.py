@@ -6,10 +6,11 @@
 __all__ = ['COLOURS', 'PALETTE', 'use_style', 'atomic_path', 'Results', 'plot_images', 'plot_occlusion', 'plot_histories',
            'plot_intervals', 'plot_roc', 'tidy_log_axis']
 
-# %% ../nbs/14_figures.ipynb #a771c0ba
+# %% ../nbs/14_figures.ipynb #10135d4d
 import io
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,7 +118,7 @@ class Results(_Record):
         _save_table(self.folder / "tables" / f"{name}.csv", data)
         _show_table(data.drop(columns=list(hidden)), _caption(self, "Table", name, caption), digits)
 
-# %% ../nbs/14_figures.ipynb #38100751
+# %% ../nbs/14_figures.ipynb #affe6010
 def _plain(value):
     "A JSON value: NumPy scalars become Python's, NaN becomes null."
     value = value.item() if isinstance(value, np.generic) else value
@@ -155,8 +156,9 @@ def _show_table(data: pd.DataFrame, caption: str, digits: int) -> None:
     from IPython.display import Markdown, display
     named = _named(data)
     data = data if named or data.index.is_unique else data.reset_index(drop=True)
-    styled = data.style.format(precision=digits, na_rep="–", thousands=",", escape="html").set_properties(**{"text-align": "left"})
-    styled = styled.set_table_styles([{"selector": "th", "props": "text-align: left"}])
+    styled = data.style.format(precision=digits, na_rep="–", thousands=",", escape="html").set_uuid(f"{zlib.crc32(caption.encode()):08x}")
+    styled = styled.set_table_styles([{"selector": "th, td", "props": "text-align: left"}])
+    styled.cell_ids = False  # thousands of them, and new ones at every run
     display(Markdown(caption), styled if named else styled.hide(axis="index"))
 
 # %% ../nbs/14_figures.ipynb #91ebc921
