@@ -240,3 +240,10 @@ def test_reference_reads_comments_beside_parameters(tmp_path):
     assert c.parameters == [("size", "int", "pixels")] and [m.name for m in c.members] == ["area", "go"] and c.members[0].kind == "property" and e.kind == "exception"
     text = reference.write_module(module, reference.names([module]), lambda t: t)
     assert ".. py:function:: f(a: int, *rest: str, b: float = 0.5) -> list" in text and r":param \*rest: further" in text and ":py:obj:`E <deepfake_nb.m.E>`" in text and ":doc:`/07_spectrum`" in text
+
+
+def test_the_notebooks_draw_in_the_colours_of_the_library():
+    import matplotlib
+    from deepfake_nb.figures import PALETTE
+    colours = matplotlib.rc_params_from_file(ROOT / "nbs" / "matplotlibrc", use_default_template=False)["axes.prop_cycle"].by_key()["color"]
+    assert [f"#{c.lstrip('#').upper()}" for c in colours] == PALETTE
