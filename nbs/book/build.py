@@ -15,7 +15,7 @@ import browser  # noqa: E402
 import check  # noqa: E402
 import lists  # noqa: E402
 import reference  # noqa: E402
-from pages import Context, Page, cite_in_rst, stage_notebook, write  # noqa: E402
+from pages import Context, Page, PageError, cite_in_rst, stage_notebook, write  # noqa: E402
 
 URL = "https://github.com/deepfake-nb/deepfake_nb/blob/main/"
 
@@ -42,6 +42,7 @@ def stage(
     for name in ("reports", "datasets", "methods"): lists.know(context, lists.bibtex(out / f"{name}.bib"))
     stage_notebook("index.ipynb", context, partial(front, parts=parts))
     pages = [stage_notebook(name, context, paper_end if name in parts["papers"] else None) for part in parts.values() for name in part]
+    if faults := [f for p in pages for f in p.faults]: raise PageError("\n".join(faults))
     for m in modules: write(out / "reference" / f"{m.name}.rst", reference.write_module(m, context.names, partial(cite_in_rst, context=context)))
     write(out / "reference/index.md", reference_index(modules))
     write(out / "ledger.md", lists.ledger_page(context))
@@ -91,7 +92,8 @@ def main() -> int:
     args = parser.parse_args()
     started, out = time.perf_counter(), args.out.resolve()
     if args.fresh and out.exists(): shutil.rmtree(out)
-    stage(out / "source")
+    try: stage(out / "source")
+    except PageError as error: sys.exit(str(error))
     from sphinx.cmd.build import main as sphinx
     status = sphinx(["-q", "-W", "--keep-going", "-j", str(min(4, os.cpu_count() or 1)), "-b", "html", "-d", str(out / "doctrees"), str(out / "source"), str(out / "html")])
     faults = check.check_folder(out / "html")

@@ -113,6 +113,7 @@ class Page:
     paper: bool
     count: dict = field(default_factory=lambda: {"Figure": 0, "Table": 0})
     taken: list = field(default_factory=list)  # (kind, number, id, caption) of figures and tables
+    faults: list = field(default_factory=list)  # what a person has to put right in the notebook
 
     @property
     def stem(self) -> str:
@@ -151,10 +152,11 @@ class Page:
                 else:
                     text, name, stamp = (captions[used] if used < len(captions) else ""), f"{self.stem}-{self.count['Figure'] + 1}", ""
                 alt = (alts[used] if used < len(alts) else "") or out.get("metadata", {}).get(image, {}).get("alt") or (told and as_text(text))
-                if not alt or not text:
-                    raise PageError(f"nbs/{self.name}, cell {cell.get('id')}: image {used + 1} has no caption or no alt text: add `#| fig-cap: …` (what is shown) and "
-                                    "`#| fig-alt: …` (what is seen) above the cell's code, a pair for each image, or show it with `Results.figure`")
                 used += 1
+                if not alt or not text:
+                    self.faults.append(f"nbs/{self.name}, cell {cell.get('id')}: image {used} has no caption or no alt text: add `#| fig-cap: …` (what is shown) and "
+                                       "`#| fig-alt: …` (what is seen) above the cell's code, a pair for each image, or show it with `Results.figure`")
+                    continue
                 pieces.append(self.figure(name, base64.b64decode(data[image]), image.split("/")[1], alt, text, stamp))
             elif caption and caption[1] == "Table" and outputs and "text/html" in outputs[0].get("data", {}):
                 html = "".join(outputs.pop(0)["data"]["text/html"])
