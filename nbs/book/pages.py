@@ -1,5 +1,6 @@
 "Notebooks → pages of the book: numbered figures and tables with alt text, links, citations, no plumbing."
 import base64
+import io
 import json
 import posixpath
 import re
@@ -8,8 +9,10 @@ from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
 
+from PIL import Image
 from tables import Table
 
+WIDE = 560  # pixels; a wider image can be moved sideways on a phone, instead of being shrunk until nobody can read it
 CAPTION = re.compile(r"\*\*(Figure|Table) (\d+)\*\* \(`([^`]+)`\)\. (.*?)(?: \*([^*]+)\.\*)?\s*$", re.S)
 DIRECTIVE = re.compile(r"^#\s*\|\s*([\w-]+)\s*:?\s*(.*)$")
 ARXIV = re.compile(r"arXiv[:\s]\s*(\d{4}\.\d{4,5})(?!\d)")
@@ -181,8 +184,9 @@ class Page:
         file = Path("_figures", self.stem, f"{name}.{ending}")
         write(self.context.out / file, content)
         up = "../" * self.name.count("/")
+        wide = ":figclass: wide\n" if Image.open(io.BytesIO(content)).width > WIDE else ""
         legend, quoted = self.legend(name, stamp), json.dumps(" ".join(alt.split()), ensure_ascii=False)
-        return self.markdown(f"````{{figure}} {up}{file.as_posix()}\n:name: {self.stem}-figure-{slug(name)}\n:alt: {quoted}\n\n"
+        return self.markdown(f"````{{figure}} {up}{file.as_posix()}\n:name: {self.stem}-figure-{slug(name)}\n{wide}:alt: {quoted}\n\n"
                              f"**Figure {number}.** {prose(caption, self.name, self.context)}{legend}\n````")
 
     def table(self, name: str, html: str, caption: str, stamp: str) -> dict:
