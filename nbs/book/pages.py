@@ -235,7 +235,7 @@ def table_links(source: str, context: Context) -> str:
         module = f"deepfake_nb.{m[2]}"
         if f"{m[1]}.ipynb" not in context.pages or module not in context.names: return m[0]
         return f"| [{m[1]}]({m[1]}.ipynb) | {{py:mod}}`{m[2]} <{module}>` |"
-    return re.sub(r"^\| (\d\d_\w+) \| `(\w+)` \|", row, source, flags=re.M)
+    return re.sub(r"^\| (\d\d[a-z]?_\w+) \| `(\w+)` \|", row, source, flags=re.M)
 
 
 def as_text(markdown: str) -> str:
