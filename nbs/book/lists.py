@@ -11,6 +11,7 @@ from tables import Table
 
 REPORTS = {"000": "denholtz", "001": "forbush", "002": "kaminskyi", "003": "torlapati", "004": "kun"}
 ARXIV_OF_DATASETS = {"1901.08971": "roessler2019faceforensicspp", "1909.12962": "li2020celebdf", "2006.07397": "dolhansky2020dfdc"}
+ALSO_TITLED = {"The DeepFake Detection Challenge Dataset": "dolhansky2020dfdc"}
 VERDICTS = ("reproduced", "not reproduced", "contradicted by the report itself", "value lost", "not comparable")
 STAND_INS = ("agrees", "disagrees", "inconclusive")
 
@@ -28,6 +29,7 @@ def know(context: Context, entries: dict[str, dict[str, str]]) -> None:
         for form in (title.split(":")[0], title): context.titles.setdefault(plain(form), key)
         if "eprint" in fields: context.arxiv[fields["eprint"]] = key
         if "mention" in fields: context.mentions[fields["mention"]] = key
+    context.titles |= {plain(title): key for title, key in ALSO_TITLED.items() if key in entries}
     context.arxiv |= {number: key for number, key in ARXIV_OF_DATASETS.items() if key in entries}
 
 
