@@ -8,8 +8,8 @@ __all__ = ['ParameterError', 'RunFailed', 'RunBusy', 'list_papers', 'paper_path'
            'provenance', 'clean_orphans', 'run_paper', 'plan_grid', 'RunState', 'run_grid', 'ClusterError',
            'earlier_times', 'seconds_left', 'grid_table', 'run_command', 'adopt_outputs', 'refresh_papers',
            'ReportError', 'collect_runs', 'run_numbers', 'summarise_runs', 'cross_dataset', 'summarise_verdicts',
-           'select_runs', 'Comparison', 'compare_runs', 'plot_over_seeds', 'plot_matrix', 'write_report',
-           'write_comparison', 'report_command']
+           'ledger_command', 'select_runs', 'Comparison', 'compare_runs', 'plot_over_seeds', 'plot_matrix',
+           'write_report', 'write_comparison', 'report_command']
 
 # %% ../nbs/16_runs.ipynb #bf4d98f2
 import ast
@@ -967,7 +967,31 @@ def _show_outcome(states: list[RunState]) -> int:
     print(f"{_counts(states)}{'; what is whole is kept, and the same command goes on from there' if interrupted else ''}", flush=True)
     return 130 if interrupted else 1 if any(state.state == "failed" for state in states) else 0
 
-# %% ../nbs/16_runs.ipynb #98632b28
+# %% ../nbs/16_runs.ipynb #2cccd1ae
+def _ledgers(folders: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    "The ledgers of whole runs by the runs' names, without those that have none."
+    files = {name: Path(folder) / "tables" / "verdicts.csv" for name, folder in folders.items()}
+    return {name: pd.read_csv(file, index_col="no.", keep_default_na=False) for name, file in files.items() if file.is_file()}
+
+def _show_ledgers(ledgers: Mapping[str, pd.DataFrame], title: str, total: bool) -> None:
+    "The verdicts counted, a row a run or report."
+    from deepfake_nb.claims import summarise_ledgers
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    if not ledgers: return
+    counts = summarise_ledgers(ledgers, total)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("")
+    for name in map(lambda name: name.replace(" by the report itself", ""), counts): table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+    for name, row in zip(counts.index, counts.to_numpy()): table.add_row(name, *(str(n or "–") for n in row), style="bold" if total and name == "all" else "")
+    Console(width=None if sys.stdout.isatty() else 130, force_jupyter=False, force_terminal=sys.stdout.isatty()).print(table)
+
+def _one_each(papers: Sequence[str]) -> bool:
+    "Whether no report has two runs, whose claims would be counted twice."
+    return len(papers) > 1 and len(set(papers)) == len(papers)
+
+# %% ../nbs/16_runs.ipynb #a92c320d
 def run_command(
     names: Sequence[str] | None = None,  # paper notebooks; None: all
     datasets: Sequence[str] | None = None,  # datasets; None: each notebook's own
@@ -991,7 +1015,9 @@ def run_command(
         def watch(now: list[RunState]) -> None: last[:] = now; board(now)
         try: states = run_grid([state.plan for state in states], watch=watch, **how)
         except KeyboardInterrupt: states = last or states
-    return _show_outcome(states)
+    status, made = _show_outcome(states), [state.plan for state in states if state.state in ("made", "whole")]
+    _show_ledgers(_ledgers({str(plan): plan.folder for plan in made}), "The ledger of claims", _one_each([plan.paper for plan in made]))
+    return status
 
 # %% ../nbs/16_runs.ipynb #a6d34a19
 def adopt_outputs(
@@ -1181,6 +1207,21 @@ def summarise_verdicts(
     count = lambda column: ", ".join(f"{name} {n}" for name, n in column[column != ""].value_counts().items())
     grouped = pd.concat(tables).groupby(keys, sort=False)
     return grouped.agg(n=("verdict", "size"), verdict=("verdict", count), **{"stand-in": ("stand-in", count)}).reset_index()
+
+# %% ../nbs/16_runs.ipynb #a6169ca7
+def ledger_command(
+    root: str | Path | None = None,  # folder of runs; None: the paper notebooks as they are shipped
+) -> int:  # 0
+    "Print the verdicts, counted by report or by run: `deepfake-nb ledger`; raises `ReportError` if no run has a ledger."
+    if root is None:
+        from deepfake_nb.claims import load_ledgers
+        _show_ledgers(load_ledgers(), "The ledger of claims, from the notebooks as they are shipped", total=True)
+        return 0
+    runs = collect_runs(root)
+    name = lambda run: f"{run.paper} on {run.dataset} ({', '.join(filter(None, [run.profile, run.variant, run.where, '' if pd.isna(run.seed) else f'seed {run.seed}']))})"
+    if not (ledgers := _ledgers({name(run): run.folder for run in runs.itertuples()})): raise ReportError(f"no run below {root} has a ledger of claims")
+    _show_ledgers(ledgers, f"The ledger of claims, from the runs in {root}", _one_each([name.split(" on ")[0] for name in ledgers]))
+    return 0
 
 # %% ../nbs/16_runs.ipynb #96d1878d
 def select_runs(
