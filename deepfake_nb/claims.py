@@ -180,12 +180,12 @@ def summarise_ledgers(
     if total: counts.loc["all"] = counts.sum()
     return counts
 
-# %% ../nbs/15_claims.ipynb #477c3850
+# %% ../nbs/15_claims.ipynb #dbe48c35
 def ledger_markdown(
     counts: pd.DataFrame,  # from `summarise_ledgers`
-) -> str:  # a Markdown table, – for none
+) -> str:  # a Markdown table, a column a report, – for none
     "The counts as they stand in the README."
-    names = [name if name == "all" else name.capitalize() for name in counts.index]
-    rows = [[name, *(f"{n}" if n else "–" for n in row)] for name, row in zip(names, counts.to_numpy())]
-    lines = [["report", *counts.columns], ["---", *["--:"] * counts.shape[1]], *rows]
+    reports = [name if name == "all" else name.capitalize() for name in counts.index]
+    rows = [[name, *(f"{n}" if n else "–" for n in column)] for name, column in counts.items()]
+    lines = [["", *reports], ["---", *["--:"] * len(reports)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

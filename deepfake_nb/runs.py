@@ -967,31 +967,32 @@ def _show_outcome(states: list[RunState]) -> int:
     print(f"{_counts(states)}{'; what is whole is kept, and the same command goes on from there' if interrupted else ''}", flush=True)
     return 130 if interrupted else 1 if any(state.state == "failed" for state in states) else 0
 
-# %% ../nbs/16_runs.ipynb #2cccd1ae
+# %% ../nbs/16_runs.ipynb #43297f69
 def _ledgers(folders: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     "The ledgers of whole runs by the runs' names, without those that have none."
     files = {name: Path(folder) / "tables" / "verdicts.csv" for name, folder in folders.items()}
     return {name: pd.read_csv(file, index_col="no.", keep_default_na=False) for name, file in files.items() if file.is_file()}
 
 def _show_ledgers(ledgers: Mapping[str, pd.DataFrame], title: str, total: bool) -> None:
-    "The verdicts counted, a row a run or report."
+    "The verdicts counted: a column a report and their sum, or a row a run."
     from deepfake_nb.claims import summarise_ledgers
     from rich import box
     from rich.console import Console
     from rich.table import Table
     if not ledgers: return
-    counts = summarise_ledgers(ledgers, total)
+    counts = summarise_ledgers(ledgers, total).rename(columns=lambda name: name.replace(" by the report itself", ""))
+    counts, terminal = counts.T if total else counts, sys.stdout.isatty()
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("")
-    for name in map(lambda name: name.replace(" by the report itself", ""), counts): table.add_column(name, justify="right", min_width=max(map(len, name.split())))
-    for name, row in zip(counts.index, counts.to_numpy()): table.add_row(name, *(str(n or "–") for n in row), style="bold" if total and name == "all" else "")
-    Console(width=None if sys.stdout.isatty() else 130, force_jupyter=False, force_terminal=sys.stdout.isatty()).print(table)
+    table.add_column("", overflow="fold", no_wrap=total)
+    for name in counts: table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+    for name, row in zip(counts.index, counts.to_numpy()): table.add_row(name, *(str(n or "–") for n in row))
+    Console(width=None if terminal else 160, force_jupyter=False, force_terminal=terminal).print(table)
 
 def _one_each(papers: Sequence[str]) -> bool:
     "Whether no report has two runs, whose claims would be counted twice."
     return len(papers) > 1 and len(set(papers)) == len(papers)
 
-# %% ../nbs/16_runs.ipynb #a92c320d
+# %% ../nbs/16_runs.ipynb #e10facb4
 def run_command(
     names: Sequence[str] | None = None,  # paper notebooks; None: all
     datasets: Sequence[str] | None = None,  # datasets; None: each notebook's own
@@ -1016,7 +1017,8 @@ def run_command(
         try: states = run_grid([state.plan for state in states], watch=watch, **how)
         except KeyboardInterrupt: states = last or states
     status, made = _show_outcome(states), [state.plan for state in states if state.state in ("made", "whole")]
-    _show_ledgers(_ledgers({str(plan): plan.folder for plan in made}), "The ledger of claims", _one_each([plan.paper for plan in made]))
+    alone = _one_each([plan.paper for plan in made])
+    _show_ledgers(_ledgers({plan.paper if alone else str(plan): plan.folder for plan in made}), "The ledger of claims", alone)
     return status
 
 # %% ../nbs/16_runs.ipynb #a6d34a19
@@ -1208,7 +1210,7 @@ def summarise_verdicts(
     grouped = pd.concat(tables).groupby(keys, sort=False)
     return grouped.agg(n=("verdict", "size"), verdict=("verdict", count), **{"stand-in": ("stand-in", count)}).reset_index()
 
-# %% ../nbs/16_runs.ipynb #a6169ca7
+# %% ../nbs/16_runs.ipynb #8c2e71c5
 def ledger_command(
     root: str | Path | None = None,  # folder of runs; None: the paper notebooks as they are shipped
 ) -> int:  # 0
@@ -1219,8 +1221,9 @@ def ledger_command(
         return 0
     runs = collect_runs(root)
     name = lambda run: f"{run.paper} on {run.dataset} ({', '.join(filter(None, [run.profile, run.variant, run.where, '' if pd.isna(run.seed) else f'seed {run.seed}']))})"
-    if not (ledgers := _ledgers({name(run): run.folder for run in runs.itertuples()})): raise ReportError(f"no run below {root} has a ledger of claims")
-    _show_ledgers(ledgers, f"The ledger of claims, from the runs in {root}", _one_each([name.split(" on ")[0] for name in ledgers]))
+    alone = _one_each(runs["paper"])
+    if not (ledgers := _ledgers({run.paper if alone else name(run): run.folder for run in runs.itertuples()})): raise ReportError(f"no run below {root} has a ledger of claims")
+    _show_ledgers(ledgers, f"The ledger of claims, from the runs in {root}", alone)
     return 0
 
 # %% ../nbs/16_runs.ipynb #96d1878d
