@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine:
-#   make figures   set up, run every paper notebook on the embedded data
+#   make figures   set up, run every paper notebook on the embedded data, count the verdicts on the reports' claims
 #   make test      set up, run every check
 # A third binds what is committed:
 #   make book      the notebooks, the library reference and the ledger as pages, in _book/html; nothing is run
@@ -9,7 +9,7 @@ STAMP  := .venv/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: figures test book papers export lab clean-check library-tests lint
+.PHONY: figures test book overview papers export lab clean-check library-tests lint
 
 figures: $(STAMP)
 	$(BIN)/deepfake-nb run --profile quick
@@ -29,10 +29,16 @@ clean-check: $(STAMP)
 library-tests: $(STAMP)
 	cd nbs && $(CURDIR)/$(BIN)/nbdev_test --path . --skip_folder_re '^([_.]|papers)' --skip_file_re '^([_.]|index|benchmarks)' --n_workers 2 --do_print
 
-# Run the papers at `quick` and bring their outputs back into nbs/papers.
+# Run the papers at `quick` and bring their outputs back into nbs/papers; count their verdicts anew in the README and its picture.
 papers: $(STAMP)
 	$(BIN)/python -c "from deepfake_nb.runs import refresh_papers; refresh_papers()"
 	$(BIN)/nbdev_clean --fname nbs/papers
+	$(BIN)/python tests/in_step.py --write
+	$(BIN)/python nbs/book/overview.py
+
+# The picture of the README, nbs/overview.png, from rendered data and the ledgers of nbs/papers.
+overview: $(STAMP)
+	$(BIN)/python nbs/book/overview.py
 
 # After a change to a notebook: clean it, write the library and the README anew.
 export: $(STAMP)

@@ -59,9 +59,10 @@ def prose(
         if m["code"] and m["bar"] == "`":
             name = context.names.get(m["code"][1:-1].removesuffix("()"))
             return f"{{py:obj}}`{m['code'][1:-1]} <{name}>`" if name else m[0]
+        if m["link"] and m[0].startswith("!"): return f"![{m['label']}]({picture(m['target'], page, context)})"
         if m["link"]:
             cited = ARXIV.search(m["target"].replace("arxiv.org/abs/", "arXiv "))
-            return f"{'!' * m[0].startswith('!')}[{m['label']}]({link(m['target'], page, context)})" + cite(cited[1] if cited else "", context.arxiv)
+            return f"[{m['label']}]({link(m['target'], page, context)})" + cite(cited[1] if cited else "", context.arxiv)
         if m["italic"]: return m[0] + cite(titled(m["title"], context), context.titles)
         if m["arxiv"]: return m[0] + cite(m["number"], context.arxiv)
         if context.mentions and m["mention"]: return m[0] + cite(" ".join(m["mention"].split()), context.mentions)
@@ -106,6 +107,15 @@ def link(target: str, page: str, context: Context) -> str:
     if inside in context.pages: return posixpath.relpath(inside, posixpath.dirname(page) or ".") + (f"#{anchor}" if anchor else "")
     if not (context.root / file).exists() and not path.startswith(context.url): raise PageError(f"nbs/{page}: the link {target} leads nowhere")
     return context.url + file + (f"#{anchor}" if anchor else "")
+
+
+def picture(target: str, page: str, context: Context) -> str:
+    "A picture beside the notebooks goes into the book."
+    if target.startswith("data:"): return target
+    file = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
+    if re.match(r"[a-z]+:", target) or not (source := context.root / "nbs" / file).is_file(): raise PageError(f"nbs/{page}: the picture {target} is not a file beside it")
+    write(context.out / file, source.read_bytes())
+    return target
 
 
 @dataclass
