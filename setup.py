@@ -35,12 +35,18 @@ class BuildWithData(build_py):
                 for source in sorted((ROOT / folder).glob(pattern)): shutil.copyfile(source, destination / source.name)
 
 
+def readme(url: str) -> str:
+    "README.md with its picture where a reader of the package finds it."
+    path = ROOT / "README.md"
+    return path.read_text(encoding="utf-8").replace("](nbs/", f"]({url}/raw/main/nbs/") if path.exists() else ""
+
+
 cfg = settings()
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else cfg["description"],
+    long_description=readme(cfg["git_url"].rstrip("/")) or cfg["description"],
     long_description_content_type="text/markdown",
     author=cfg["author"],
     license="Apache-2.0",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
+sys.path.insert(0, str(ROOT))  # the library of this checkout
 
 
 def generated() -> dict[Path, bytes]:

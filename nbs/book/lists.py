@@ -1,12 +1,11 @@
 "Pages made from lists: the ledger of claims, the datasets, the figures, the bibliography."
-import json
 import re
 import tomllib
 from collections import Counter
 from html import escape
 from pathlib import Path
 
-from pages import CAPTION, Context, Page, plain, slug
+from pages import Context, Page, plain, slug
 from tables import Table
 
 REPORTS = {"000": "denholtz", "001": "forbush", "002": "kaminskyi", "003": "torlapati", "004": "kun"}
@@ -35,12 +34,9 @@ def know(context: Context, entries: dict[str, dict[str, str]]) -> None:
 
 def verdicts(notebook: Path) -> tuple[dict[int, dict[str, str]], str]:
     "The ledger's rows in the outputs of a paper, by claim, and on which data it was made."
-    outputs = [o.get("data", {}) for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] for o in c.get("outputs", [])]
-    for before, after in zip(outputs, outputs[1:]):
-        caption = CAPTION.match("".join(before.get("text/markdown", "")))
-        if caption and caption[3] == "verdicts" and "text/html" in after:
-            return {int(r["no."]): r for r in Table.read("".join(after["text/html"])).records()}, caption[5] or ""
-    return {}, ""
+    from deepfake_nb.claims import read_ledger
+    ledger = read_ledger(notebook)
+    return ledger.to_dict("index"), ledger.attrs.get("stamp", "")
 
 
 def shown(claim: dict) -> str:

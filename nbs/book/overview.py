@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))  # the library of this checkout
 TARGET = ROOT / "nbs" / "overview.png"
 COUNTED = "deepfake_nb ledger"  # name of the counts in the picture's metadata
 SIDE, PATCH, SEED = 64, 10, 0  # pixels that the network sees, pixels hidden at once
