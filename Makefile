@@ -5,6 +5,7 @@
 #   make book      the notebooks, the library reference and the ledger as pages, in _book/html; nothing is run
 PYTHON ?= python3
 BIN    := .venv/bin
+JOBS   ?= 2  # papers at once
 STAMP  := .venv/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -12,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .PHONY: figures test book overview papers export lab clean-check library-tests lint
 
 figures: $(STAMP)
-	$(BIN)/deepfake-nb run --profile quick
+	$(BIN)/deepfake-nb run --profile quick --jobs $(JOBS)
 
 test: $(STAMP) clean-check library-tests
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_losses.py tests/test_models.py tests/test_training.py tests/test_occlusion.py
@@ -31,7 +32,7 @@ library-tests: $(STAMP)
 
 # Run the papers at `quick` and bring their outputs back into nbs/papers; count their verdicts anew in the README and its picture.
 papers: $(STAMP)
-	$(BIN)/python -c "from deepfake_nb.runs import refresh_papers; refresh_papers()"
+	$(BIN)/python -c "from deepfake_nb.runs import refresh_papers; refresh_papers(jobs=$(JOBS))"
 	$(BIN)/nbdev_clean --fname nbs/papers
 	$(BIN)/python tests/in_step.py --write
 	$(BIN)/python nbs/book/overview.py
