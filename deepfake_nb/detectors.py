@@ -216,7 +216,18 @@ def choose_band(
         ends.append(sign * (np.sort(values)[rank - 1] if rank <= len(values) else math.inf))
     return float(min(max(ends[0], 0.0), threshold)), float(max(min(ends[1], 1.0), threshold))
 
-# %% ../nbs/16a_detectors.ipynb #b53aa7df
+# %% ../nbs/16a_detectors.ipynb #9d814c8f
+def _predict(model: keras.Model, x: np.ndarray, batch_size: int) -> np.ndarray:
+    "Outputs of a model in batches filled up to a power of two, since a network is compiled anew for each shape."
+    parts = []
+    for start in range(0, len(x), batch_size):
+        part = x[start:start + batch_size]
+        filled = np.zeros((min(batch_size, 1 << (len(part) - 1).bit_length()), *x.shape[1:]), x.dtype)
+        filled[:len(part)] = part
+        parts.append(np.asarray(model.predict_on_batch(filled))[:len(part)])
+    return np.concatenate(parts)
+
+# %% ../nbs/16a_detectors.ipynb #7a31715e
 SIDES: tuple[str, ...] = ("below", "abstains", "above")
 
 
@@ -239,16 +250,16 @@ class DeepfakeDetector:
         "'localiser' (a map of P(changed)), 'classifier' (one number) or 'features' (a scikit-learn model)."
         return "features" if not isinstance(self.model, keras.Model) else "localiser" if len(self.model.output_shape) == 4 else "classifier"
 
-    def maps(self, pictures: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    def maps(self, pictures: np.ndarray, batch_size: int = 32) -> np.ndarray:
         "P(changed) of each pixel, (n, h, w), of pictures from `prepare_pictures`; for localisers."
-        return np.asarray(self.model.predict(model_inputs(pictures, self.preprocessing), batch_size, verbose=0))[..., 0]
+        return np.clip(_predict(self.model, model_inputs(pictures, self.preprocessing), batch_size)[..., 0], 0, 1)
 
-    def score(self, pictures: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    def score(self, pictures: np.ndarray, batch_size: int = 32) -> np.ndarray:
         "Scores (n,) float64, higher for fakes, of pictures (n, h, w, 3) uint8 from `prepare_pictures`."
         if not len(pictures): return np.empty(0)
-        if self.kind == "localiser": return frame_scores(np.clip(self.maps(pictures, batch_size), 0, 1), self.min_points)
+        if self.kind == "localiser": return frame_scores(self.maps(pictures, batch_size), self.min_points)
         x = model_inputs(pictures, self.preprocessing)
-        return np.asarray(self.model.decision_function(x), float) if self.kind == "features" else models.fake_score(self.model.predict(x, batch_size, verbose=0))
+        return np.asarray(self.model.decision_function(x), float) if self.kind == "features" else models.fake_score(_predict(self.model, x, batch_size))
 
     def side(self, probability: np.ndarray) -> np.ndarray:
         "On which side of the band probabilities lie: 'below', 'abstains' or 'above'."
@@ -354,11 +365,11 @@ def _terms(name: str) -> dict[str, str]:
     except ManifestError: return {"title": name, "licence": "unknown: it has no manifest", "agreement": "unknown", "url": ""}
     return {"title": manifest.title, **{k: manifest.terms[k] for k in ("licence", "agreement", "url")}}
 
-# %% ../nbs/16a_detectors.ipynb #01e06478
+# %% ../nbs/16a_detectors.ipynb #9b3285cc
 def _figure(entry: Mapping | None) -> str:
     "A number with its interval, as text."
     if entry is None: return "–"
-    return f"{entry['value']:.3f}" + (f" ({entry['low']:.3f}–{entry['high']:.3f})" if entry["low"] is not None else " (too few groups for an interval)")
+    return f"{entry['value']:.3f}" + (f" ({entry['low']:.3f}–{entry['high']:.3f})" if entry["low"] is not None else " (no interval)")
 
 
 def _markdown_table(rows: Iterable[Sequence[object]], *head: str) -> str:
@@ -375,7 +386,7 @@ def _number_tables(card: Mapping) -> str:
     head = ("by", "group", "reals", "fakes", "AUC", "share of reals above the threshold", "share of fakes above it")
     return "\n\n".join([*parts, "### By manipulation and subgroup\n\nA manipulation's row holds its fakes and all reals.\n\n" + _markdown_table(groups, *head)])
 
-# %% ../nbs/16a_detectors.ipynb #1f4a04fb
+# %% ../nbs/16a_detectors.ipynb #ba89310b
 def card_markdown(
     card: Mapping,  # as `save_detector` makes it
 ) -> str:
@@ -383,28 +394,28 @@ def card_markdown(
     data, use = card["data"], card["decision"]
     terms = "\n".join(f"- **{t['title']}** (`{name}`): {t['licence']}. {t['agreement']} {t['url']}" for name, t in data["terms"].items())
     warning = "\n\n> **Research only.** " + RESEARCH_ONLY if data["research_only"] else ""
+    meaning = "\n\n".join(f"**{level.capitalize()}.** {text}" for level, text in card["meaning"].items())
     counts = _markdown_table([(part, n["real"], n["fake"]) for part, n in data["counts"].items()], "part", "real", "fake")
     return "\n\n".join([
         f"# {card['name']}{warning}", f"{card['description']} Made {card['made']} with deepfake_nb {card['versions']['deepfake_nb']}.",
         "## Intended use\n\n" + card["intended_use"], "## Out of scope\n\n" + "\n".join(f"- {line}" for line in card["out_of_scope"]),
         f"## Data\n\n{terms}\n\n{counts}\n\nParts are {card['split']}. SHA-256 of the files, their labels and parts: `{data['sha256']}`.",
-        f"## What the score means\n\n{card['meaning']}\n\nThreshold {use['threshold']:.4f} ({use['rule']}); it abstains from {use['band'][0]:.4f} to {use['band'][1]:.4f}: {use['band_rule']} Calibration: {use['calibration']}.",
+        f"## What the score means\n\n{meaning}\n\nThreshold {use['threshold']:.4f} ({use['rule']}); it abstains from {use['band'][0]:.4f} to {use['band'][1]:.4f}: {use['band_rule']} Calibration: {use['calibration']}.",
         f"## Numbers\n\n{_number_tables(card)}", f"## Preprocessing\n\n```json\n{json.dumps(card['preprocessing'], indent=1)}\n```",
         f"## Training\n\n```json\n{json.dumps(card['training'], indent=1)}\n```", f"## Versions\n\n{', '.join(f'{k} {v}' for k, v in card['versions'].items())}"]) + "\n"
 
 
 RESEARCH_ONLY: str = "It was trained on data whose terms do not allow other uses, or are not known. Do not pass it on, and do not use it for anything else, without reading them."
 
-# %% ../nbs/16a_detectors.ipynb #134266c9
-def _meaning(numbers: Mapping[str, list[dict]], calibration: Calibration) -> str:
-    "What a probability of this detector means, in plain words with its own numbers."
-    level = "videos" if "videos" in numbers else "pictures"
-    found = {row["metric"]: row for row in numbers[level]}
-    n, chance = found["AUC"]["n"], calibration.fakes * (1 - calibration.fakes)
-    return (f"The calibrated probability is the share of fakes among test {level} with such a score, **if** {calibration.fakes:.0%} of all are fakes, as in the data that it was calibrated on. Where fakes are rarer, so is a fake at the same score. "
-            f"On its {n:,} test {level}, with at most 1 % of reals called fake it finds {_figure(found['TPR at 1 % FPR'])} of the fakes; its Brier score is {_figure(found['Brier score'])} "
-            f"(0 is perfect, {chance:.3f} is what always answering the share of fakes gets), its expected calibration error {_figure(found['expected calibration error'])}. "
-            f"It abstains on {_figure(found['abstains'])} of them. None of this holds for pictures of another kind.")
+# %% ../nbs/16a_detectors.ipynb #284ebe87
+def _meaning(level: str, numbers: list[dict], calibration: Calibration) -> str:
+    "What a probability of this detector means for pictures or for videos, in plain words with its own numbers."
+    found, fakes = {row["metric"]: row for row in numbers}, calibration.fakes
+    n, tested = found["AUC"]["n"], f"{found['reals above the band']['n']:,} real and {found['fakes below the band']['n']:,} fake"
+    return (f"The calibrated probability estimates the share of fakes among {level} with such a score, **if** {fakes:.0%} of all are fakes, as in the data that it was calibrated on; where fakes are rarer, a fake is less likely at the same score. "
+            f"On its {n:,} test {level} ({tested}): with at most 1 % of reals called fake it finds {_figure(found['TPR at 1 % FPR'])} of the fakes; its Brier score is {_figure(found['Brier score'])} "
+            f"(0 is perfect, {fakes * (1 - fakes):.3f} is what always answering the share of fakes gets); its expected calibration error is {_figure(found['expected calibration error'])}; "
+            f"it abstains on {_figure(found['abstains'])} of them. Brackets hold 95 % intervals. None of this holds for {level} of another kind.")
 
 
 def _versions() -> dict[str, str]:
@@ -493,7 +504,7 @@ def calibrate_detector(
     threshold = min(max(choose_threshold(y, curve(score), rule), 0.0), 1.0)
     return DeepfakeDetector(model, preprocessing, curve, threshold, choose_band(y, curve(score), threshold, alpha), min_points)
 
-# %% ../nbs/16a_detectors.ipynb #0604c489
+# %% ../nbs/16a_detectors.ipynb #13ac6407
 def save_detector(
     folder: str | Path,  # to be made; one that is there must be a detector's, and is replaced
     model: object,  # a Keras model (one or two outputs, or a map) or a scikit-learn pipeline with `decision_function`
@@ -522,7 +533,7 @@ def save_detector(
     decision = {"threshold": made.threshold, "band": list(made.band), "rule": f"chosen on the validation part for {rule}", "calibration": f"{calibration}, on {made.calibration.n:,} validation pictures, {made.calibration.fakes:.0%} fakes",
                 "band_rule": f"of new reals like those of the validation part at most {alpha:.0%} lie above it, of new fakes at most {alpha:.0%} below it."}
     card = {"name": name, "description": description, "made": time.strftime("%Y-%m-%d", time.gmtime()), "intended_use": intended_use, "out_of_scope": list(OUT_OF_SCOPE), "data": data_record(samples, progress), "split": split,
-            "decision": decision, "meaning": _meaning(numbers, made.calibration), "numbers": numbers, "groups": subgroup_numbers(test, p, made.threshold, subgroups, resamples, seed),
+            "decision": decision, "meaning": {level: _meaning(level, rows, made.calibration) for level, rows in numbers.items()}, "numbers": numbers, "groups": subgroup_numbers(test, p, made.threshold, subgroups, resamples, seed),
             "preprocessing": asdict(preprocessing), "training": dict(training or {}), "versions": _versions()}
     _write_folder(Path(folder), made, card)
     return load_detector(folder)
