@@ -407,12 +407,12 @@ def card_markdown(
 
 RESEARCH_ONLY: str = "It was trained on data whose terms do not allow other uses, or are not known. Do not pass it on, and do not use it for anything else, without reading them."
 
-# %% ../nbs/16a_detectors.ipynb #284ebe87
+# %% ../nbs/16a_detectors.ipynb #7288f299
 def _meaning(level: str, numbers: list[dict], calibration: Calibration) -> str:
     "What a probability of this detector means for pictures or for videos, in plain words with its own numbers."
     found, fakes = {row["metric"]: row for row in numbers}, calibration.fakes
     n, tested = found["AUC"]["n"], f"{found['reals above the band']['n']:,} real and {found['fakes below the band']['n']:,} fake"
-    return (f"The calibrated probability estimates the share of fakes among {level} with such a score, **if** {fakes:.0%} of all are fakes, as in the data that it was calibrated on; where fakes are rarer, a fake is less likely at the same score. "
+    return (f"The calibrated probability estimates the share of fakes among {level} with such a score if {fakes:.0%} of all are fakes, as in the data that it was calibrated on; where fakes are rarer, a fake is less likely at the same score. "
             f"On its {n:,} test {level} ({tested}): with at most 1 % of reals called fake it finds {_figure(found['TPR at 1 % FPR'])} of the fakes; its Brier score is {_figure(found['Brier score'])} "
             f"(0 is perfect, {fakes * (1 - fakes):.3f} is what always answering the share of fakes gets); its expected calibration error is {_figure(found['expected calibration error'])}; "
             f"it abstains on {_figure(found['abstains'])} of them. Brackets hold 95 % intervals. None of this holds for {level} of another kind.")

@@ -200,7 +200,7 @@ def frames_table(
     parts = [r.frames.assign(file=str(r.path)).reindex(columns=columns).astype(object) for r in results if len(r.frames)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
-# %% ../nbs/16b_predict.ipynb #026a6b6e
+# %% ../nbs/16b_predict.ipynb #6f60f208
 def _uri(image: np.ndarray) -> str:
     "A picture as a data URI."
     file = io.BytesIO()
@@ -213,13 +213,14 @@ def _square(image: np.ndarray, side: int = 224) -> np.ndarray:
     return np.asarray(Image.fromarray(image).convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _overlay(face: np.ndarray, values: np.ndarray, colours: str, low: float, high: float, alpha: float = .6) -> np.ndarray:
-    "A map in colour on a face in grey, both 224×224."
+def _overlay(face: np.ndarray, values: np.ndarray, colours: str, low: float, high: float, rest: float) -> np.ndarray:
+    "A map in colour on a face in grey, both 224×224; the colour is the stronger, the farther a value is from `rest`."
     import matplotlib
     grey = np.asarray(Image.fromarray(_square(face)).convert("L"), float)[..., None] / 255
     smooth = np.asarray(Image.fromarray(values.astype(np.float32)).resize((224, 224), Image.Resampling.BILINEAR))
     colour = matplotlib.colormaps[colours](np.clip((smooth - low) / ((high - low) or 1), 0, 1))[..., :3]
-    return ((1 - alpha) * grey + alpha * colour).clip(0, 1).__mul__(255).round().astype(np.uint8)
+    alpha = .8 * np.clip(np.abs(smooth - rest) / (max(high - rest, rest - low) or 1), 0, 1)[..., None] ** .6
+    return (255 * ((1 - alpha) * grey + alpha * colour).clip(0, 1)).round().astype(np.uint8)
 
 # %% ../nbs/16b_predict.ipynb #14202b03
 def _chart(result: FileResult, detector: DeepfakeDetector, width: int = 620, height: int = 190) -> str:
@@ -242,7 +243,7 @@ def _chart(result: FileResult, detector: DeepfakeDetector, width: int = 620, hei
     said = f"Calibrated probability of {len(rows)} frames over time, from {rows['probability'].min():.2f} to {rows['probability'].max():.2f}, mean {result.probability:.2f}; {len(missing)} frames without a score"
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{said}">{"".join(parts)}</svg>'
 
-# %% ../nbs/16b_predict.ipynb #ae177ebd
+# %% ../nbs/16b_predict.ipynb #78b80e8e
 _SAID = {"above": "above the band", "below": "below the band", "abstains": "within the band: the detector abstains"}
 
 
@@ -253,11 +254,11 @@ def _entry(number: int, result: FileResult, detector: DeepfakeDetector, limit: f
     where = f", frame {result.at}" if result.kind == "video" else ""
     entry["images"].append({"uri": _uri(_square(result.face)), "alt": f"The face that was scored in {result.path.name}{where}", "caption": f"The face{where}: the frame with the highest probability" if where else "The face, as it was cut out"})
     if result.changed is not None:
-        entry["images"].append({"uri": _uri(_overlay(result.face, result.changed, "magma", 0, 1)), "alt": f"Where the model takes {result.path.name} for changed: {(result.changed > .5).mean():.0%} of the face above 0.5",
-                                "caption": "Where the model takes it for changed: dark 0, bright 1"})
+        entry["images"].append({"uri": _uri(_overlay(result.face, result.changed, "plasma", 0, 1, 0)), "alt": f"Where the model takes {result.path.name} for changed: {(result.changed > .5).mean():.0%} of the face above 0.5",
+                                "caption": "Where the model takes it for changed: grey 0, yellow 1"})
     if result.occlusion is not None:
         low, high = float(result.occlusion.min()), float(result.occlusion.max())
-        entry["images"].append({"uri": _uri(_overlay(result.face, result.occlusion, "RdBu_r", -limit, limit)), "alt": f"Occlusion map of {result.path.name}: the score falls by up to {high:.3f} and rises by up to {-low:.3f} where a part is hidden",
+        entry["images"].append({"uri": _uri(_overlay(result.face, result.occlusion, "RdBu_r", -limit, limit, 0)), "alt": f"Occlusion map of {result.path.name}: the score falls by up to {high:.3f} and rises by up to {-low:.3f} where a part is hidden",
                                 "caption": f"What the score rests on: red, it falls when this is hidden (by up to {max(high, 0):.3f}); blue, it rises (by up to {max(-low, 0):.3f})"})
     if result.kind == "video": entry["chart"] = _chart(result, detector)
     return entry
@@ -295,7 +296,7 @@ _BODY = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name
 <h3>Out of scope</h3><ul>{% for line in card.out_of_scope %}<li>{{ line }}</li>{% endfor %}</ul></main></body></html>
 """
 
-# %% ../nbs/16b_predict.ipynb #6a18cfa8
+# %% ../nbs/16b_predict.ipynb #a19b84ce
 def _meaning(results: Sequence[FileResult], detector: DeepfakeDetector) -> list[str]:
     "The plain statement at the head of the page."
     card, kinds = detector.card, {r.kind + "s" for r in results if r.state == "scored"} or {"pictures"}
@@ -303,8 +304,9 @@ def _meaning(results: Sequence[FileResult], detector: DeepfakeDetector) -> list[
     always = "That is everywhere: its validation data were too few, or it tells too little, for any promise." if low <= 0 and high >= 1 else ""
     texts = ["There is no verdict on this page. A score is what the model puts out, higher for what it takes for fake; a probability is that score, calibrated. Neither is proof: a person has to look.",
              f"From {low:.3f} to {high:.3f} the detector abstains (the shaded band): {card['decision']['band_rule']} {always}".strip()]
-    texts += [card["meaning"].get(kind, f"It was tested on single pictures only. The mean over a video's frames has not been tested: how often such a {kind[:-1]} is a fake is not known.") for kind in sorted(kinds)]
-    if "videos" in kinds and "videos" not in card["meaning"]: texts.append(card["meaning"]["pictures"])
+    if "videos" in kinds and "videos" not in card["meaning"]:
+        texts.append("It was tested on single pictures only. The mean over a video's frames has not been tested: how often a video with such a mean is a fake is not known.")
+    texts += [card["meaning"][level] for level in dict.fromkeys(kind if kind in card["meaning"] else "pictures" for kind in sorted(kinds))]
     return [*texts, f"Meant for: {card['intended_use']}"]
 
 
