@@ -504,7 +504,7 @@ def calibrate_detector(
     threshold = min(max(choose_threshold(y, curve(score), rule), 0.0), 1.0)
     return DeepfakeDetector(model, preprocessing, curve, threshold, choose_band(y, curve(score), threshold, alpha), min_points)
 
-# %% ../nbs/16a_detectors.ipynb #13ac6407
+# %% ../nbs/16a_detectors.ipynb #412ddb06
 def save_detector(
     folder: str | Path,  # to be made; one that is there must be a detector's, and is replaced
     model: object,  # a Keras model (one or two outputs, or a map) or a scikit-learn pipeline with `decision_function`
@@ -531,7 +531,7 @@ def save_detector(
     p = made.calibration(score_samples(made, test, progress=progress))
     numbers = _test_numbers(test, p, made.threshold, made.band, resamples, seed)
     decision = {"threshold": made.threshold, "band": list(made.band), "rule": f"chosen on the validation part for {rule}", "calibration": f"{calibration}, on {made.calibration.n:,} validation pictures, {made.calibration.fakes:.0%} fakes",
-                "band_rule": f"of new reals like those of the validation part at most {alpha:.0%} lie above it, of new fakes at most {alpha:.0%} below it."}
+                "band_rule": f"of new reals like those of the validation part at most {alpha:.0%} lie above it on average, of new fakes at most {alpha:.0%} below it; the test part says what became of it."}
     card = {"name": name, "description": description, "made": time.strftime("%Y-%m-%d", time.gmtime()), "intended_use": intended_use, "out_of_scope": list(OUT_OF_SCOPE), "data": data_record(samples, progress), "split": split,
             "decision": decision, "meaning": {level: _meaning(level, rows, made.calibration) for level, rows in numbers.items()}, "numbers": numbers, "groups": subgroup_numbers(test, p, made.threshold, subgroups, resamples, seed),
             "preprocessing": asdict(preprocessing), "training": dict(training or {}), "versions": _versions()}

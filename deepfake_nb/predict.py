@@ -263,27 +263,27 @@ def _entry(number: int, result: FileResult, detector: DeepfakeDetector, limit: f
     if result.kind == "video": entry["chart"] = _chart(result, detector)
     return entry
 
-# %% ../nbs/16b_predict.ipynb #247d5f06
+# %% ../nbs/16b_predict.ipynb #2f9eff4d
 _STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#d0d4da, #3c424b); --soft: light-dark(#f3f5f8, #20242a); --blue: light-dark(#0072B2, #56B4E9); --band: light-dark(#e69f0033, #e69f0040); --warn: light-dark(#a34700, #f0a35e); --muted: light-dark(#57606a, #a0a8b3); }
 * { box-sizing: border-box; } body { font: 16px/1.55 system-ui, sans-serif; max-width: 66rem; margin: auto; padding: 1rem 1.2rem 4rem; background: light-dark(#fff, #14171b); color: light-dark(#1b1f24, #e6e9ee); }
 h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; } h3 { font-size: 1.02rem; margin: 0; overflow-wrap: anywhere; }
 .lead { color: var(--muted); margin-top: 0; } .box { background: var(--soft); border: 1px solid var(--line); border-radius: .5rem; padding: .2rem 1rem; } .warn { border-left: .3rem solid var(--warn); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; } th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: middle; } td.number, th.number { text-align: right; } td.file { overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; } th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: middle; } td.number, th.number { text-align: right; } td.file { overflow-wrap: anywhere; min-width: 9rem; }
 .bar { width: 11rem; height: 1.1rem; display: block; } article { border: 1px solid var(--line); border-radius: .5rem; padding: .9rem 1.1rem; margin: 1rem 0; } article p { margin: .35rem 0; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; margin: .7rem 0; } figure { margin: 0; width: 224px; } figure img { width: 224px; height: 224px; border-radius: .3rem; display: block; } figcaption { font-size: .8rem; line-height: 1.35; color: var(--muted); margin-top: .3rem; }
 svg text { font-size: 11px; fill: currentColor; } svg .band { fill: var(--band); } svg .grid { stroke: var(--line); } svg .threshold { stroke: var(--muted); stroke-dasharray: 4 3; } svg .line { fill: none; stroke: var(--blue); stroke-width: 2; } svg .dot { fill: var(--blue); } svg .lost { fill: var(--warn); font-size: 14px; } .chart svg { width: 100%; max-width: 46rem; height: auto; }
-code { font-size: .82em; overflow-wrap: anywhere; } .state { color: var(--warn); } .small { font-size: .85rem; color: var(--muted); } a { color: var(--blue); } dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .9rem; } dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; } @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } figure, figure img { width: 100%; height: auto; } .bar { width: 6rem; } }
+code { font-size: .82em; overflow-wrap: anywhere; } .state { color: var(--warn); } .small { font-size: .85rem; color: var(--muted); } a { color: var(--blue); } dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .9rem; } dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; } @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } figure, figure img { width: 100%; height: auto; } .bar { width: 6rem; } .lesser { display: none; } }
 """
 _MACROS = """{% macro bar(p) %}<svg class="bar" viewBox="0 0 176 18" role="img" aria-label="{{ '%.2f'|format(p) }} on a scale from 0 to 1; the detector abstains from {{ '%.2f'|format(band[0]) }} to {{ '%.2f'|format(band[1]) }}"><rect class="band" x="{{ 4 + 168 * band[0] }}" y="1" width="{{ [168 * (band[1] - band[0]), 1]|max }}" height="16"/><line class="grid" x1="4" x2="172" y1="9" y2="9"/><circle class="dot" cx="{{ 4 + 168 * p }}" cy="9" r="5"/></svg>{% endmacro %}"""
 
-# %% ../nbs/16b_predict.ipynb #e214c80d
+# %% ../nbs/16b_predict.ipynb #72954b12
 _BODY = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title><style>{{ style|safe }}</style></head><body><main>
 <h1>{{ title }}</h1><p class="lead">{{ summary }} Detector: {{ card.name }}.</p>
 {% if card.data.research_only %}<div class="box warn"><p><strong>Research only.</strong> {{ warning }}</p></div>{% endif %}
 <h2 id="meaning">What the numbers mean, and what not</h2><div class="box">{% for text in meaning %}<p>{{ text }}</p>{% endfor %}</div>
-<h2 id="table">Files</h2><div class="scroll"><table><thead><tr><th>file</th><th class="number">score</th><th class="number">probability</th><th>0 to 1, with the band</th><th>side</th></tr></thead><tbody>
-{% for e in entries %}<tr><td class="file"><a href="#{{ e.id }}">{{ e.short }}</a></td>{% if e.result.state == 'scored' %}<td class="number">{{ '%.3f'|format(e.result.score) }}</td><td class="number">{{ '%.3f'|format(e.result.probability) }}</td><td>{{ bar(e.result.probability) }}</td><td>{{ e.said }}</td>{% else %}<td colspan="4" class="state">not scored, {{ e.result.state }}: {{ e.result.reason }}</td>{% endif %}</tr>
+<h2 id="table">Files</h2><div class="scroll"><table><thead><tr><th>file</th><th class="number lesser">score</th><th class="number">probability</th><th>0 to 1, with the band</th><th>side</th></tr></thead><tbody>
+{% for e in entries %}<tr><td class="file"><a href="#{{ e.id }}">{{ e.short }}</a></td>{% if e.result.state == 'scored' %}<td class="number lesser">{{ '%.3f'|format(e.result.score) }}</td><td class="number">{{ '%.3f'|format(e.result.probability) }}</td><td>{{ bar(e.result.probability) }}</td><td>{{ e.result.side if e.result.side == 'abstains' else e.said }}</td>{% else %}<td colspan="4" class="state">not scored, {{ e.result.state }}: {{ e.result.reason }}</td>{% endif %}</tr>
 {% endfor %}</tbody></table></div>{% if other %}<p class="small">Not looked at, being of other kinds: {{ other|join(', ') }}.</p>{% endif %}
 <h2 id="files">One by one</h2>
 {% for e in entries %}<article id="{{ e.id }}"><h3>{{ e.name }}</h3>

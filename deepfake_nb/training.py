@@ -152,7 +152,7 @@ def _compare(latest: Path, kept: dict, given: dict) -> None:
     different = [f"{k}: {kept.get(k)} there, {given.get(k)} now" for k in sorted({*kept, *given}) if kept.get(k) != given.get(k)]
     if different: raise CheckpointError(f"{latest} belongs to another training ({'; '.join(different)}); give another folder, or remove this one")
 
-# %% ../nbs/11_training.ipynb #8e598742
+# %% ../nbs/11_training.ipynb #f6b70e21
 def set_precision(
     model: keras.Model,  # a built model
     policy: str = "mixed_bfloat16",  # 'mixed_float16', 'mixed_bfloat16' or 'float32'
@@ -160,9 +160,10 @@ def set_precision(
     "Switch all layers but the last to mixed precision, or back; a compiled model's optimiser is made to scale losses where float16 needs it."
     if policy not in ("mixed_float16", "mixed_bfloat16", "float32"): raise ValueError(f"policy={policy!r}: expected mixed_float16, mixed_bfloat16 or float32")
     inner = [layer for layer in model._flatten_layers(include_self=False) if layer is not model.layers[-1]]
+    scales = policy != "mixed_float16" or not model.compiled or isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    if scales and all(layer.dtype_policy.name == policy for layer in inner): return model  # nothing to switch: what is compiled stays so
     for layer in inner: layer.dtype_policy = policy
-    if policy == "mixed_float16" and model.compiled and not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
-        model.optimizer = keras.optimizers.LossScaleOptimizer(model.optimizer)
+    if not scales: model.optimizer = keras.optimizers.LossScaleOptimizer(model.optimizer)
     model.train_function = model.test_function = model.predict_function = None
     return model
 
@@ -417,7 +418,7 @@ def _publish(partial: Path, whole: Path) -> np.memmap:
     partial.with_suffix(".json").unlink(missing_ok=True)
     return np.load(whole, mmap_mode="r")
 
-# %% ../nbs/11_training.ipynb #ecda5806
+# %% ../nbs/11_training.ipynb #cdc1e4d4
 def deep_features(
     images: np.ndarray | pd.DataFrame,  # a sample table, or uint8 RGB (n, h, w, 3) of the given size
     base: str = "ResNet50",  # a key of `models.BASES`
@@ -425,11 +426,13 @@ def deep_features(
     weights: str | Path | Weights = "auto",  # see `models.resolve_weights`
     *,
     seed: int = 0,  # of random weights
+    precision: str | None = None,  # of the network, see `set_precision`; None: as it is built
     **options,  # of `compute_features`: cache_dir, batch_size, dtype, progress
 ) -> tuple[np.memmap, Weights]:  # (n, channels), 2,048 for ResNet50, rows in the order of the images; and what the base was loaded with
     "The last feature map of a base without its top, averaged over positions; raises `ValueError` for an unknown base and images of another size."
     if isinstance(images, np.ndarray) and images.shape[1:] != (*size, 3): raise ValueError(f"images of shape {images.shape}; expected (n, {size[0]}, {size[1]}, 3)")
     network, loaded = build_base(base, weights, (*size, 3), seed=seed)
+    if precision is not None: set_precision(network, precision)
     return compute_features(network, images, scaling=BASES[base].scaling, pool="avg", **options), loaded
 
 # %% ../nbs/11_training.ipynb #1531f706
