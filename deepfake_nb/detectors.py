@@ -216,7 +216,7 @@ def choose_band(
         ends.append(sign * (np.sort(values)[rank - 1] if rank <= len(values) else math.inf))
     return float(min(max(ends[0], 0.0), threshold)), float(max(min(ends[1], 1.0), threshold))
 
-# %% ../nbs/16a_detectors.ipynb #9d814c8f
+# %% ../nbs/16a_detectors.ipynb #f347324a
 def _predict(model: keras.Model, x: np.ndarray, batch_size: int) -> np.ndarray:
     "Outputs of a model in batches filled up to a power of two, since a network is compiled anew for each shape."
     parts = []
@@ -224,7 +224,7 @@ def _predict(model: keras.Model, x: np.ndarray, batch_size: int) -> np.ndarray:
         part = x[start:start + batch_size]
         filled = np.zeros((min(batch_size, 1 << (len(part) - 1).bit_length()), *x.shape[1:]), x.dtype)
         filled[:len(part)] = part
-        parts.append(np.asarray(model.predict_on_batch(filled))[:len(part)])
+        parts.append(keras.ops.convert_to_numpy(model.predict_on_batch(filled))[:len(part)])
     return np.concatenate(parts)
 
 # %% ../nbs/16a_detectors.ipynb #7a31715e
@@ -556,14 +556,14 @@ def _write_folder(folder: Path, made: DeepfakeDetector, card: Mapping) -> None:
     finally:
         for rest in (partial, old): shutil.rmtree(rest, ignore_errors=True)
 
-# %% ../nbs/16a_detectors.ipynb #0f2ef3a5
+# %% ../nbs/16a_detectors.ipynb #c4472a2a
 def _check_sums(folder: Path) -> dict[str, str]:
     "The hashes of a folder's files, each held against SHA256SUMS."
     try: lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     except OSError as error: raise DetectorError(f"{folder}: no detector here, SHA256SUMS is missing; `deepfake-nb train` makes one") from error
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in ("detector.json", "card.json", *sums):
-        if name not in sums or Path(name).name != name: raise DetectorError(f"{folder}: SHA256SUMS is damaged at {name!r}; get the folder again")
+        if name not in sums or not name or Path(name).name != name: raise DetectorError(f"{folder}: SHA256SUMS is damaged at {name!r}; get the folder again")
         if not (folder / name).is_file(): raise DetectorError(f"{folder}: {name} is missing; get the folder again")
         if file_hash(folder / name) != sums[name]: raise DetectorError(f"{folder}: {name} is not the file that was saved (its SHA-256 is {file_hash(folder / name)}, SHA256SUMS says {sums[name]}); get the folder again")
     return sums
@@ -576,7 +576,7 @@ def _check_probe(folder: Path, detector: DeepfakeDetector, settings: Mapping) ->
     changed = [f"{k} {v} then, {w} now" for k, v in settings["versions"].items() if (w := _versions().get(k, "none")) != v]
     raise DetectorError(f"{folder}: the model does not answer as it did when it was saved ({np.round(then, 4).tolist()} then, {np.round(now, 4).tolist()} now); what differs: {'; '.join(changed) or 'no version'}. Use the versions of its card")
 
-# %% ../nbs/16a_detectors.ipynb #a4c2e655
+# %% ../nbs/16a_detectors.ipynb #e5bbbd8e
 def load_detector(
     folder: str | Path,  # of `save_detector`
     sha256: str | None = None,  # of its SHA256SUMS, from where it is known to be right; None: not compared
@@ -588,6 +588,7 @@ def load_detector(
     if sha256 is not None and whole != sha256: raise DetectorError(f"{folder}: its SHA-256 is {whole}; expected {sha256}: it is another detector")
     settings, card = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("detector.json", "card.json"))
     if settings.get("format") != _FORMAT: raise DetectorError(f"{folder}: its layout is version {settings.get('format')!r}, and this deepfake_nb reads version {_FORMAT}; it was made by deepfake_nb {settings.get('versions', {}).get('deepfake_nb')}")
+    if settings["model"] not in sums: raise DetectorError(f"{folder}: SHA256SUMS is damaged: {settings['model']!r} is not in it; get the folder again")
     file = folder / settings["model"]
     model = _read_keras(file) if file.suffix == ".keras" else load_classifier(file)[0]
     curve = Calibration(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings["calibration"].items()})
