@@ -2,6 +2,7 @@
 import ast
 import configparser
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = sorted(ROOT.glob("nbs/[0-9]*.ipynb"))
 PAPERS = sorted(ROOT.glob("nbs/papers/*.ipynb"))
+TUTORIALS = sorted(ROOT.glob("nbs/tutorials/*.ipynb"))
 MODULES = sorted(ROOT.glob("deepfake_nb/*.py"))
 
 
@@ -118,7 +120,7 @@ def test_every_export_is_shown_within_two_cells(path):
             assert shown, f"{symbol} is not used in the two cells after its definition"
 
 
-@pytest.mark.parametrize("path", [*LIBRARY, *PAPERS], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*LIBRARY, *PAPERS, *TUTORIALS], ids=lambda p: p.stem)
 def test_every_cell_can_be_parsed(path):
     for cell in cells(path):
         source = "\n".join(l for l in cell["source"].splitlines() if not l.startswith(("%", "!")))
@@ -134,7 +136,7 @@ def test_library_notebook_reads_well(path):
     assert lengths[int(.75 * len(lengths))] <= 24
 
 
-@pytest.mark.parametrize("path", [*LIBRARY, *PAPERS, *ROOT.glob("nbs/[a-z]*.ipynb")], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*LIBRARY, *PAPERS, *TUTORIALS, *ROOT.glob("nbs/[a-z]*.ipynb")], ids=lambda p: p.stem)
 def test_notebook_is_committed_executed_and_small(path):
     assert path.stat().st_size < 2 * 2**20
     outputs = [o for c in cells(path) for o in c["outputs"]]
@@ -162,7 +164,7 @@ def test_cleaning_keeps_the_parameters_tag(tmp_path):
     assert sum("parameters" in c["metadata"].get("tags", []) for c in cells(copy)) == 1
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["data", "--help"], ["data", "verify", "--help"], ["data", "lock", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["train", "--help"], ["predict", "--help"], ["data", "--help"], ["data", "verify", "--help"], ["data", "lock", "--help"]])
 def test_help_loads_nothing_heavy(words):
     code = ("import sys; from deepfake_nb.cli import main\n"
             f"try: main({words!r})\n"
@@ -201,6 +203,45 @@ def test_wheel_works_away_from_the_checkout(wheel, tmp_path):
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site)) and "synthetic-faces" in done.stdout and "celeb-df-v2" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel, tmp_path_factory):
+    "A function that runs commands in a fresh environment, away from the checkout: the wheel is installed, its dependencies are borrowed from here."
+    import venv
+    from sysconfig import get_paths
+    place = tmp_path_factory.mktemp("elsewhere")
+    venv.create(place / "env", with_pip=True)
+    python = place / "env" / "bin" / "python"
+    run = lambda *words, **how: subprocess.run([*map(str, words)], cwd=place, capture_output=True, text=True, **how)
+    done = run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", wheel)
+    assert done.returncode == 0, done.stderr
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])").stdout.strip())
+    borrowed = [Path(get_paths()[name]) for name in ("purelib", "platlib")]
+    (site / "borrowed.pth").write_text("".join(f"{folder}\n" for folder in dict.fromkeys(borrowed)))  # behind its own packages; pth files in there are not read, so no checkout comes along
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DEEPFAKE_NB_DATA")}
+    return place, lambda *words: run(python.with_name("deepfake-nb"), *words, env=environment, timeout=900)
+
+
+def test_installed_wheel_comes_from_itself(elsewhere):
+    place, _ = elsewhere
+    done = subprocess.run([place / "env/bin/python", "-I", "-c", "import deepfake_nb; from deepfake_nb.manifests import manifests_dir; print(deepfake_nb.__file__, manifests_dir())"], cwd=place, capture_output=True, text=True, check=True)
+    assert all(Path(path).is_relative_to(place / "env") for path in done.stdout.split()), done.stdout
+
+
+def test_installed_wheel_lists_datasets(elsewhere):
+    done = elsewhere[1]("data", "list")
+    assert done.returncode == 0 and "synthetic-faces" in done.stdout and "celeb-df-v2" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_installed_wheel_runs_a_paper(elsewhere):
+    place, command = elsewhere
+    done = command("run", "torlapati", "--profile", "smoke")
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder, = (place / "runs" / "torlapati").glob("*")
+    about = json.loads((folder / "provenance.json").read_text())
+    assert (folder / "torlapati.ipynb").is_file() and len(list((folder / "figures").glob("*.png"))) >= 8 and about["commit"] is None  # no checkout was asked
 
 
 def test_profiles_and_claims_are_for_papers_that_exist():
