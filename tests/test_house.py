@@ -213,14 +213,14 @@ def elsewhere(wheel, tmp_path_factory):
     place = tmp_path_factory.mktemp("elsewhere")
     venv.create(place / "env", with_pip=True)
     python = place / "env" / "bin" / "python"
-    run = lambda *words, **how: subprocess.run([*map(str, words)], cwd=place, capture_output=True, text=True, **how)
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DEEPFAKE_NB_DATA")}
+    run = lambda *words, **how: subprocess.run([*map(str, words)], cwd=place, env=environment, capture_output=True, text=True, **how)
     done = run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", wheel)
     assert done.returncode == 0, done.stderr
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])").stdout.strip())
     borrowed = [Path(get_paths()[name]) for name in ("purelib", "platlib")]
     (site / "borrowed.pth").write_text("".join(f"{folder}\n" for folder in dict.fromkeys(borrowed)))  # behind its own packages; pth files in there are not read, so no checkout comes along
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DEEPFAKE_NB_DATA")}
-    return place, lambda *words: run(python.with_name("deepfake-nb"), *words, env=environment, timeout=900)
+    return place, lambda *words: run(python.with_name("deepfake-nb"), *words, timeout=1800)
 
 
 def test_installed_wheel_comes_from_itself(elsewhere):
