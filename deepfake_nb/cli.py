@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-# %% ../nbs/17_cli.ipynb #d2dae098
 # %% ../nbs/17_cli.ipynb #688be81b
 def build_parser() -> argparse.ArgumentParser:
     "All commands and their options."
@@ -138,7 +137,6 @@ def _add_data(actions) -> None:
     verify.add_argument("--part", action="store_true", help="a sound part of the dataset is enough for exit status 0")
     lock.add_argument("--out", metavar="FILE", help="file to write")
 
-# %% ../nbs/17_cli.ipynb #feffe11d
 # %% ../nbs/17_cli.ipynb #e0244c93
 def main(
     words: Sequence[str] | None = None,  # the command's words; `sys.argv` by default
@@ -156,7 +154,6 @@ def main(
         print("deepfake-nb: stopped; what is whole is kept, and the same command goes on from there", file=sys.stderr)
         return 130
 
-# %% ../nbs/17_cli.ipynb #574f9c52
 # %% ../nbs/17_cli.ipynb #db6d70b3
 def _run(options: argparse.Namespace) -> int:
     "A grid from the words; the runs' notebook does the work."

@@ -6,9 +6,9 @@
 __all__ = ['ADAPTERS', 'ManifestError', 'DatasetNotFoundError', 'Expectation', 'Manifest', 'read_manifest', 'data_dir',
            'cache_dir', 'manifests_dir', 'own_manifests_dir', 'list_datasets', 'load_manifest', 'locate', 'faces',
            'dfdc', 'dfdc_sample', 'dfdc_faces', 'celeba', 'generated_faces', 'uadfv', 'celeb_df', 'faceforensics',
-           'dfd', 'real_and_fake_face', 'own_table', 'merge_attributes', 'load_samples', 'load_arrays', 'check_file',
-           'VerifyReport', 'file_hash', 'default_lock', 'lock_dataset', 'read_lock', 'verify_dataset', 'list_command',
-           'describe_command', 'verify_command', 'lock_command']
+           'dfd', 'real_and_fake_face', 'own_table', 'merge_attributes', 'load_samples', 'is_embedded', 'load_arrays',
+           'check_file', 'VerifyReport', 'file_hash', 'default_lock', 'lock_dataset', 'read_lock', 'verify_dataset',
+           'list_command', 'describe_command', 'verify_command', 'lock_command']
 
 # %% ../nbs/01_manifests.ipynb #f22ead00
 import difflib
@@ -614,6 +614,13 @@ def load_samples(
     if unknown: raise ManifestError(f"{name} has no option {unknown[0]!r}; there are {', '.join(sorted(set.union(*known.values())))}")
     tables = [_load_one(m, root, {k: v for k, v in options.items() if k in known[m.name]}) for m in manifests]
     return make_samples(pd.concat(tables, ignore_index=True)) if len(tables) > 1 else tables[0]
+
+# %% ../nbs/01_manifests.ipynb #c5050b7f
+def is_embedded(
+    name: str,  # a dataset, or several joined by '+'
+) -> bool:  # whether this library renders all of it
+    "Whether a dataset is made by this library, so that no picture of a person is in it."
+    return all(load_manifest(part).embedded is not None for part in name.split("+"))
 
 # %% ../nbs/01_manifests.ipynb #0241f905
 _MNIST = {"x_train": (60000, 28, 28), "y_train": (60000,), "x_test": (10000, 28, 28), "y_test": (10000,)}
