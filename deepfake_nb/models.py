@@ -30,7 +30,7 @@ __all__ = ['REPORTED_LAYERS', 'REPORTED_TOTALS', 'MODEL_II_DROPOUT', 'HEAD_DROPO
            'Weights', 'resolve_weights', 'BatchStatistics', 'with_batch_statistics', 'uses_batch_statistics',
            'build_base', 'pretrained_head', 'model_iii', 'model_iv', 'model_v', 'PaperModel', 'build_model',
            'compile_model', 'fake_score', 'find_base', 'unfreeze_top', 'build_resnet34', 'frame_classifier',
-           'build_convnet', 'UnetSize', 'build_unet']
+           'build_convnet', 'UnetSize', 'build_unet', 'pretrained_unet']
 
 # %% ../nbs/10_models.ipynb #7fcdff10
 class ReportedLayer(NamedTuple):
@@ -822,6 +822,49 @@ UNET_CHOSEN_BY_US: list[dict[str, str]] = [
     dict(item="initial weights", models="Unet, Unet_v1", choice="He uniform, zero biases, seeded", reason="not in the text; as in the industrial U-Net"),
     dict(item="the sums in DICE", models="Unet, Unet_v1", choice="over each image, 1 added above and below", reason="not in the text; a real image's mask is empty, its DICE undefined"),
 ]
+
+# %% ../nbs/10_models.ipynb #295e1f8c
+def _last_by_stride(base: keras.Model) -> dict[int, keras.KerasTensor]:
+    "The last features at each stride of a base, 2, 4, 8 …: sizes of padded pictures are no such sides."
+    height, width = base.input_shape[1:3]
+    found = {tuple(output.shape[1:3]): output for layer in base.layers if len((output := layer.output).shape) == 4}
+    return {2**k: found[height >> k, width >> k] for k in range(1, 6) if (height >> k, width >> k) in found}
+
+
+def _upward(skips: dict[int, keras.KerasTensor], stride: int, features: int) -> keras.KerasTensor:
+    "From the deepest features up to a stride: at each level twice as large, beside the skip, one convolution."
+    x = skips[max(skips)]
+    for step in sorted((s for s in skips if stride <= s < max(skips)), reverse=True):
+        x = layers.Concatenate(name=f"up_{step}_join")([layers.UpSampling2D(2, name=f"up_{step}_sample")(x), skips[step]])
+        x = _convolved(x, features, 3, True, f"up_{step}_conv")
+    return x
+
+# %% ../nbs/10_models.ipynb #31fa6bb1
+def pretrained_unet(
+    base: str = "MobileNet-0.25",                  # a key of `BASES`
+    weights: str | Path | Weights = "auto",        # see `resolve_weights`
+    input_shape: tuple[int, int, int] = (160, 160, 3),  # height, width, channels; the sides multiples of 32
+    *,
+    features: int = 48,                            # of each level on the way up
+    stride: int = 8,                               # of the map before it is enlarged: 2, 4, 8 or 16
+    dropout: float = 0.3,                          # rate before the frame's output
+    root: str | Path | None = None,                # data root holding a folder `weights`; by default DEEPFAKE_NB_DATA
+    seed: int | None = None,                       # of random initial weights
+) -> tuple[keras.Model, Weights]:                  # images, scaled as the base wants them → "changed" (b, h, w, 1) and "fake" (b, 1), float32; what the base was loaded with
+    "A U-Net whose way down is a pretrained base, all of it trained, with an output for the frame; `ValueError` for sides, a stride or a base that do not fit, `WeightsError` as `build_base`."
+    if any(side % 32 or not side for side in input_shape[:2]): raise ValueError(f"input_shape={tuple(input_shape)}: expected sides that are multiples of 32")
+    if stride not in (2, 4, 8, 16): raise ValueError(f"stride={stride}: expected 2, 4, 8 or 16")
+    network, loaded = build_base(base, weights, input_shape, root=root, seed=seed)
+    network.trainable, skips = True, _last_by_stride(network)
+    if not {stride, 32} <= set(skips): raise ValueError(f"base {base!r} has features at strides {', '.join(map(str, skips))}; a U-Net needs {stride} and 32")
+    _seed(seed)
+    x, deepest = _upward(skips, stride, features), network.output
+    logits = layers.Conv2D(1, 1, dtype="float32", name="logits")(x)
+    changed = layers.Activation("sigmoid", dtype="float32", name="changed")(layers.UpSampling2D(stride, interpolation="bilinear", dtype="float32", name="enlarged")(logits))
+    pooled = [layers.GlobalAveragePooling2D(name="mean_deepest")(deepest), layers.GlobalAveragePooling2D(name="mean_up")(x), layers.GlobalMaxPooling2D(name="max_up")(x)]
+    together = layers.Dropout(dropout, name="dropout")(layers.Concatenate(name="pooled")(pooled))
+    fake = layers.Dense(1, activation="sigmoid", kernel_initializer="zeros", dtype="float32", name="fake")(together)
+    return keras.Model(network.input, {"changed": changed, "fake": fake}, name=f"unet_{network.name}"), loaded
 
 # %% ../nbs/10_models.ipynb #e135bcbc
 #: Choices that the report leaves open: item, models, choice, reason.

@@ -190,7 +190,7 @@ def self_blend(
     blended = target + weight * (_nudged(source, rng).astype(np.float32) - target)
     return blended.round().clip(0, 255).astype(np.uint8), soft >= 0.5
 
-# %% ../nbs/08a_pairs.ipynb #6c1efcd9
+# %% ../nbs/08a_pairs.ipynb #7988423d
 class PairedBatches(ShuffledBatches):
     "Batches of real and fake in turn with the fakes' masks, augmented alike; reproducible by seed, and restored by the checkpoints of `training.fit`."
 
@@ -200,7 +200,7 @@ class PairedBatches(ShuffledBatches):
         subset: str | None = None,  # 'train', 'validation' or 'test'; None: all rows
         size: tuple[int, int] = (256, 256),  # (height, width)
         pairs: int = 8,  # pairs a batch, so half as many as pictures; the last batch of an epoch may be smaller
-        targets: str = "mask",  # 'mask': y (b, h, w, 1), 1 where a picture was changed; 'label': y (b,), 1 = fake
+        targets: str = "mask",  # 'mask': y (b, h, w, 1), 1 where a picture was changed; 'label': y (b,), 1 = fake; 'both': y {"changed": …, "fake": …}
         augment: Augmentation | None = None,  # None: pictures as they are
         self_blend: float = 0.0,  # chance that a fake is replaced by its original blended with itself
         lone_reals: bool = False,  # take real pictures without a fake too, their fakes being blends
@@ -213,7 +213,7 @@ class PairedBatches(ShuffledBatches):
         progress: bool = True,  # show a progress bar while masks are read
         **kwargs,  # of `keras.utils.PyDataset`: workers, max_queue_size
     ):
-        if targets not in ("mask", "label"): raise ValueError(f"targets={targets!r}: expected 'mask' or 'label'")
+        if targets not in ("mask", "label", "both"): raise ValueError(f"targets={targets!r}: expected 'mask', 'label' or 'both'")
         if not 0 <= self_blend <= 1: raise ValueError(f"self_blend={self_blend}: expected a chance, 0 to 1")
         scaling_table(scaling)
         self.samples, self.lone, self.unpaired = _in_turn(select_rows(samples, subset), lone_reals)
@@ -237,14 +237,20 @@ class PairedBatches(ShuffledBatches):
         masks[1::2] = np.unpackbits(self._masks[rows], axis=1, count=size[0] * size[1]).reshape(-1, *size)
         list(_pool(self.threads).map(lambda i: _change(self, rows[i], pictures[2 * i:2 * i + 2], masks[2 * i + 1]), range(len(rows))))
         x = scale_images(pictures, self.scaling, self._buffers.take(len(pictures)))
-        return x, masks[..., None].astype("float32") if self.targets == "mask" else np.tile(np.float32([0, 1]), len(rows))
+        return x, _wanted(masks, self.targets)
 
-# %% ../nbs/08a_pairs.ipynb #348e3f46
+# %% ../nbs/08a_pairs.ipynb #82225d4a
 def _change(batches: PairedBatches, pair: int, pictures: np.ndarray, mask: np.ndarray) -> None:
     "Blend and augment a pair in place: pictures (2, h, w, 3) and the fake's mask (h, w), by seed, epoch and the pair's number."
     rng, changing = np.random.default_rng([batches.seed, batches.epoch, int(pair)]), batches.changing
     if (rng.random() < batches.self_blend and changing) or batches.lone[pair]: pictures[1], mask[...] = self_blend(pictures[0], rng)
     if changing and batches.augment is not None: pictures[0], pictures[1], mask[...] = augment_pair(*pictures, mask, batches.augment, rng)
+
+
+def _wanted(masks: np.ndarray, targets: str) -> np.ndarray | dict[str, np.ndarray]:
+    "What a batch is trained towards, from masks (b, h, w) of real and fake in turn."
+    y = {"changed": lambda: masks[..., None].astype("float32"), "fake": lambda: np.tile(np.float32([0, 1]), len(masks) // 2)}
+    return {name: make() for name, make in y.items()} if targets == "both" else y["changed" if targets == "mask" else "fake"]()
 
 
 def _in_turn(rows: pd.DataFrame, lone_reals: bool) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:

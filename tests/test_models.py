@@ -36,6 +36,7 @@ from deepfake_nb.models import (
     layer_table,
     parameter_counts,
     pretrained_head,
+    pretrained_unet,
     resolve_weights,
     unfreeze_top,
     uses_batch_statistics,
@@ -699,6 +700,38 @@ def test_choices_about_the_unets_are_what_is_built():
     assert text["initial weights"].startswith("He uniform") and type(model.get_layer("down_2_conv_1").kernel_initializer).__name__ == "HeUniform"
     assert text["upsampling"].startswith("nearest") and model.get_layer("up_1_sample").interpolation == "nearest" and model.get_layer("up_1_conv_0").kernel_size == (2, 2)
     assert {model.get_layer(f"down_3_conv_{i}").kernel_size for i in (1, 2)} == {(3, 3)}
+
+
+# ---- a U-Net on a pretrained base
+
+
+@pytest.mark.parametrize("base, stride", [("MobileNet-0.25", 8), ("MobileNet-0.25", 2), ("MobileNetV2-0.35", 4), ("ResNet50", 8), ("VGG16", 16), ("DenseNet121", 8), ("Xception", 8), ("EfficientNetB0", 8)])
+def test_unets_on_bases(base, stride):
+    model, loaded = pretrained_unet(base, "none", (96, 128, 3), features=8, stride=stride, seed=1)
+    outputs = model.predict(127 * np.random.default_rng(0).random((2, 96, 128, 3), "float32"), verbose=0)
+    assert loaded.kind == "none" and {k: v.shape for k, v in outputs.items()} == {"changed": (2, 96, 128, 1), "fake": (2, 1)}
+    assert all(v.dtype == np.float32 and 0 <= v.min() <= v.max() <= 1 for v in outputs.values())
+    assert model.get_layer("logits").output.shape[1:] == (96 // stride, 128 // stride, 1)
+    assert len(model.trainable_variables) > len(build_base(base, "none", (96, 128, 3))[0].weights) * .5 and not [layer.name for layer in model.layers if not layer.trainable]
+
+
+def test_a_unet_takes_the_last_features_of_each_size_and_all_of_it_learns(tmp_path):
+    model, _ = pretrained_unet("MobileNet-0.25", "none", (64, 64, 3), features=8, stride=2, seed=0)
+    joined = [model.get_layer(f"up_{stride}_join")._inbound_nodes[0].input_tensors[1]._keras_history.operation.name for stride in (2, 4, 8, 16)]
+    assert joined == ["conv_pw_1_relu", "conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu"]
+    x = np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype("float32")
+    model.compile(keras.optimizers.SGD(.1), loss={"changed": "binary_crossentropy", "fake": "binary_crossentropy"})
+    before = {v.path: np.array(v) for v in model.trainable_variables}
+    for _ in range(2): model.train_on_batch(x, {"changed": (x[..., :1] > 0).astype("float32"), "fake": np.float32([[0], [1], [0], [1]])})
+    assert not [v.path for v in model.trainable_variables if np.array_equal(np.array(v), before[v.path])]
+    model.save(tmp_path / "unet.keras")
+    again = keras.saving.load_model(tmp_path / "unet.keras").predict(x, verbose=0)
+    for name, output in model.predict(x, verbose=0).items(): np.testing.assert_allclose(again[name], output, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong, says", [(dict(input_shape=(160, 150, 3)), "multiples of 32"), (dict(stride=5), "expected 2, 4, 8 or 16"), (dict(base="InceptionV3"), "a U-Net needs 8 and 32"), (dict(base="Mobile"), "unknown base")])
+def test_pretrained_unet_refuses(wrong, says):
+    with pytest.raises(ValueError, match=says): pretrained_unet(**dict(weights="none") | wrong)
 
 
 def test_other_backend_needs_no_tensorflow():

@@ -46,7 +46,7 @@ def batches(samples, **options):
 
 def epoch(batches):
     parts = [batches[i] for i in range(len(batches))]
-    return [np.concatenate(p) for p in zip(*parts)]
+    return [{k: np.concatenate([d[k] for d in p]) for k in p[0]} if isinstance(p[0], dict) else np.concatenate(p) for p in zip(*parts)]
 
 
 def test_pairs_stand_side_by_side_and_each_comes_once(samples):
@@ -76,6 +76,13 @@ def test_targets_and_scalings(samples, scaling):
     x, y = epoch(plain)
     assert y.dtype == np.float32 and y.tolist() == plain.samples["label"].tolist()
     np.testing.assert_array_equal(x, scale_images(np.stack([read_image(p) for p in plain.samples["path"]]), scaling))
+
+
+def test_both_targets_are_those_of_each(samples):
+    both, mask, label = (epoch(in_table_order(batches(samples, targets=targets))) for targets in ("both", "mask", "label"))
+    np.testing.assert_array_equal(both[1]["changed"], mask[1])
+    np.testing.assert_array_equal(both[1]["fake"], label[1])
+    np.testing.assert_array_equal(both[0], mask[0])
 
 
 def test_a_part_of_the_split_pairs_within_itself(samples):
