@@ -255,7 +255,7 @@ def pair_samples(
     pairs = pd.DataFrame([(fake, many[0]) for fake, many in found if many and len(many) == 1], columns=["fake", "real"])
     return pairs, pd.DataFrame([(fake, reason(many)) for fake, many in found if not many or len(many) != 1], columns=["fake", "reason"])
 
-# %% ../nbs/06_masks.ipynb #b7e66917
+# %% ../nbs/06_masks.ipynb #6eeccef1
 @dataclass(frozen=True)
 class MaskReport:
     "What `mask_samples` did."
@@ -269,7 +269,7 @@ class MaskReport:
     @property
     def counts(self) -> pd.Series:
         "Fakes by what became of them: masked, or the kind of reason."
-        kinds = self.aside["reason"].str.split(":").str[0].value_counts()
+        kinds = self.aside["reason"].astype(str).str.split(":").str[0].value_counts()
         return pd.concat([pd.Series({"masked": int((self.samples["label"] == 1).sum())}), kinds]).rename("fakes")
 
     def __str__(self) -> str:

@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['SKIN_TONES', 'LIGHTINGS', 'QUALITIES', 'MANIPULATIONS', 'GENERATOR_VERSION', 'LAYOUTS', 'Identity', 'make_identity',
-           'State', 'trajectory', 'Rendered', 'render_frame', 'Quality', 'landmarks', 'face_box', 'swap_face',
-           'reenact_mouth', 'up_convolve', 'generate_face', 'write_video', 'generate']
+__all__ = ['SKIN_TONES', 'LIGHTINGS', 'QUALITIES', 'MANIPULATIONS', 'CODECS', 'GENERATOR_VERSION', 'LAYOUTS', 'Identity',
+           'make_identity', 'State', 'trajectory', 'Rendered', 'render_frame', 'Quality', 'landmarks', 'face_box',
+           'swap_face', 'reenact_mouth', 'up_convolve', 'generate_face', 'write_video', 'generate']
 
 # %% ../nbs/02_synthetic.ipynb #e01f14fd
 SKIN_TONES = {1: (245, 213, 196), 2: (233, 193, 168), 3: (214, 167, 135), 4: (184, 133, 100), 5: (142, 97, 71), 6: (110, 76, 58)}
@@ -767,17 +767,24 @@ def _read_video(path: Any) -> list[np.ndarray]:
         film.streams.video[0].thread_count = 1
         return [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
 
-# %% ../nbs/02_synthetic.ipynb #48916545
+# %% ../nbs/02_synthetic.ipynb #250277a7
+CODECS = {  # name: encoder, and its options
+    "h264": ("libx264", {"preset": "medium", "threads": "1"}),
+    "hevc": ("libx265", {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1:info=0"}),
+}
+
 def write_video(
     path: Any,  # a path, or a file object open for writing
     frames: Sequence[np.ndarray],  # (h, w, 3) uint8 RGB or (h, w) grey; h and w even
-    crf: int = 23,  # constant rate factor of x264: 0 lossless to 51 worst
+    crf: int = 23,  # constant rate factor of the encoder: 0 best (with H.264 lossless) to 51 worst
     fps: int = 25,  # frames a second
+    codec: str = "h264",  # one of CODECS
 ) -> None:
-    "Encode frames as H.264 (yuv420p, one thread, no time stamps): the same frames give the same bytes."
-    h, w = frames[0].shape[:2]
+    "Encode frames (yuv420p, one thread, no time stamps): the same frames give the same bytes; ValueError for another codec."
+    if codec not in CODECS: raise ValueError(f"codec={codec!r}: expected one of {', '.join(CODECS)}")
+    (h, w), (encoder, options) = frames[0].shape[:2], CODECS[codec]
     with av.open(os.fspath(path) if isinstance(path, (str, os.PathLike)) else path, "w", format="mp4", options={"fflags": "+bitexact"}) as film:
-        stream = film.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "medium", "threads": "1"})
+        stream = film.add_stream(encoder, rate=fps, options={"crf": str(crf)} | options)
         stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
         stream.codec_context.thread_count = 1
         for frame in frames:
@@ -880,26 +887,30 @@ def _manipulate(c: dict, how: str, frames: list, states: list[State], person: Id
     else: made = [generate_face(f, s, c["quality"]) for f, s in zip(frames, states)]
     return [m[0] for m in made], [m[1] for m in made]
 
-# %% ../nbs/02_synthetic.ipynb #1eae5553
+# %% ../nbs/02_synthetic.ipynb #fd463d17
+def _codec(c: dict) -> str: return c.get("codec", "h264")
+
+def _codec_name(c: dict) -> str: return "" if _codec(c) == "h264" else f"{_codec(c)}-"
+
 def _row(c: dict, take: _Take, lighting: str, fake: _Fake | None, **more: Any) -> dict:
     return dict(path=fake.path if fake else take.path, label=int(fake is not None), video=fake.video if fake else take.video, original=take.video, frame=None,
                 identity=f"id{take.identity:02d}", source=f"id{fake.source:02d}" if fake and fake.source is not None else None,
-                manipulation=fake.manipulation if fake else None, compression=f"crf{c['crf']}", mask_path=fake.mask if fake else None,
+                manipulation=fake.manipulation if fake else None, compression=f"{_codec_name(c)}crf{c['crf']}", mask_path=fake.mask if fake else None,
                 skin_tone=_cast(c["seed"], c["identities"])[take.identity].skin_tone, lighting=lighting, quality=c["quality"]) | more
 
-# %% ../nbs/02_synthetic.ipynb #8a8b6857
+# %% ../nbs/02_synthetic.ipynb #b834ea52
 def _write_film(c: dict, row: dict, frames: list, masks: list | None, folder: Path) -> list[dict]:
     for path, film, crf in ((row["path"], frames, c["crf"]), (row["mask_path"], masks, 10)):
         if film is None: continue
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        write_video(folder / path, film, crf, c["fps"])
+        write_video(folder / path, film, crf, c["fps"], _codec(c))
     return [row]
 
-# %% ../nbs/02_synthetic.ipynb #bc15ab15
+# %% ../nbs/02_synthetic.ipynb #3ccb781e
 def _write_faces(c: dict, row: dict, frames: list, masks: list | None, boxes: list, folder: Path) -> list[dict]:
     "The faces of a film, cut from its decoded frames: one JPEG a frame, and one PNG a mask."
     rows, kind, buffer = [], "fake" if row["label"] else "real", io.BytesIO()
-    write_video(buffer, frames, c["crf"], c["fps"])
+    write_video(buffer, frames, c["crf"], c["fps"], _codec(c))
     buffer.seek(0)
     for k, (frame, (x0, y0, x1, y1)) in enumerate(zip(_read_video(buffer), boxes)):
         stem = f"{row['video']}_{k:04d}"
@@ -943,7 +954,7 @@ def _write_lists(c: dict, rows: list[dict], folder: Path) -> None:
         held = {*(swapped[-2 * max(1, len(swapped) // 6):] if len(swapped) > 2 else ()), *others[-max(1, len(others) // 3):]}
         (folder / "List_of_testing_videos.txt").write_text("".join(f"{1 - r['label']} {r['path']}\n" for r in rows if r["identity"] in held))
 
-# %% ../nbs/02_synthetic.ipynb #1cad0486
+# %% ../nbs/02_synthetic.ipynb #73477eb1
 _RANGES = dict(identities=(2, 998), videos=(1, 9999), frames=(1, 9999), size=(96, 4096), face_size=(32, 2048), crf=(0, 51), fps=(1, 240), seed=(0, 2**31 - 1))
 
 def _check(c: dict) -> dict:
@@ -954,6 +965,7 @@ def _check(c: dict) -> dict:
     c = c | {k: v for k, v in LAYOUTS[c["layout"]].items() if c[k] is None}
     possible, how = LAYOUTS[c["layout"]]["manipulations"], c["manipulations"]
     need(c["quality"] in QUALITIES, "quality", f"one of {', '.join(QUALITIES)}")
+    need(_codec(c) in CODECS, "codec", f"one of {', '.join(CODECS)}")
     for name, (low, high) in _RANGES.items():
         whole = isinstance(c[name], (int, np.integer)) and not isinstance(c[name], bool)
         need(whole and low <= c[name] <= high, name, f"a whole number from {low} to {high}")
@@ -999,7 +1011,7 @@ def _make_all(c: dict, folder: Path, workers: int | None, progress: bool) -> lis
     for _ in tqdm(jobs, total=len(takes), desc=f"{c['layout']} ({c['quality']})", unit="take", disable=not progress): pass
     return [row for i in range(len(takes)) for row in json.loads((folder / ".takes" / f"{i}.json").read_text())]
 
-# %% ../nbs/02_synthetic.ipynb #15ec78d6
+# %% ../nbs/02_synthetic.ipynb #09b7b768
 def generate(
     layout: str,  # "faces", "dfdc", "faceforensics" or "celeb-df"
     cache: str | os.PathLike | None = None,  # folder for generated datasets; None: the package's cache
@@ -1010,7 +1022,8 @@ def generate(
     frames: int | None = None,  # frames a video
     size: int = 256,  # side of a frame, pixels
     face_size: int = 128,  # side of a face crop, pixels (layout "faces")
-    crf: int = 23,  # constant rate factor of H.264
+    crf: int = 23,  # constant rate factor of the codec
+    codec: str = "h264",  # one of CODECS
     fps: int | None = None,  # frames a second
     manipulations: Sequence[str] | None = None,  # some of MANIPULATIONS; None: all that the layout has a place for
     seed: int = 0,  # another seed: other people
@@ -1019,7 +1032,7 @@ def generate(
 ) -> Path:
     "Make a dataset, or find it made: the folder that holds it. Raises ValueError for parameters that cannot be."
     c = _check(dict(layout=layout, quality=quality, identities=identities, videos=videos, frames=frames, size=size, face_size=face_size,
-                    crf=crf, fps=fps, manipulations=manipulations, seed=seed))
+                    crf=crf, fps=fps, manipulations=manipulations, seed=seed) | ({} if codec == "h264" else {"codec": codec}))
     key = hashlib.sha256(json.dumps([c, GENERATOR_VERSION], sort_keys=True).encode()).hexdigest()[:12]
     if workers is not None and workers < 1: raise ValueError(f"workers={workers!r}: expected at least 1, or None for one a core")
     folder = _cache_root(cache) / "synthetic" / f"{layout}-{key}"
