@@ -25,12 +25,12 @@ from .views import _on_threads
 # %% auto #0
 __all__ = ['MINIMUM_GROUPS', 'METRICS', 'POINTS_AT', 'AGGREGATIONS', 'TWIN_SHARE', 'accuracy', 'auc', 'roc_table', 'Interval',
            'bootstrap_interval', 'ratio_interval', 'mean_interval', 'metrics_table', 'precision_recall_f1',
-           'paired_difference', 'Equivalence', 'equivalence', 'reliability_table', 'expected_calibration_error',
-           'choose_threshold', 'frame_scores', 'frame_rule', 'FrameRuleSearch', 'tune_frame_rule', 'video_scores',
-           'video_rule', 'mask_counts', 'mask_metrics', 'dice_causes', 'factorial_design', 'main_effects',
-           'class_counts', 'split_overlap', 'file_features', 'take_balanced', 'leak_test', 'difference_hashes',
-           'duplicate_pairs', 'near_duplicates', 'thumbnails', 'PermutationResult', 'label_permutation', 'HealthReport',
-           'health_check']
+           'paired_difference', 'Equivalence', 'equivalence', 'repeated_interval', 'metric_fall', 'reliability_table',
+           'expected_calibration_error', 'choose_threshold', 'frame_scores', 'frame_rule', 'FrameRuleSearch',
+           'tune_frame_rule', 'video_scores', 'video_rule', 'mask_counts', 'mask_metrics', 'dice_causes',
+           'factorial_design', 'main_effects', 'class_counts', 'split_overlap', 'file_features', 'take_balanced',
+           'leak_test', 'difference_hashes', 'duplicate_pairs', 'near_duplicates', 'thumbnails', 'PermutationResult',
+           'label_permutation', 'HealthReport', 'health_check']
 
 # %% ../nbs/12_evaluation.ipynb #d7a705fe
 def _checked(y: np.ndarray, score: np.ndarray, probability: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -104,8 +104,8 @@ def _groups(y: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, list[
     kind = has[0] + 2 * has[1]
     return codes, [np.flatnonzero(kind == k) for k in (1, 2, 3) if (kind == k).any()], bool(has.sum(1).min() >= MINIMUM_GROUPS)
 
-# %% ../nbs/12_evaluation.ipynb #1cc94c98
-def _resamples(y: np.ndarray, groups: np.ndarray | None, count: int, seed: int) -> Iterator[np.ndarray]:
+# %% ../nbs/12_evaluation.ipynb #2d595984
+def _resamples(y: np.ndarray, groups: np.ndarray | None, count: int, seed: int | Sequence[int]) -> Iterator[np.ndarray]:
     "How often each sample is drawn, in blocks (b, n) that add up to `count` resamples; the same for the same seed."
     codes, strata, _ = _groups(y, groups)
     rng, block = np.random.default_rng(seed), int(np.clip(2_000_000 // len(y), 1, count))
@@ -375,6 +375,48 @@ def equivalence(
     "Two one-sided tests for whether two models are equally good within a margin (Schuirmann 1987); `ValueError` for a margin of zero or less."
     if not margin > 0: raise ValueError(f"margin {margin}: expected the least difference that matters, more than 0")
     return Equivalence(paired_difference(y, first, second, groups, metric, n_resamples, seed, 1 - 2 * alpha), margin)
+
+# %% ../nbs/12_evaluation.ipynb #f7bee885
+def repeated_interval(
+    y: np.ndarray,                     # labels, 0 real or 1 fake, (n,)
+    scores: np.ndarray,                # of k trainings, (k, n)
+    groups: np.ndarray | None = None,  # person or video of each sample, (n,)
+    metric: str | Callable = "AUC",    # see `bootstrap_interval`
+    n_resamples: int = 1000,           # number of resamples
+    seed: int = 0,                     # of the resampling
+    level: float = 0.95,               # of confidence
+) -> Interval:                         # value, low, high, n, groups
+    "A metric's mean over several trainings, with an interval from a bootstrap over whole groups of samples; `ValueError` for no trainings."
+    y, statistic = _of_trainings(y, scores, metric)
+    return _interval(y, groups, statistic, n_resamples, seed, level)
+
+
+def _of_trainings(y: np.ndarray, scores: np.ndarray, metric: str | Callable) -> tuple[np.ndarray, Callable]:
+    "Labels, and a metric's mean over trainings as a function of weights (b, n) → (b,)."
+    scores = np.asarray(scores, dtype=float)
+    if scores.ndim != 2 or not len(scores): raise ValueError(f"scores of shape {scores.shape}: expected (trainings, samples), at least one training")
+    statistic, probability = _statistic(metric)
+    pairs = [_checked(y, score, probability) for score in scores]
+    return pairs[0][0], lambda weight: np.mean([statistic(*pair, weight) for pair in pairs], axis=0)
+
+# %% ../nbs/12_evaluation.ipynb #1423175a
+def metric_fall(
+    own: tuple[np.ndarray, np.ndarray, np.ndarray | None],    # labels (n,), scores of k trainings (k, n), groups (n,) or None: test samples of the model's own dataset
+    other: tuple[np.ndarray, np.ndarray, np.ndarray | None],  # the same, of another dataset: (m,), (k, m), (m,)
+    metric: str | Callable = "AUC",    # see `bootstrap_interval`
+    n_resamples: int = 1000,           # number of resamples
+    seed: int = 0,                     # of the resampling
+    level: float = 0.95,               # of confidence
+) -> Interval:                         # of metric(own) − metric(other); n and groups are those of both
+    "How far a metric falls from a model's own dataset to another, a mean over trainings, with its interval; no bounds where one of the two has too few groups."
+    sides = [(*_of_trainings(y, scores, metric), groups) for y, scores, groups in (own, other)]
+    books = [_groups(y, groups) for y, _, groups in sides]
+    value = np.subtract(*(float(statistic(np.ones((1, len(y))))[0]) for y, statistic, _ in sides))
+    bounds = (np.nan, np.nan)
+    if n_resamples and all(enough for *_, enough in books):
+        drawn = [np.concatenate([statistic(w) for w in _resamples(y, groups, n_resamples, [seed, i])]) for i, (y, statistic, groups) in enumerate(sides)]
+        bounds = np.quantile(drawn[0] - drawn[1], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(value), float(bounds[0]), float(bounds[1]), sum(len(y) for y, *_ in sides), sum(int(codes.max() + 1) for codes, *_ in books), level)
 
 # %% ../nbs/12_evaluation.ipynb #8543ceb9
 def reliability_table(
