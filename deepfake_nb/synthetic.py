@@ -767,16 +767,16 @@ def _read_video(path: Any) -> list[np.ndarray]:
         film.streams.video[0].thread_count = 1
         return [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
 
-# %% ../nbs/02_synthetic.ipynb #250277a7
+# %% ../nbs/02_synthetic.ipynb #f153d1b0
 CODECS = {  # name: encoder, and its options
     "h264": ("libx264", {"preset": "medium", "threads": "1"}),
-    "hevc": ("libx265", {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1:info=0"}),
+    "vp9": ("libvpx-vp9", {"b": "0", "cpu-used": "4", "threads": "1", "lag-in-frames": "0", "auto-alt-ref": "0"}),
 }
 
 def write_video(
     path: Any,  # a path, or a file object open for writing
     frames: Sequence[np.ndarray],  # (h, w, 3) uint8 RGB or (h, w) grey; h and w even
-    crf: int = 23,  # constant rate factor of the encoder: 0 best (with H.264 lossless) to 51 worst
+    crf: int = 23,  # constant rate factor of the encoder: 0 best (with H.264 lossless) to 51 worst (VP9: 63)
     fps: int = 25,  # frames a second
     codec: str = "h264",  # one of CODECS
 ) -> None:

@@ -30,6 +30,7 @@ def test_run_is_whole(run):
     about = json.loads((folder / "provenance.json").read_text())
     assert {"commit", "packages", "backend", "device", "seed", "data", "code", "seconds", "weights", "parameters"} <= set(about)
     if paper == "torlapati": assert about["weights"]["ResNet50"] == {"kind": "none", "sha256": None}
+    if paper == "kaminskyi": assert set(about["further data"]) == {"second_dataset", "third_dataset"} and len({about["data"], *about["further data"].values()}) == 3
     if paper == "kun": assert set(about["further data"]) == {"other_dataset", "third_dataset"} and len({about["data"], *about["further data"].values()}) == 3 and set(about["weights"]) == {"MobileNet-0.25"}
     assert all({"value"} <= set(m) for m in json.loads((folder / "metrics.json").read_text()).values())
 
@@ -88,7 +89,7 @@ def test_same_seed_gives_the_same_figures(run, tmp_path):
 def test_failed_cell_leaves_the_partial_notebook(run, capsys):
     paper, _, folder = run
     root = folder.parent.parent / "failing"
-    assert main(["run", paper, "--profile", "smoke", "--out", str(root), "-p", {"kun": "epsilon=0"}.get(paper, "batch_size=0")]) == 1
+    assert main(["run", paper, "--profile", "smoke", "--out", str(root), "-p", {"kun": "epsilon=0", "kaminskyi": "pairs_a_batch=0"}.get(paper, "batch_size=0")]) == 1
     left = [f.name for f in (root / paper).iterdir()]
     assert len(left) == 1 and left[0].endswith(".failed")
     cells = json.loads((root / paper / left[0] / f"{paper}.ipynb").read_text())["cells"]
@@ -157,3 +158,45 @@ def test_conditional_loss_paper_takes_videos_without_masks(tmp_path):
     folder = next((tmp_path / "denholtz").iterdir())
     assert not (folder / "tables" / "mass.csv").exists() and len(pd.read_csv(folder / "tables" / "deletion.csv")) == 3
     assert (pd.read_csv(folder / "tables" / "found.csv")["face found"] > 0).all()
+
+
+def test_localisation_paper_shows_every_part(run):
+    paper, _, folder = run
+    if paper != "kaminskyi": pytest.skip("another paper")
+    assert {f.stem for f in (folder / "figures").glob("*.csv")} >= {"scheme", "masks", "mask_error", "diagrams", "tries", "training", "predictions", "causes", "search", "carry", "compression", "reliability", "bad_frames"}
+    frames, videos = (pd.read_csv(folder / "tables" / f"{name}.csv") for name in ("frames", "videos"))
+    for table in (frames, videos): assert table.groupby("way")["set"].nunique().tolist() == [3] * 5  # two U-Nets; a classifier on the second set, two on the first
+    assert set(frames["reading"]) == {"–", "as reported", "alike", "as reported and alike"}
+    causes = pd.read_csv(folder / "figures" / "causes.csv")
+    assert causes.groupby(["network", "set"])["value"].sum().round(6).eq(1).all()
+    diagrams = pd.read_csv(folder / "figures" / "diagrams.csv").query("way == 'down'").set_index(["network", "level"])["features"]
+    assert diagrams["Unet"].tolist() == [32 * 2**i for i in range(5)] and diagrams["Unet_v1"].tolist() == [16 * 2**i for i in range(6)]
+    verdicts = pd.read_csv(folder / "tables" / "verdicts.csv").set_index("no.")["verdict"]
+    assert verdicts[41] == "contradicted by the report itself" and (verdicts[[31, 32, 35, 36, 37, 38, 39]] == "value lost").all()
+
+
+def test_localisation_paper_goes_on_with_trainings_that_are_kept(tmp_path, monkeypatch):
+    "The second run with other resamples finds every training of the first, and gives the same pictures."
+    shared = os.environ.get("DEEPFAKE_NB_CACHE")
+    monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path / "cache"))
+    if shared and os.path.isdir(os.path.join(shared, "synthetic")): shutil.copytree(os.path.join(shared, "synthetic"), tmp_path / "cache" / "synthetic")
+    words = ["run", "kaminskyi", "--profile", "smoke", "-p", "keep_trainings=true", "-p", "repeats=1", "--out", str(tmp_path / "runs")]
+    assert main([*words, "-p", "resamples=100"]) == 0
+    kept = {f: f.stat().st_mtime_ns for f in (tmp_path / "cache" / "trainings").rglob("*") if f.is_file()}
+    assert len({f.parent.parent for f in kept}) == 4 + 2 + 1 + 3 + 1  # losses and rates, U-Nets, parts alone, classifiers, self-blended
+    assert main([*words, "-p", "resamples=110"]) == 0
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "cache" / "trainings").rglob("*") if f.is_file()} == kept
+    one, two = (pd.read_csv(f / "figures" / "training.csv") for f in sorted((tmp_path / "runs" / "kaminskyi").iterdir()))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_localisation_paper_says_where_originals_are_missing(tmp_path, capsys):
+    "Crops of faces whose originals are not known: masks cannot be made, and the run says so, and which sets have them."
+    from PIL import Image
+    import numpy as np
+    for kind, name in (("training_real", "real"), ("training_fake", "easy")):
+        (tmp_path / "real_and_fake_face" / kind).mkdir(parents=True)
+        for i in range(12): Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64, 3), "uint8")).save(tmp_path / "real_and_fake_face" / kind / (f"real_{i:05d}.jpg" if name == "real" else f"easy_{i}_1110.jpg"))
+    assert main(["run", "kaminskyi", "--dataset", "real-and-fake-face", "--profile", "smoke", "-p", f"data_root={tmp_path}", "--out", str(tmp_path / "runs")]) == 1
+    said = capsys.readouterr().err
+    assert "none of 12 fakes has its original among the pictures" in said and "dfdc-faces" in said
