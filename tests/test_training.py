@@ -15,11 +15,11 @@ from PIL import Image
 
 from deepfake_nb.loaders import ImageBatches, in_table_order, keras_generator, scale_images
 from deepfake_nb.losses import ConditionalLoss
-from deepfake_nb.models import BASES, build_base, compile_model, model_ii, pretrained_head, unfreeze_top
+from deepfake_nb.models import BASES, build_base, build_convnet, compile_model, model_ii, pretrained_head, unfreeze_top
 from deepfake_nb.pairs import Augmentation, PairedBatches
 from deepfake_nb.samples import make_samples
-from deepfake_nb.training import (CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, read_history,
-                                  save_checkpoint, split_base)
+from deepfake_nb.training import (CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, read_history, restart,
+                                  save_checkpoint, set_precision, split_base)
 
 RUN = '''
 import os, signal, sys
@@ -372,3 +372,14 @@ def test_deep_features_of_pretrained_mobilenet(samples, tmp_path):
         pytest.skip("pretrained MobileNetV2-0.35 is not there: set DEEPFAKE_NB_DATA to the folder that holds weights/")
     features, loaded = deep_features(samples.iloc[:8], "MobileNetV2-0.35", (96, 96), cache_dir=tmp_path, progress=False)
     assert loaded.kind == "imagenet" and features.shape == (8, 1280) and np.isfinite(features).all() and features.std(0).max() > .1
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_a_restarted_model_trains_as_a_new_one_in_any_precision(policy):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((8, 16, 16, 3)).astype("float32"), np.array([[0], [1]] * 4, "float32")
+    new = lambda: set_precision(compile_model(build_convnet((16, 16, 3), filters=(4,), seed=1)), policy)
+    expected = fit(new(), (x, y), epochs=1, batch_size=4, progress=False)["loss"].tolist()
+    model = new()
+    weights = model.get_weights()
+    for _ in range(3): assert fit(restart(model, weights), (x, y), epochs=1, batch_size=4, progress=False)["loss"].tolist() == expected
