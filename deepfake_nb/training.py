@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['Data', 'ArrayBatches', 'reseed', 'CheckpointError', 'save_checkpoint', 'read_history', 'load_checkpoint',
-           'set_precision', 'as_batches', 'fit', 'restart', 'predict_scores', 'evaluate', 'base_key',
+           'set_precision', 'as_batches', 'fit', 'base_key', 'training_folder', 'restart', 'predict_scores', 'evaluate',
            'compute_features', 'deep_features', 'cut_base', 'split_base', 'head_model', 'fit_frozen', 'predict_frozen']
 
-# %% ../nbs/11_training.ipynb #4e29a50e
+# %% ../nbs/11_training.ipynb #e1187b01
 import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import keras
@@ -204,7 +206,7 @@ def as_batches(
         raise TypeError(f"{type(data).__name__} is neither a keras.utils.PyDataset nor arrays (x, y); see `ImageBatches` and `ArrayBatches`")
     return ArrayBatches(x, y, batch_size, shuffle, seed)
 
-# %% ../nbs/11_training.ipynb #d8b66c1c
+# %% ../nbs/11_training.ipynb #ce80c2c3
 def fit(
     model: keras.Model,  # compiled and built
     train: Data,  # batches, or arrays (x, y)
@@ -213,7 +215,7 @@ def fit(
     epochs: int = 7,  # in all, those of a checkpoint included
     batch_size: int = 64,  # for arrays
     seed: int | None = 0,  # of dropout, and of the order of arrays; None: dropout goes on from where it is
-    checkpoint: str | Path | None = None,  # a folder of this training's own; None: keep nothing
+    checkpoint: str | Path | bool | None = None,  # a folder of this training's own; True: `training_folder`; None: keep nothing
     class_weight: dict[int, float] | None = None,  # weight of each class in the loss, see `samples.class_weights`
     precision: str | None = None,  # 'mixed_float16', 'mixed_bfloat16', 'float32'; None: as the model is
     jit_compile: bool | None = None,  # compile by XLA; None: as the model is
@@ -225,6 +227,7 @@ def fit(
     train, validation = as_batches(train, batch_size, True, seed or 0), None if validation is None else as_batches(validation, batch_size)
     _prepare(model, precision, jit_compile)
     settings = _describe(model, train, seed, class_weight)
+    checkpoint = training_folder(model, train, validation, epochs=epochs, seed=seed, class_weight=class_weight) if checkpoint is True else checkpoint or None
     history = None if checkpoint is None else _history_so_far(Path(checkpoint), epochs)
     def start() -> None:
         if hasattr(train, "epoch"): train.epoch = 0  # Keras may have ended an epoch that never was while building the model
@@ -249,10 +252,15 @@ def _prepare(model: keras.Model, precision: str | None, jit_compile: bool | None
     model.jit_compile = jit_compile
     model.train_function = model.test_function = model.predict_function = None
 
-# %% ../nbs/11_training.ipynb #236e25ab
+# %% ../nbs/11_training.ipynb #ae4aa1f4
+def _data_key(batches: keras.utils.PyDataset) -> str:
+    "What identifies batches."
+    return getattr(batches, "fingerprint", None) or _digest([str(p) for p in getattr(batches, "filepaths", [type(batches).__name__])])
+
+
 def _describe(model: keras.Model, train: keras.utils.PyDataset, seed: int | None, class_weight: dict | None) -> dict:
     "What a training is, for its checkpoint."
-    data = getattr(train, "fingerprint", None) or _digest([str(p) for p in getattr(train, "filepaths", [type(train).__name__])])
+    data = _data_key(train)
     optimizer = _flat("optimizer", dict(type=type(model.optimizer).__name__, **keras.saving.serialize_keras_object(model.optimizer)["config"]))
     return dict(seed=seed, data=data, batches=len(train), batch_size=getattr(train, "batch_size", None), order_seed=getattr(train, "seed", None),
                 **_describe_loss(model.loss), class_weight=class_weight, backend=keras.backend.backend(), **optimizer)
@@ -281,6 +289,46 @@ def _history_so_far(folder: Path, epochs: int) -> pd.DataFrame | None:
     if history is not None and len(history) > epochs:
         raise CheckpointError(f"{folder} holds {len(history)} epochs and {epochs} are asked for; give another folder, or remove this one")
     return history
+
+# %% ../nbs/11_training.ipynb #938b9a0c
+def base_key(
+    base: keras.Model,  # any built model
+) -> str:  # 24 hexadecimal digits
+    "A hash of a model's layers (not of their names) and of all its weights."
+    configs = [(type(layer).__name__, {k: v for k, v in layer.get_config().items() if k not in ("name", "layers", "input_layers", "output_layers", "build_config")})
+               for layer in base._flatten_layers(include_self=False)]
+    weights = [np.ascontiguousarray(keras.ops.convert_to_numpy(w)) for w in base.weights]
+    return _digest([configs, base.input_shape, keras.backend.backend()], *weights)
+
+# %% ../nbs/11_training.ipynb #6b526367
+def training_folder(
+    model: keras.Model,  # compiled, as it is before training
+    train: Data,  # batches, or arrays (x, y)
+    validation: Data | None = None,  # batches, or arrays (x, y)
+    *,
+    epochs: int = 7,  # in all
+    seed: int | None = 0,  # see `fit`
+    class_weight: dict[int, float] | None = None,  # see `fit`
+    root: str | Path | bool = True,  # holds the folders; True: `trainings` in the library's cache directory
+) -> Path:  # not made yet
+    "The folder of a training's checkpoint, named by a hash of all that decides about its result and history."
+    train, validation = as_batches(train, seed=seed or 0), None if validation is None else as_batches(validation)
+    settings, seen = _describe(model, train, seed, class_weight), getattr(train, "total_batches_seen", None)
+    key = _digest([settings, None if validation is None else _data_key(validation), base_key(model), _unnamed(model.get_compile_config()), epochs, seen, _library()])
+    return cache_folder(root, "trainings") / key
+
+# %% ../nbs/11_training.ipynb #d150ed9d
+def _unnamed(config: object) -> object:
+    "A configuration without the names that Keras numbers through."
+    if isinstance(config, dict): return {k: _unnamed(v) for k, v in config.items() if k not in ("name", "shared_object_id")}
+    return [_unnamed(v) for v in config] if isinstance(config, (list, tuple)) else config
+
+
+@lru_cache(maxsize=1)
+def _library() -> str:
+    "A hash of the library's files, as they were when it was first asked for."
+    files = sorted(Path(sys.modules["deepfake_nb"].__file__).parent.glob("*.py"))
+    return _digest([f.name for f in files], *(np.frombuffer(f.read_bytes(), "uint8") for f in files))
 
 # %% ../nbs/11_training.ipynb #162e0fde
 def restart(
@@ -316,16 +364,6 @@ def evaluate(
 ) -> dict[str, float]:  # loss and the compiled metrics
     "Loss and metrics on a data set."
     return {k: float(v) for k, v in model.evaluate(in_table_order(as_batches(data, batch_size)), verbose=0, return_dict=True).items()}
-
-# %% ../nbs/11_training.ipynb #938b9a0c
-def base_key(
-    base: keras.Model,  # any built model
-) -> str:  # 24 hexadecimal digits
-    "A hash of a model's layers (not of their names) and of all its weights."
-    configs = [(type(layer).__name__, {k: v for k, v in layer.get_config().items() if k not in ("name", "layers", "input_layers", "output_layers", "build_config")})
-               for layer in base._flatten_layers(include_self=False)]
-    weights = [np.ascontiguousarray(keras.ops.convert_to_numpy(w)) for w in base.weights]
-    return _digest([configs, base.input_shape, keras.backend.backend()], *weights)
 
 # %% ../nbs/11_training.ipynb #dba835bd
 def _ahead(batches: keras.utils.PyDataset, first: int) -> Iterator[tuple[int, np.ndarray]]:
