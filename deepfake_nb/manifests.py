@@ -183,7 +183,11 @@ def _places(manifest: Manifest, root: str | Path | None) -> list[Path]:
     home = [Path(f).expanduser() for f in manifest.folders if f.startswith("~")] if root is None else []
     return [*(base / f for f in manifest.folders if not f.startswith("~")), base, *home]
 
-# %% ../nbs/01_manifests.ipynb #b5ab703f
+# %% ../nbs/01_manifests.ipynb #4478c612
+def _find(manifest: Manifest, root: str | Path | None) -> Path | None:
+    "The first of its places that has one of its markers; None if there is none."
+    return next((p for p in _places(manifest, root) if p.is_dir() and any(next(p.glob(marker), None) for marker in manifest.markers)), None)
+
 def _not_found(manifest: Manifest, root: str | Path | None) -> DatasetNotFoundError:
     "The error for a dataset that is in none of its places."
     places = "\n".join(f"  {place}{'' if place.is_dir() else ' (no such folder)'}" for place in _places(manifest, root))
@@ -205,7 +209,7 @@ def _generator(manifest: Manifest) -> Callable:
     module, function = manifest.embedded["generator"].split(":")
     return getattr(importlib.import_module(module), function)
 
-# %% ../nbs/01_manifests.ipynb #81b63621
+# %% ../nbs/01_manifests.ipynb #319b0308
 def locate(
     name: str,  # a name from `list_datasets`
     root: str | Path | None = None,  # its folder, or one that holds it; `data_dir()` by default
@@ -213,9 +217,9 @@ def locate(
     "Folder of a dataset; embedded ones are rendered on demand. Raises `DatasetNotFoundError` that says where it looked and how to get it."
     manifest = load_manifest(name)
     if manifest.embedded and root is None: return _generate(manifest, {})
-    for place in _places(manifest, root):
-        if place.is_dir() and any(next(place.glob(marker), None) for marker in manifest.markers): return place
-    raise _not_found(manifest, root)
+    place = _find(manifest, root)
+    if place is None: raise _not_found(manifest, root)
+    return place
 
 # %% ../nbs/01_manifests.ipynb #e04aa40f
 def _files(root: Path, *globs: str) -> list[Path]:
@@ -584,14 +588,14 @@ def _limit(samples: pd.DataFrame, limit: int | None, seed: int) -> pd.DataFrame:
     chosen = [rng.permutation(rows)[:limit] for rows in samples.groupby("label").indices.values()]
     return samples.iloc[np.sort(np.concatenate(chosen))].reset_index(drop=True)
 
-# %% ../nbs/01_manifests.ipynb #751b3dfb
+# %% ../nbs/01_manifests.ipynb #728c5bf6
 def _load_one(manifest: Manifest, root: str | Path | None, options: dict) -> pd.DataFrame:
-    "The sample table of one dataset."
+    "The sample table of one dataset; an embedded one that a folder of real datasets does not hold is rendered."
     options, seed = dict(options), options.get("seed", 0)
     limit, adapter = options.pop("limit", None), ADAPTERS[manifest.adapter]
     known = set(inspect.signature(adapter).parameters)
     reading = {k: options.pop(k) for k in list(options) if k in known}
-    rendered = manifest.embedded and root is None
+    rendered = manifest.embedded and (root is None or Path(root).expanduser().is_dir() and _find(manifest, root) is None)
     if not rendered and options.keys() - {"seed"}: raise ManifestError(f"{manifest.name}: {min(options)!r} is for rendering, and data in {root} is rendered already")
     folder = (_generate(manifest, options) if rendered else locate(manifest.name, root)).absolute()
     rows = adapter(folder, **reading)
