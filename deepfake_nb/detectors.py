@@ -620,7 +620,7 @@ def training_profile(
     if name not in TRAINING_PROFILES: raise DetectorError(f"profile {name!r} is not known; there are {', '.join(TRAINING_PROFILES)}")
     return dict(TRAINING_PROFILES[name])
 
-# %% ../nbs/16a_detectors.ipynb #5f946ac0
+# %% ../nbs/16a_detectors.ipynb #6f6c34b6
 def _training_data(dataset: str, root: str | Path | None, options: Mapping, limit: int | None, how: Preprocessing, seed: int) -> tuple[pd.DataFrame, str, dict]:
     "Pictures in three parts, how the parts were made, and how the pictures are cut."
     samples = load_samples(dataset, root, **options)
@@ -633,9 +633,9 @@ def _training_data(dataset: str, root: str | Path | None, options: Mapping, limi
     return parts, text, cut
 
 
-def _stop_early() -> keras.callbacks.Callback:
-    "Take the weights of the epoch with the lowest validation loss."
-    return keras.callbacks.EarlyStopping(monitor="val_loss", patience=8, restore_best_weights=True)
+def _stop_early(start: int = 0) -> keras.callbacks.Callback:
+    "Take the weights of the epoch with the lowest validation loss, from epoch `start` on."
+    return keras.callbacks.EarlyStopping(monitor="val_loss", patience=8, restore_best_weights=True, start_from_epoch=start)
 
 # %% ../nbs/16a_detectors.ipynb #662fa01a
 def _fit_convnet(parts: pd.DataFrame, how: Preprocessing, epochs: int, seed: int, **show) -> tuple[object, Preprocessing, dict]:
@@ -658,7 +658,7 @@ def _batches(parts: pd.DataFrame, how: Preprocessing, seed: int) -> list[ImageBa
     "Training and validation batches, read and scaled as declared."
     return [ImageBatches(parts, part, how.size, 32, "binary", interpolation=how.interpolation, scaling=how.scaling, seed=seed, shuffle=part == "train") for part in ("train", "validation")]
 
-# %% ../nbs/16a_detectors.ipynb #8866117b
+# %% ../nbs/16a_detectors.ipynb #f6444f18
 def _fit_unet(parts: pd.DataFrame, how: Preprocessing, epochs: int, seed: int, **show) -> tuple[object, Preprocessing, dict]:
     "A narrow U-Net on pictures and their masks."
     from deepfake_nb.losses import BceDiceLoss
@@ -668,8 +668,9 @@ def _fit_unet(parts: pd.DataFrame, how: Preprocessing, epochs: int, seed: int, *
     model = models.build_unet(input_shape=(*how.size, 3), features=8, levels=4, batch_normalization=True, seed=seed)
     model.compile("adam", loss=BceDiceLoss())
     arrays = [(scale_images(load_images(rows, how.size, how.interpolation), how.scaling), _masks(rows, how.size)) for part in ("train", "validation") for rows in [parts[parts["split"] == part]]]
-    history = training.fit(model, *arrays, epochs=epochs, batch_size=16, seed=seed, callbacks=[_stop_early()], **show)
-    return model, how, {"epochs": len(history), "best_epoch": int(history["val_loss"].idxmin()) + 1}
+    settled = epochs // 2  # until then batch normalisation's statistics lag behind, and validation says little
+    history = training.fit(model, *arrays, epochs=epochs, batch_size=8, seed=seed, callbacks=[_stop_early(settled)], **show)
+    return model, how, {"epochs": len(history), "best_epoch": int(history["val_loss"][settled:].idxmin()) + 1}
 
 
 def _masks(rows: pd.DataFrame, size: tuple[int, int]) -> np.ndarray:
