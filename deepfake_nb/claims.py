@@ -57,9 +57,9 @@ def judge_exact(
     "Verdict on a claim that must hold to the digit."
     return "reproduced" if np.array_equal(np.asarray(reported), np.asarray(regenerated)) else "not reproduced"
 
-# %% ../nbs/15_claims.ipynb #e171dbdf
+# %% ../nbs/15_claims.ipynb #3b99f9e2
 def judge_ordinal(
-    holds: Sequence[bool],  # whether the stated order held, one entry a seed or bootstrap resample
+    holds: Sequence[bool],  # whether the stated order held, one entry a trial: a training, or a bootstrap resample of one
 ) -> str:  # 'agrees', 'disagrees' or 'inconclusive'
     "What repeated runs say of a stated order: agrees from 90 %, disagrees to 10 %; raises `ClaimError` if there are none."
     if len(holds) == 0: raise ClaimError("no run to judge an order by")

@@ -39,9 +39,9 @@ from .views import VIEWS, View, parse_view
 # %% auto #0
 __all__ = ['CALIBRATIONS', 'SIDES', 'INTENDED_USE', 'OUT_OF_SCOPE', 'RESEARCH_ONLY', 'DETECTOR_HEADS', 'TRAINING_PROFILES',
            'DetectorError', 'Preprocessing', 'prepare_pictures', 'model_inputs', 'measure_crops', 'Calibration',
-           'fit_calibration', 'choose_band', 'DeepfakeDetector', 'detector_numbers', 'subgroup_numbers', 'data_record',
-           'card_markdown', 'score_samples', 'calibrate_detector', 'save_detector', 'load_detector', 'training_profile',
-           'train_detector', 'train_command']
+           'fit_calibration', 'feasible_alpha', 'choose_band', 'DeepfakeDetector', 'detector_numbers',
+           'subgroup_numbers', 'data_record', 'card_markdown', 'score_samples', 'calibrate_detector', 'save_detector',
+           'load_detector', 'training_profile', 'train_detector', 'train_command']
 
 # %% ../nbs/16a_detectors.ipynb #5559e57b
 class DetectorError(ValueError):
@@ -201,20 +201,41 @@ def _platt(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     intercept = float(fitted.intercept_[0]) - slope * middle if slope else float(logit(target.mean()))
     return {"slope": slope, "intercept": intercept}
 
-# %% ../nbs/16a_detectors.ipynb #343ed598
+# %% ../nbs/16a_detectors.ipynb #e731f03f
+_MOST = 0.2  # the highest alpha that is worth promising
+
+
+def _conformal_end(values: np.ndarray, groups: np.ndarray, alpha: float) -> float:
+    "The least value that all but alpha of the weight lies at or below: a group weighs 1, and so does one that may lie anywhere."
+    order, names = np.argsort(values), pd.Series(groups)
+    weight = (1 / names.groupby(names).transform("size")).to_numpy()[order]
+    reached = np.flatnonzero(np.cumsum(weight) >= (1 - alpha) * (names.nunique() + 1) - 1e-9)
+    return float(values[order][reached[0]]) if len(reached) else math.inf
+
+# %% ../nbs/16a_detectors.ipynb #edd97afb
+def feasible_alpha(
+    groups: np.ndarray,  # person of each validation picture of one class, (n,)
+    alpha: float = 0.05,  # what is wished
+) -> float:  # the least share of errors that so many people can promise, not below `alpha`; 0 where it is more than a fifth
+    "What `choose_band` can promise."
+    least = max(alpha, 1 / (len(np.unique(groups)) + 1))
+    return least if least <= max(_MOST, alpha) else 0.0
+
+
 def choose_band(
     y: np.ndarray,  # labels of validation data, 0 real or 1 fake, (n,)
     probability: np.ndarray,  # P(fake), (n,)
     threshold: float,  # that the band is to hold
-    alpha: float = 0.05,  # most reals above the band, and most fakes below it
+    alpha: float = 0.05,  # most reals above the band, and most fakes below it; see `feasible_alpha`
+    groups: np.ndarray | None = None,  # person of each, (n,); None: every picture stands for itself
 ) -> tuple[float, float]:  # its ends: below the first and above the second, the detector does not abstain
     "The band around a threshold in which a detector abstains; raises `DetectorError` for an alpha that is no share."
     if not 0 < alpha < 1: raise DetectorError(f"alpha={alpha}: expected a share between 0 and 1")
-    y, probability = np.asarray(y), np.asarray(probability, float)
+    y, probability, groups = np.asarray(y), np.asarray(probability, float), np.arange(len(y)) if groups is None else np.asarray(groups)
     ends = []
-    for sign, values in ((-1, -probability[y == 1]), (1, probability[y == 0])):
-        rank = math.ceil((len(values) + 1) * (1 - alpha))
-        ends.append(sign * (np.sort(values)[rank - 1] if rank <= len(values) else math.inf))
+    for sign, of in ((-1, y == 1), (1, y == 0)):
+        promised = feasible_alpha(groups[of], alpha)
+        ends.append(sign * (_conformal_end(sign * probability[of], groups[of], promised) if promised else math.inf))
     return float(min(max(ends[0], 0.0), threshold)), float(max(min(ends[1], 1.0), threshold))
 
 # %% ../nbs/16a_detectors.ipynb #f347324a
@@ -267,23 +288,15 @@ class DeepfakeDetector:
         p = np.asarray(probability, float)
         return np.select([p < self.band[0], p > self.band[1]], ["below", "above"], "abstains")
 
-# %% ../nbs/16a_detectors.ipynb #b7674d3c
+# %% ../nbs/16a_detectors.ipynb #8c321da5
 _METRICS = ("AUC", "EER", "TPR at 1 % FPR", "Brier score", "balanced accuracy")
-_FEW = 200  # resamples of what is slow to compute
-
-
-def _expected_calibration_error(y: np.ndarray, score: np.ndarray) -> float:
-    "In ten bins, without checks that a resample cannot fail."
-    number = np.clip((np.asarray(score) * 10).astype(int), 0, 9)
-    size, total, fakes = (np.bincount(number, weights, 10) for weights in (None, score, y))
-    return float(np.abs(total - fakes).sum() / size.sum())
 
 
 def _entry(name: str, interval: Interval) -> dict:
     "A number with its interval, for JSON."
     return {"metric": name} | {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(interval).items() if k != "level"}
 
-# %% ../nbs/16a_detectors.ipynb #6f6b2a7d
+# %% ../nbs/16a_detectors.ipynb #3530c1a6
 def detector_numbers(
     y: np.ndarray,  # labels of test data, 0 real or 1 fake, (n,)
     probability: np.ndarray,  # calibrated P(fake), (n,)
@@ -297,7 +310,7 @@ def detector_numbers(
     y, p = np.asarray(y, float), np.asarray(probability, float)
     called = {"balanced accuracy": (p > threshold).astype(float)}
     rows = [_entry(name, bootstrap_interval(name, y, called.get(name, p), groups, resamples, seed)) for name in _METRICS]
-    rows.append(_entry("expected calibration error", bootstrap_interval(_expected_calibration_error, y, p, groups, min(resamples, _FEW), seed)))
+    rows.append(rows[-1] | {"metric": "expected calibration error", "value": expected_calibration_error(y, p), "low": None, "high": None})  # biased, so that resamples mislead: see `evaluation`
     shares = {"abstains": (p >= band[0]) & (p <= band[1]), "reals above the band": (p > band[1])[y == 0], "fakes below the band": (p < band[0])[y == 1]}
     parts = {"abstains": slice(None), "reals above the band": y == 0, "fakes below the band": y == 1}
     return rows + [_entry(name, mean_interval(values.astype(float), None if groups is None else np.asarray(groups)[parts[name]], resamples, seed)) for name, values in shares.items()]
@@ -366,7 +379,7 @@ def _terms(name: str) -> dict[str, str]:
     except ManifestError: return {"title": name, "licence": "unknown: it has no manifest", "agreement": "unknown", "url": ""}
     return {"title": manifest.title, **{k: manifest.terms[k] for k in ("licence", "agreement", "url")}}
 
-# %% ../nbs/16a_detectors.ipynb #9b3285cc
+# %% ../nbs/16a_detectors.ipynb #65b49eaf
 def _figure(entry: Mapping | None) -> str:
     "A number with its interval, as text."
     if entry is None: return "–"
@@ -379,9 +392,22 @@ def _markdown_table(rows: Iterable[Sequence[object]], *head: str) -> str:
     return "\n".join(f"| {' | '.join(map(clean, row))} |" for row in (head, ["---"] * len(head), *rows))
 
 
+def _alarm_text(numbers: list[dict]) -> tuple[str, str]:
+    "At how few false alarms fakes are counted, as a condition and as the name of the metric: fewer than 100 reals show no rate of 1 %."
+    found = {row["metric"]: row for row in numbers}
+    reals = found["reals above the band"]["n"]
+    if reals >= 100: return "with at most 1 % of reals called fake", "TPR at 1 % FPR"
+    return f"with none of its {reals} reals called fake ({reals} cannot show a rate of 1 %)", f"TPR without a false alarm among {reals} reals"
+
+
+def _named(numbers: list[dict]) -> list[tuple[str, dict]]:
+    "Metrics by the name under which they are shown."
+    return [(_alarm_text(numbers)[1] if row["metric"] == "TPR at 1 % FPR" else row["metric"], row) for row in numbers]
+
+
 def _number_tables(card: Mapping) -> str:
     "The card's numbers as tables in Markdown."
-    parts = [f"### {level.capitalize()} of the test part\n\n" + _markdown_table([(r["metric"], _figure(r), r["n"], r["groups"]) for r in rows], "metric", "value (95 % interval)", "of", "groups")
+    parts = [f"### {level.capitalize()} of the test part\n\n" + _markdown_table([(name, _figure(r), r["n"], r["groups"]) for name, r in _named(rows)], "metric", "value (95 % interval)", "of", "groups")
              for level, rows in card["numbers"].items()]
     groups = [(r["by"], r["group"], r["reals"], r["fakes"], *(_figure(r[k]) for k in ("AUC", "reals_above", "fakes_above"))) for r in card["groups"]]
     head = ("by", "group", "reals", "fakes", "AUC", "share of reals above the threshold", "share of fakes above it")
@@ -410,14 +436,17 @@ def card_markdown(
 
 RESEARCH_ONLY: str = "It was trained on data whose terms do not allow other uses, or are not known. Do not pass it on, and do not use it for anything else, without reading them."
 
-# %% ../nbs/16a_detectors.ipynb #7288f299
+# %% ../nbs/16a_detectors.ipynb #d3881e20
 def _meaning(level: str, numbers: list[dict], calibration: Calibration) -> str:
     "What a probability of this detector means for pictures or for videos, in plain words with its own numbers."
     found, fakes = {row["metric"]: row for row in numbers}, calibration.fakes
-    n, tested = found["AUC"]["n"], f"{found['reals above the band']['n']:,} real and {found['fakes below the band']['n']:,} fake"
-    return (f"The calibrated probability estimates the share of fakes among {level} with such a score if {fakes:.0%} of all are fakes, as in the data that it was calibrated on; where fakes are rarer, a fake is less likely at the same score. "
-            f"On its {n:,} test {level} ({tested}): with at most 1 % of reals called fake it finds {_figure(found['TPR at 1 % FPR'])} of the fakes; its Brier score is {_figure(found['Brier score'])} "
-            f"(0 is perfect, {fakes * (1 - fakes):.3f} is what always answering the share of fakes gets); its expected calibration error is {_figure(found['expected calibration error'])}; "
+    real, fake = (found[name]["n"] for name in ("reals above the band", "fakes below the band"))
+    always = (fake * (1 - fakes) ** 2 + real * fakes ** 2) / (real + fake)  # Brier score of answering the share of fakes
+    n, tested = found["AUC"]["n"], f"{real:,} real and {fake:,} fake"
+    estimates = (f"The calibrated probability estimates the share of fakes among pictures with such a score if {fakes:.0%} of all are fakes, as in the data that it was calibrated on; where fakes are rarer, a fake is less likely at the same score. "
+                 if level == "pictures" else "The probability of a video is the mean of its frames' probabilities. These are calibrated on pictures, as are threshold and band; the mean is not calibrated, and no share of fakes. ")
+    return (estimates + f"On its {n:,} test {level} ({tested}): {_alarm_text(numbers)[0]} it finds {_figure(found['TPR at 1 % FPR'])} of the fakes; its Brier score is {_figure(found['Brier score'])} "
+            f"(0 is perfect, {always:.3f} is what always answering {fakes:.0%} gets); its expected calibration error is {found['expected calibration error']['value']:.3f}, in ten bins, which is too high where {level} are few; "
             f"it abstains on {_figure(found['abstains'])} of them. Brackets hold 95 % intervals. None of this holds for {level} of another kind.")
 
 
@@ -472,7 +501,7 @@ def score_samples(
             bar.update(len(pictures))
     return np.concatenate(scores) if scores else np.empty(0)
 
-# %% ../nbs/16a_detectors.ipynb #33adad39
+# %% ../nbs/16a_detectors.ipynb #113f11e9
 def _test_numbers(test: pd.DataFrame, p: np.ndarray, threshold: float, band: tuple[float, float], resamples: int, seed: int) -> dict[str, list[dict]]:
     "Numbers of pictures and, where videos gave several, of videos."
     levels = {"pictures": (test, p)}
@@ -482,6 +511,17 @@ def _test_numbers(test: pd.DataFrame, p: np.ndarray, threshold: float, band: tup
     return {level: detector_numbers(rows["label"].to_numpy(), q, threshold, band, linked_groups(rows)[0].to_numpy(), resamples, seed) for level, (rows, q) in levels.items()}
 
 
+def _band_rule(validation: pd.DataFrame, alpha: float) -> str:
+    "What the band promises, in words."
+    people, kind = linked_groups(validation)
+    kind = {"targets": "people", "people joined by swaps": "groups of people joined by swaps"}.get(kind, kind)
+    said = []
+    for name, side, here in (("real", "above", validation["label"] == 0), ("fake", "below", validation["label"] == 1)):
+        promised, n = feasible_alpha(people[here].to_numpy(), alpha), people[here].nunique()
+        said.append(f"of {name} pictures of new {kind} at most {promised:.0%} are to lie {side} it, on average (from {n} in the validation part)" if promised else f"no {name} picture lies {side} it, since {n} {kind} are too few for a promise")
+    return "; ".join(said) + ". What became of it stands among the numbers of the test part."
+
+
 def _parts(samples: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Validation and test rows, both with both classes."
     parts = [samples[samples["split"] == part] for part in ("validation", "test")]
@@ -489,14 +529,14 @@ def _parts(samples: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         if rows["label"].nunique() != 2: raise DetectorError(f"the {name} part has {int((rows['label'] == 0).sum())} reals and {int((rows['label'] == 1).sum())} fakes; both are needed: see `split_samples`")
     return tuple(parts)
 
-# %% ../nbs/16a_detectors.ipynb #2c94a45d
+# %% ../nbs/16a_detectors.ipynb #b1566877
 def calibrate_detector(
     model: object,  # a Keras model (one or two outputs, or a map) or a scikit-learn pipeline with `decision_function`
     preprocessing: Preprocessing,
     validation: pd.DataFrame,  # validation rows of a sample table of pictures
     calibration: str = "platt",  # one of CALIBRATIONS
     rule: str = "balanced accuracy",  # of the threshold, see `evaluation.choose_threshold`
-    alpha: float = 0.05,  # of the band, see `choose_band`
+    alpha: float = 0.05,  # of the band, see `choose_band`; the groups are people who are joined by swaps
     min_points: float = 100.0,  # of a localiser, see `evaluation.frame_scores`
     progress: bool = True,  # show progress bars
 ) -> DeepfakeDetector:  # not saved, without a card
@@ -505,9 +545,9 @@ def calibrate_detector(
     score, y = score_samples(raw, validation, progress=progress), validation["label"].to_numpy()
     curve = fit_calibration(y, score, calibration)
     threshold = min(max(choose_threshold(y, curve(score), rule), 0.0), 1.0)
-    return DeepfakeDetector(model, preprocessing, curve, threshold, choose_band(y, curve(score), threshold, alpha), min_points)
+    return DeepfakeDetector(model, preprocessing, curve, threshold, choose_band(y, curve(score), threshold, alpha, linked_groups(validation)[0].to_numpy()), min_points)
 
-# %% ../nbs/16a_detectors.ipynb #412ddb06
+# %% ../nbs/16a_detectors.ipynb #dfb23cbd
 def save_detector(
     folder: str | Path,  # to be made; one that is there must be a detector's, and is replaced
     model: object,  # a Keras model (one or two outputs, or a map) or a scikit-learn pipeline with `decision_function`
@@ -534,17 +574,17 @@ def save_detector(
     p = made.calibration(score_samples(made, test, progress=progress))
     numbers = _test_numbers(test, p, made.threshold, made.band, resamples, seed)
     decision = {"threshold": made.threshold, "band": list(made.band), "rule": f"chosen on the validation part for {rule}", "calibration": f"{calibration}, on {made.calibration.n:,} validation pictures, {made.calibration.fakes:.0%} fakes",
-                "band_rule": f"of new reals like those of the validation part at most {alpha:.0%} lie above it on average, of new fakes at most {alpha:.0%} below it; the test part says what became of it."}
+                "band_rule": _band_rule(validation, alpha)}
     card = {"name": name, "description": description, "made": time.strftime("%Y-%m-%d", time.gmtime()), "intended_use": intended_use, "out_of_scope": list(OUT_OF_SCOPE), "data": data_record(samples, progress), "split": split,
             "decision": decision, "meaning": {level: _meaning(level, rows, made.calibration) for level, rows in numbers.items()}, "numbers": numbers, "groups": subgroup_numbers(test, p, made.threshold, subgroups, resamples, seed),
             "preprocessing": asdict(preprocessing), "training": dict(training or {}), "versions": _versions()}
     _write_folder(Path(folder), made, card)
     return load_detector(folder)
 
-# %% ../nbs/16a_detectors.ipynb #e6c41da6
+# %% ../nbs/16a_detectors.ipynb #3519ffa3
 def _write_folder(folder: Path, made: DeepfakeDetector, card: Mapping) -> None:
     "The folder, whole or not at all; one that is there is replaced if it is a detector."
-    if folder.exists() and not (folder / "detector.json").is_file() and any(folder.iterdir()): raise DetectorError(f"{folder} is there and holds no detector; give another folder")
+    _check_place(folder)
     partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -557,7 +597,13 @@ def _write_folder(folder: Path, made: DeepfakeDetector, card: Mapping) -> None:
         if folder.exists(): os.replace(folder, old)
         os.replace(partial, folder)
     finally:
+        if old.exists() and not folder.exists(): os.replace(old, folder)
         for rest in (partial, old): shutil.rmtree(rest, ignore_errors=True)
+
+
+def _check_place(folder: Path) -> None:
+    "Raise where something else than a detector would be replaced."
+    if folder.exists() and not (folder / "detector.json").is_file() and (folder.is_file() or any(folder.iterdir())): raise DetectorError(f"{folder} is there and holds no detector; give another folder")
 
 # %% ../nbs/16a_detectors.ipynb #c4472a2a
 def _check_sums(folder: Path) -> dict[str, str]:
@@ -691,7 +737,7 @@ def _fit_spectrum(parts: pd.DataFrame, how: Preprocessing, epochs: int, seed: in
 
 _FITS: dict[str, Callable] = {"convnet": _fit_convnet, "mobilenet": _fit_mobilenet, "unet": _fit_unet, "spectrum": _fit_spectrum}
 
-# %% ../nbs/16a_detectors.ipynb #f2e41c84
+# %% ../nbs/16a_detectors.ipynb #28de96fa
 def train_detector(
     folder: str | Path,  # of the detector, see `save_detector`
     dataset: str = "synthetic-faces",  # its name, or several joined by +
@@ -709,6 +755,7 @@ def train_detector(
     "Train, calibrate, test and save a detector; raises `DetectorError` for an unknown head or profile."
     started, scale = time.perf_counter(), training_profile(profile)
     if head not in DETECTOR_HEADS: raise DetectorError(f"head {head!r} is not known; there are {', '.join(DETECTOR_HEADS)}")
+    _check_place(Path(folder))
     embedded = root is None and all(load_manifest(name).embedded for name in dataset.split("+"))
     options = dict(options or {}) or (scale["embedded"] if embedded else {})
     how = Preprocessing(size=(scale["size"],) * 2, detector=faces)
@@ -719,7 +766,7 @@ def train_detector(
     return save_detector(folder, model, how, parts, name=f"{head} on {dataset}", description=f"{DETECTOR_HEADS[head][0].upper()}{DETECTOR_HEADS[head][1:]}, trained on {dataset} at the profile {profile!r}.",
                          split=split, training=record, resamples=scale["resamples"], seed=seed, progress=progress)
 
-# %% ../nbs/16a_detectors.ipynb #e7dd7bd5
+# %% ../nbs/16a_detectors.ipynb #5a103d7e
 def train_command(
     folder: str | Path,  # of the detector
     dataset: str,  # its name, or several joined by +
@@ -731,7 +778,7 @@ def train_command(
     made = train_detector(folder, dataset, head, profile, **options)
     level = "videos" if "videos" in made.card["numbers"] else "pictures"
     print(f"{made.card['name']}, on {made.card['numbers'][level][0]['n']:,} test {level} ({made.card['split']}):")
-    for row in made.card["numbers"][level]: print(f"  {row['metric']}: {_figure(row)}")
+    for name, row in _named(made.card["numbers"][level]): print(f"  {name}: {_figure(row)}")
     if made.card["data"]["research_only"]: print(f"Research only. {RESEARCH_ONLY}")
     print(f"{Path(folder) / 'card.md'}\nSHA-256 {made.sha256}")
     return 0

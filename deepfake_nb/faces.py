@@ -8,13 +8,13 @@ __all__ = ['WEIGHT_FILES', 'NO_BOXES', 'DETECTORS', 'CHOICES', 'NO_FACE', 'FaceE
            'extract_video', 'crops_agree', 'video_key', 'ExtractReport', 'extract_faces', 'load_faces', 'cached_faces',
            'extract_command']
 
-# %% ../nbs/04_faces.ipynb #c1ce63a6
+# %% ../nbs/04_faces.ipynb #14593638
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
+import struct
 import time
 import uuid
 from collections import Counter
@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from .manifests import cache_dir, data_dir
 from .samples import COLUMNS, make_samples
-from .video import SAMPLINGS, Frame, VideoError, read_frames, read_member, split_archive
+from .video import SAMPLINGS, Frame, VideoError, openable, read_frames, read_member, split_archive
 
 # %% ../nbs/04_faces.ipynb #a12e46a4
 class FaceError(ValueError):
@@ -359,7 +359,7 @@ def extract_video(
         if i is None: row |= {"reason": row["reason"] or NO_FACE, "box_from": ""}
     return rows, [None if i is None else faces[i] for faces, i in zip(crops, chosen)]
 
-# %% ../nbs/04_faces.ipynb #0b14d836
+# %% ../nbs/04_faces.ipynb #04d277dd
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _MOST_FACES = 5  # in a frame: the surest are looked at
 
@@ -371,12 +371,17 @@ def _frames(path: str | Path, settings: Extraction) -> Iterator[Frame]:
         return
     from PIL import Image
     try:
-        with Image.open(_opened(path)) as image: yield Frame(0, None, np.asarray(image.convert("RGB")))
-    except (OSError, SyntaxError, ValueError) as error: raise VideoError(f"{path}: cannot be read as a picture: {error}") from error
+        with Image.open(openable(path)) as image: yield Frame(0, None, np.asarray(_upright(image)))
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error: raise VideoError(f"{path}: cannot be read as a picture: {error or type(error).__name__}") from error
 
 
-def _opened(path: str | Path):
-    return path if split_archive(path)[1] is None else io.BytesIO(read_member(path))
+def _upright(image):
+    "A picture as it is shown, in RGB: turned as its EXIF says, where that can be read."
+    from PIL import ImageOps
+    picture = image.convert("RGB")
+    with suppress(Exception): picture.getexif()  # damaged EXIF fails in many ways
+    for name in ("exif", "Raw profile type exif"): picture.info.pop(name, None)  # has been read; would be written anew, where odd entries are errors
+    return ImageOps.exif_transpose(picture)
 
 
 def _groups(items: Iterable, n: int) -> Iterator[list]:

@@ -273,7 +273,7 @@ def plot_intervals(
     if groups != [None]: ax.legend(loc="center left", bbox_to_anchor=(1, .5))
     return figure
 
-# %% ../nbs/14_figures.ipynb #0836d598
+# %% ../nbs/14_figures.ipynb #a9cda3a7
 def plot_roc(
     curves: pd.DataFrame,  # columns model, false_positive_rate, true_positive_rate: points of each curve, in order
     labels: Mapping[str, str] | None = None,  # model → legend text, e.g. with its AUC
@@ -281,8 +281,9 @@ def plot_roc(
 ) -> plt.Figure:
     "Receiver operating characteristic of each model, with the diagonal of chance."
     figure, ax = plt.subplots(figsize=(8.4, 4.2))
-    for model, curve in curves.groupby("model", sort=False):
-        ax.plot(curve["false_positive_rate"], curve["true_positive_rate"], lw=1.8, label=(labels or {}).get(model, model))
+    many = curves["model"].nunique() > len(PALETTE)
+    for i, (model, curve) in enumerate(curves.groupby("model", sort=False)):
+        ax.plot(curve["false_positive_rate"], curve["true_positive_rate"], ls=("--", "-.", ":")[i % 3] if many and i > 3 else "-", lw=1.8, label=(labels or {}).get(model, model))
     ax.plot([0, 1], [0, 1], ls=":", color="grey")
     ax.set(xlabel="false positive rate (reals called fake)", ylabel="true positive rate (fakes found)", xlim=(-.01, 1.01), ylim=(-.01, 1.01), aspect="equal")
     ax.legend(loc="center left", bbox_to_anchor=(1.02, .5), title=title)

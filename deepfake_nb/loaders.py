@@ -232,7 +232,7 @@ def _write_row(mapped: np.memmap, file: io.FileIO, row: int, value: np.ndarray) 
     write = getattr(os, "pwrite", lambda *_: 0)
     if write(file.fileno(), value.data.cast("B"), mapped.offset + row * value.nbytes) != value.nbytes: mapped[row] = value
 
-# %% ../nbs/08_loaders.ipynb #ebb8d722
+# %% ../nbs/08_loaders.ipynb #2eb4bbc4
 class MappedRows:
     "Rows of equal shape in a memory-mapped .npy file, which gets its name when every row is in it. Safe to use from threads."
 
@@ -245,16 +245,17 @@ class MappedRows:
     ):
         self.path, self.notes = folder / f"{key}.npy", folder / f"{key}.corrupt.json"
         self.corrupt, self._lock, self._publisher = {}, threading.Lock(), None
-        if self.path.exists(): self._map = np.load(self.path, mmap_mode="r")
+        whole = self.path.exists()  # asked once: another process may publish the file at any moment
+        if whole: self._map = np.load(self.path, mmap_mode="r")
         else:
             _remove_orphans(folder, key)
             self._partial = folder / f"{key}.{id(self):x}.{_host()}.{os.getpid()}.partial"
             self._map = _reserve(self._partial, shape, dtype)
             self._file = open(self._partial, "r+b", buffering=0)
             weakref.finalize(self, self._partial.unlink, missing_ok=True)
-        if self.path.exists() and self.notes.exists():
+        if whole and self.notes.exists():
             self.corrupt = {int(k): v for k, v in json.loads(self.notes.read_text()).items()}
-        self.array, self.filled = np.asarray(self._map), np.full(shape[0], self.path.exists())
+        self.array, self.filled = np.asarray(self._map), np.full(shape[0], whole)
         self._left = int((~self.filled).sum())
 
     def put(self, row: int, value: np.ndarray | None, reason: str = "") -> None:
@@ -432,7 +433,7 @@ def load_into(
     list(_pool(threads).map(part, np.array_split(np.arange(len(out)), 2 * (threads or _cores()))))
     return out
 
-# %% ../nbs/08_loaders.ipynb #f8002fea
+# %% ../nbs/08_loaders.ipynb #3e0201ae
 class ImageBatches(ShuffledBatches):
     "Batches of images, the same as those of `keras_generator`: decoded once on all cores, then read from the mapped cache."
 
@@ -457,8 +458,7 @@ class ImageBatches(ShuffledBatches):
         if on_corrupt not in ("raise", "skip"): raise ValueError(f"on_corrupt={on_corrupt!r}: expected 'raise' or 'skip'")
         scaling_table(scaling)
         rows = select_rows(samples, subset, validation_split)
-        self.cache, self.skipped = ImageCache(rows["path"], size, interpolation, cache_folder(cache)), None
-        self.positions = np.arange(len(rows))
+        self.cache, self.skipped, self.positions = ImageCache(rows["path"], size, interpolation, cache_folder(cache)), None, np.arange(len(rows))
         if on_corrupt == "skip":
             rows, self.skipped = drop_corrupt(rows, self.cache, threads, progress)
             self.positions = np.delete(self.positions, self.skipped["position"])
@@ -474,9 +474,14 @@ class ImageBatches(ShuffledBatches):
         return x if self._targets is None else (x, self._targets[rows])
 
     @property
-    def fingerprint(self) -> str:
-        "A hash of files, their order, pixels and scaling: what features and checkpoints are kept under."
+    def image_fingerprint(self) -> str:
+        "A hash of files, their order, pixels and scaling: what features are kept under, whatever the labels."
         return hashlib.sha256(f"{self.cache.key} {self.cache.rows[self.positions].tolist()} {self.scaling}".encode()).hexdigest()[:24]
+
+    @property
+    def fingerprint(self) -> str:
+        "A hash of the images and their targets: what checkpoints are kept under."
+        return hashlib.sha256(self.image_fingerprint.encode() + (b"" if self._targets is None else self._targets.tobytes())).hexdigest()[:24]
 
 # %% ../nbs/08_loaders.ipynb #9cf8b8ee
 def _targets(labels: np.ndarray, class_mode: str | None) -> np.ndarray | None:

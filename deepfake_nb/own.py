@@ -31,7 +31,18 @@ def _kind(path: str | Path) -> str | None:
     ending = Path(path).suffix.lower()
     return "image" if ending in IMAGES else "video" if ending in FILMS else None
 
-# %% ../nbs/01a_own.ipynb #6f2c96da
+# %% ../nbs/01a_own.ipynb #84ddde21
+def _told_apart(rows: pd.DataFrame, places: pd.Series) -> pd.DataFrame:
+    "Videos of one name in several places are named by their places; `original` keeps them together."
+    names = rows["video"].astype("string")
+    shared = places.groupby(names).transform("nunique") > 1
+    if not shared.any(): return rows
+    reals = places[shared & (rows["label"] == 0)].groupby(names).unique()
+    real = {name: found[0] for name, found in reals.items() if len(found) == 1}
+    original = (rows["original"] if "original" in rows else names.where(shared)).astype("string").fillna(names.where(shared))
+    return rows.assign(video=names.mask(shared, places), original=original.map(lambda name: real.get(name, name), na_action="ignore"))
+
+# %% ../nbs/01a_own.ipynb #ca1f0d3e
 def read_folder(
     folder: str | Path,  # holds folders that are named after classes, at any depth
     real: Sequence[str] = REAL,  # names of folders of real files, in small letters
@@ -39,19 +50,21 @@ def read_folder(
     dataset: str = "own",  # what the table calls it
 ) -> pd.DataFrame:  # sample table
     "The pictures and videos below a folder; raises `ManifestError` for a file in no class, or in both."
-    folder, rows = Path(folder).resolve(), []
+    folder, rows, places = Path(folder).resolve(), [], []
     for path in sorted(p for p in folder.rglob("*") if _kind(p) and not p.name.startswith(".")):
         parts = [part.lower() for part in path.relative_to(folder).parts[:-1]]
         classes = {0 if part in real else 1: i for i, part in enumerate(parts) if part in (*real, *fake)}
         if len(classes) != 1: raise ManifestError(f"{path}: {'no folder' if not classes else 'folders of both classes'} above it, of {sorted({*real, *fake})}; name the folders with real= and fake=")
         (label, at), = classes.items()
         frame, below = re.search(r"(\d+)$", path.stem), path.relative_to(folder).parts[at + 1:-1]
-        own = {"video": "/".join(below), "frame": int(frame[1]) if frame else None} if below and _kind(path) == "image" else {"video": path.stem}
+        frames = below and _kind(path) == "image"
+        own = {"video": "/".join(below), "frame": int(frame[1]) if frame else None} if frames else {"video": path.stem}
+        places.append((path.parent if frames else path.with_suffix("")).relative_to(folder).as_posix())
         rows.append({"path": str(path), "kind": _kind(path), "label": label, "dataset": dataset, "split": next((PARTS[p] for p in parts if p in PARTS), None), **own})
     if not rows: raise ManifestError(f"{folder}: no pictures and no videos; looked for {' '.join((*IMAGES, *FILMS))}")
-    return make_samples(rows)
+    return make_samples(_told_apart(pd.DataFrame(rows), pd.Series(places)))
 
-# %% ../nbs/01a_own.ipynb #1f79ee8a
+# %% ../nbs/01a_own.ipynb #175fd3e8
 WORDS: dict[str, int] = {"0": 0, "1": 1, "real": 0, "fake": 1, "original": 0, "manipulated": 1, "genuine": 0, "deepfake": 1, "true": 0, "false": 1}
 
 
@@ -73,7 +86,9 @@ def read_list(
         if not known: raise ManifestError(f"{file}, line {line}: label {value!r}; expected one of {', '.join(WORDS)} ('true' is a true picture)")
         if not Path(name).is_file() or not _kind(name): raise ManifestError(f"{file}, line {line}: {name} is {'no picture and no video' if Path(name).is_file() else 'not there'}")
     split = rows["split"].str.lower().map(PARTS) if "split" in rows else None
-    return make_samples(rows.assign(path=paths, label=labels.astype(int), kind=paths.map(_kind), dataset=dataset, split=split, video=rows["video"] if "video" in rows else paths.map(lambda p: Path(p).stem)))
+    table = rows.assign(path=paths, label=labels.astype(int), kind=paths.map(_kind), dataset=dataset, split=split)
+    if "video" not in rows: table = _told_apart(table.assign(video=paths.map(lambda p: Path(p).stem)), rows["path"].map(lambda p: Path(str(p).strip()).with_suffix("").as_posix()))
+    return make_samples(table)
 
 # %% ../nbs/01a_own.ipynb #de1cc7da
 def _videos(node: dict, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:

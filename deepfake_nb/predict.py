@@ -94,7 +94,7 @@ def _face_finder(how: Preprocessing, crops: bool) -> Detector:
         raise DetectorError(f"this detector wants faces from mtcnn, which needs TensorFlow, and the backend is {keras.backend.backend()}: run with KERAS_BACKEND=tensorflow, or give face crops with --crops")
     return build_detector(how.detector, how.confidence)
 
-# %% ../nbs/16b_predict.ipynb #196359cd
+# %% ../nbs/16b_predict.ipynb #94e05169
 def score_file(
     path: str | Path,  # a picture or a video
     detector: DeepfakeDetector,
@@ -106,6 +106,7 @@ def score_file(
     "Score one file; what is wrong with it stands in the result."
     path, how = Path(path), detector.preprocessing
     kind = "picture" if path.suffix.lower() in PICTURES else "video"
+    crops = crops or (kind == "picture" and how.detector == "frame")  # whole pictures are read as in training
     try: digest = file_hash(path)
     except OSError as error: return FileResult(path, kind, "", "unreadable", error.strerror or "cannot be read")
     try: rows, found = extract_video(path, _settings(how, crops, frames), finder or _face_finder(how, crops))
@@ -243,7 +244,7 @@ def _chart(result: FileResult, detector: DeepfakeDetector, width: int = 620, hei
     said = f"Calibrated probability of {len(rows)} frames over time, from {rows['probability'].min():.2f} to {rows['probability'].max():.2f}, mean {result.probability:.2f}; {len(missing)} frames without a score"
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{said}">{"".join(parts)}</svg>'
 
-# %% ../nbs/16b_predict.ipynb #78b80e8e
+# %% ../nbs/16b_predict.ipynb #bb9ca96b
 _SAID = {"above": "above the band", "below": "below the band", "abstains": "within the band: the detector abstains"}
 
 
@@ -252,13 +253,14 @@ def _entry(number: int, result: FileResult, detector: DeepfakeDetector, limit: f
     entry = {"id": f"file-{number}", "name": str(result.path), "short": result.path.name, "result": result, "said": _SAID.get(result.side, ""), "images": []}
     if result.state != "scored": return entry
     where = f", frame {result.at}" if result.kind == "video" else ""
+    under = result.picture if detector.preprocessing.shown_by.moves else result.face  # what the maps' coordinates are of
     entry["images"].append({"uri": _uri(_square(result.face)), "alt": f"The face that was scored in {result.path.name}{where}", "caption": f"The face{where}: the frame with the highest probability" if where else "The face, as it was cut out"})
     if result.changed is not None:
-        entry["images"].append({"uri": _uri(_overlay(result.face, result.changed, "plasma", 0, 1, 0)), "alt": f"Where the model takes {result.path.name} for changed: {(result.changed > .5).mean():.0%} of the face above 0.5",
+        entry["images"].append({"uri": _uri(_overlay(under, result.changed, "plasma", 0, 1, 0)), "alt": f"Where the model takes {result.path.name} for changed: {(result.changed > .5).mean():.0%} of the face above 0.5",
                                 "caption": "Where the model takes it for changed: grey 0, yellow 1"})
     if result.occlusion is not None:
         low, high = float(result.occlusion.min()), float(result.occlusion.max())
-        entry["images"].append({"uri": _uri(_overlay(result.face, result.occlusion, "RdBu_r", -limit, limit, 0)), "alt": f"Occlusion map of {result.path.name}: the score falls by up to {high:.3f} and rises by up to {-low:.3f} where a part is hidden",
+        entry["images"].append({"uri": _uri(_overlay(under, result.occlusion, "RdBu_r", -limit, limit, 0)), "alt": f"Occlusion map of {result.path.name}: the score falls by up to {high:.3f} and rises by up to {-low:.3f} where a part is hidden",
                                 "caption": f"What the score rests on: red, it falls when this is hidden (by up to {max(high, 0):.3f}); blue, it rises (by up to {max(-low, 0):.3f})"})
     if result.kind == "video": entry["chart"] = _chart(result, detector)
     return entry

@@ -11,7 +11,7 @@ __all__ = ['ParameterError', 'RunFailed', 'RunBusy', 'list_papers', 'paper_path'
            'ledger_command', 'select_runs', 'Comparison', 'compare_runs', 'plot_over_seeds', 'plot_matrix',
            'write_report', 'write_comparison', 'report_command']
 
-# %% ../nbs/16_runs.ipynb #bf4d98f2
+# %% ../nbs/16_runs.ipynb #e858fce0
 import ast
 import base64
 import contextlib
@@ -40,6 +40,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from .claims import papers_dir
+from .video import split_archive
 
 # %% ../nbs/16_runs.ipynb #b4dd7494
 class ParameterError(ValueError):
@@ -137,7 +138,7 @@ def code_fingerprint(
     for cell in json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]: digest.update("".join(cell["source"]).encode())
     return digest.hexdigest()[:16]
 
-# %% ../nbs/16_runs.ipynb #26fd1eb3
+# %% ../nbs/16_runs.ipynb #f2d93f5f
 def data_fingerprint(
     samples,  # sample table (pandas DataFrame) whose files exist
 ) -> str:  # 16 hexadecimal digits
@@ -145,7 +146,7 @@ def data_fingerprint(
     paths = samples["path"].tolist()
     root = os.path.commonpath(paths) if len(paths) > 1 else os.path.dirname(paths[0])
     digest = hashlib.sha256(samples.drop(columns=["path", "mask_path"]).to_csv(index=False).encode())
-    for path in paths: digest.update(f"{os.path.relpath(path, root)}:{os.path.getsize(path)}\n".encode())
+    for path in paths: digest.update(f"{os.path.relpath(path, root)}:{os.path.getsize(split_archive(path)[0])}\n".encode())
     return digest.hexdigest()[:16]
 
 # %% ../nbs/16_runs.ipynb #fa35aac6
@@ -1179,7 +1180,7 @@ def _t_half(sd: pd.Series, n: pd.Series, level: float) -> np.ndarray:
     many = np.where(n > 1, n, np.nan)
     return t.ppf((1 + level) / 2, many - 1) * sd.to_numpy() / np.sqrt(many)
 
-# %% ../nbs/16_runs.ipynb #8bd6cbdf
+# %% ../nbs/16_runs.ipynb #78412d55
 def cross_dataset(
     numbers: pd.DataFrame,  # from `run_numbers`
     level: float = .95,  # of the interval
@@ -1188,7 +1189,8 @@ def cross_dataset(
     placed = numbers[numbers["tested on"].notna() & numbers["trained on"].notna()]
     measure = [_without(row["number"], row["trained on"], row["tested on"]) for _, row in placed.iterrows()]
     keys = ["paper", "profile", "variant", "measure", "trained on", "tested on"]
-    table = placed.assign(measure=measure).groupby(keys, sort=False)["value"].agg(n="count", mean="mean", sd="std").reset_index()
+    once = placed.assign(measure=measure).groupby([*keys, "seed"], sort=False, dropna=False)["value"].mean().reset_index()  # runs on several datasets may repeat a number
+    table = once.groupby(keys, sort=False)["value"].agg(n="count", mean="mean", sd="std").reset_index()
     half = _t_half(table["sd"], table["n"], level)
     return table.assign(low=table["mean"] - half, high=table["mean"] + half).drop(columns="sd")
 

@@ -7,7 +7,8 @@ __all__ = ['Data', 'ArrayBatches', 'reseed', 'CheckpointError', 'save_checkpoint
            'set_precision', 'as_batches', 'fit', 'base_key', 'training_folder', 'restart', 'predict_scores', 'evaluate',
            'compute_features', 'deep_features', 'cut_base', 'split_base', 'head_model', 'fit_frozen', 'predict_frozen']
 
-# %% ../nbs/11_training.ipynb #e1187b01
+# %% ../nbs/11_training.ipynb #121816b6
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from tqdm import tqdm
 
 from .loaders import ImageBatches, ShuffledBatches, _reserve, _write_text, cache_folder, in_table_order, scale_images
@@ -252,10 +254,11 @@ def _prepare(model: keras.Model, precision: str | None, jit_compile: bool | None
     model.jit_compile = jit_compile
     model.train_function = model.test_function = model.predict_function = None
 
-# %% ../nbs/11_training.ipynb #ae4aa1f4
+# %% ../nbs/11_training.ipynb #b2120817
 def _data_key(batches: keras.utils.PyDataset) -> str:
-    "What identifies batches."
-    return getattr(batches, "fingerprint", None) or _digest([str(p) for p in getattr(batches, "filepaths", [type(batches).__name__])])
+    "What identifies batches: their fingerprint, or the files and labels of the report's loader."
+    known = [*map(str, batches.filepaths), *map(str, getattr(batches, "labels", ()))] if hasattr(batches, "filepaths") else [type(batches).__name__]
+    return getattr(batches, "fingerprint", None) or _digest(known)
 
 
 def _describe(model: keras.Model, train: keras.utils.PyDataset, seed: int | None, class_weight: dict | None) -> dict:
@@ -375,7 +378,7 @@ def _ahead(batches: keras.utils.PyDataset, first: int) -> Iterator[tuple[int, np
             if i + 1 < len(batches): waiting = reader.submit(batches.__getitem__, i + 1)
             yield i, batch[0] if isinstance(batch, tuple) else batch
 
-# %% ../nbs/11_training.ipynb #352db673
+# %% ../nbs/11_training.ipynb #6c42107d
 def _resume_rows(path: Path, shape: tuple, dtype: str) -> tuple[np.ndarray, int]:
     "The half-filled array of a computation and how many of its rows are there."
     mark = path.with_suffix(".json")
@@ -385,7 +388,15 @@ def _resume_rows(path: Path, shape: tuple, dtype: str) -> tuple[np.ndarray, int]
     mark.unlink(missing_ok=True)
     return _reserve(path, shape, dtype), 0
 
-# %% ../nbs/11_training.ipynb #c0df4985
+
+@contextlib.contextmanager
+def _alone(whole: Path) -> Iterator[None]:
+    "Be the only one who makes a file; another process that makes it is waited for, a killed one is not."
+    lock = whole.with_suffix(".lock")
+    with FileLock(lock): yield
+    with contextlib.suppress(OSError): lock.unlink()  # whoever still waits for it finds the file
+
+# %% ../nbs/11_training.ipynb #0b42c906
 def compute_features(
     base: keras.Model,  # images (b, h, w, 3) → features (b, h', w', c)
     images: ImageBatches | np.ndarray | pd.DataFrame,  # batches (any order), uint8 images (n, h, w, 3), or a sample table
@@ -404,23 +415,25 @@ def compute_features(
     key = _digest([base_key(base), data, pool, dtype])
     whole = cache_folder(cache_dir, "features") / f"{base.name}-{key}.npy"
     if whole.exists(): return np.load(whole, mmap_mode="r")
-    partial = whole.with_suffix(".partial.npy")
-    array, done = _resume_rows(partial, (batches.n, *(shape[-1:] if pool else shape)), dtype)
-    with tqdm(total=batches.n, initial=done, desc=f"features of {base.name}", unit="image", disable=not progress) as bar:
-        for i, x in _ahead(batches, done // batches.batch_size):
-            rows = slice(i * batches.batch_size, i * batches.batch_size + len(x))
-            values = _predict_padded(base, x, batches.batch_size)
-            array[rows] = values.mean((1, 2)) if pool else values
-            bar.update(len(x))
-            if i % 16 == 15: _mark(partial, array, rows.stop)
-    array.flush()
-    return _publish(partial, whole)
+    with _alone(whole):
+        if whole.exists(): return np.load(whole, mmap_mode="r")  # another process had begun with it
+        partial = whole.with_suffix(".partial.npy")
+        array, done = _resume_rows(partial, (batches.n, *(shape[-1:] if pool else shape)), dtype)
+        with tqdm(total=batches.n, initial=done, desc=f"features of {base.name}", unit="image", disable=not progress) as bar:
+            for i, x in _ahead(batches, done // batches.batch_size):
+                rows = slice(i * batches.batch_size, i * batches.batch_size + len(x))
+                values = _predict_padded(base, x, batches.batch_size)
+                array[rows] = values.mean((1, 2)) if pool else values
+                bar.update(len(x))
+                if i % 16 == 15: _mark(partial, array, rows.stop)
+        array.flush()
+        return _publish(partial, whole)
 
-# %% ../nbs/11_training.ipynb #0e1711cf
+# %% ../nbs/11_training.ipynb #bd8b581c
 def _image_batches(images, base: keras.Model, scaling: str, batch_size: int) -> tuple[ShuffledBatches, object]:
     "Unshuffled batches of `images`, and what identifies them."
     if isinstance(images, pd.DataFrame): images = ImageBatches(images, size=base.input_shape[1:3], scaling=scaling, batch_size=batch_size, class_mode=None)
-    if isinstance(images, ImageBatches): return in_table_order(images), images.fingerprint
+    if isinstance(images, ImageBatches): return in_table_order(images), images.image_fingerprint
     if not isinstance(images, np.ndarray): raise TypeError(f"{type(images).__name__} is no image source; expected ImageBatches, an array or a sample table")
     return _ScaledBatches(images, None, batch_size, False, scaling=scaling), [_digest(images.shape, np.ascontiguousarray(images)), scaling]
 

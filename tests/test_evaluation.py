@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -587,6 +588,23 @@ def test_videos_leak_by_length_and_rate(videos):
         and set(table.sound) == {0}
     )
     assert thumbnails(videos.head(3), 8).shape == (3, 192) and difference_hashes(videos.head(3)).shape == (3,)
+
+
+def test_members_of_archives_are_looked_at_like_files(sound, videos, tmp_path):
+    for name, table in (("videos", videos), ("pictures", sound.groupby(["split", "label"]).head(15).reset_index(drop=True))):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in table["path"]:
+                archive.write(path, f"part/{Path(path).name}")
+        packed = table.assign(path=[f"{tmp_path}/{name}.zip!/part/{Path(p).name}" for p in table["path"]])
+        pd.testing.assert_frame_equal(file_features(packed), file_features(table))
+        pd.testing.assert_frame_equal(leak_test(packed), leak_test(table))
+        np.testing.assert_array_equal(thumbnails(packed), thumbnails(table))
+        np.testing.assert_array_equal(difference_hashes(packed), difference_hashes(table))
+    pd.testing.assert_frame_equal(health_check(packed).summary, health_check(table).summary)
+    gone = packed.head(1).assign(path=f"{tmp_path}/pictures.zip!/part/gone.jpg")
+    for call in (file_features, difference_hashes, thumbnails):
+        with pytest.raises(ValueError, match="cannot read image .*pictures.zip!/part/gone.jpg"):
+            call(gone)
 
 
 def test_kind_of_file_as_a_leak(sound, videos):

@@ -5,16 +5,19 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from PIL import Image
 
 from deepfake_nb.cli import main
 from deepfake_nb.faces import NO_FACE, Extraction, FaceError, build_detector, extract_faces, extract_video, load_faces
@@ -321,6 +324,55 @@ def test_pictures_looked_at_together_give_what_one_by_one_gives(tmp_path):
     assert len(alone) and expected[columns].equals(alone[columns].reset_index(drop=True))
     sides = [round(float(max(right - left, bottom - top)) * 1.3) for left, top, right, bottom in expected[["left", "top", "right", "bottom"]].itertuples(index=False)]
     assert [read_image(together.out / path).shape for path in expected["path"]] == [(side, side, 3) for side in sides]  # not resized
+
+
+@pytest.mark.parametrize("form", ["jpg", "png", "webp"])
+def test_pictures_are_turned_as_they_are_shown(form, tmp_path):
+    stored = np.zeros((40, 80, 3), np.uint8)
+    stored[:, :20] = 255  # left as stored, at the top as shown
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / f"phone.{form}", exif=exif)
+    (row,), (crop,) = extract_video(tmp_path / f"phone.{form}", Extraction(detector="frame", size=0), build_detector("frame"))
+    assert (row["frame_height"], row["frame_width"]) == (80, 40) and (row["right"], row["bottom"]) == (40, 80)
+    assert crop.shape == (80, 40, 3) and crop[:18].min() > 200 and crop[22:].max() < 50
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damaged_exif_leaves_a_picture_readable(tmp_path):
+    exif, rng = Image.Exif(), random.Random(0)
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "a maker", 72.0
+    Image.fromarray(np.zeros((40, 80, 3), np.uint8)).save(tmp_path / "whole.jpg", exif=exif)
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    start, size = whole.index(b"Exif") + 6, len(exif.tobytes()) - 6
+    for i in range(100):
+        content = bytearray(whole)
+        for _ in range(8): content[start + rng.randrange(size)] = rng.randrange(256)
+        (tmp_path / "damaged.jpg").write_bytes(content)
+        (row,), _ = extract_video(tmp_path / "damaged.jpg", Extraction(detector="frame", size=0), build_detector("frame"))
+        assert {row["frame_height"], row["frame_width"]} == {40, 80}
+
+
+def test_a_picture_too_large_and_one_cut_off_cost_themselves_alone(tmp_path):
+    chunk = lambda name, content: struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    Image.fromarray(np.zeros((40, 80, 3), np.uint8)).save(tmp_path / "good.png")
+    whole, names = (tmp_path / "good.png").read_bytes(), ["good.png", "bomb.png"]
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    for n in (8, 20, 30, len(whole) // 2): (tmp_path / f"cut_{n}.png").write_bytes(whole[:n]); names.append(f"cut_{n}.png")
+    with pytest.raises(VideoError, match="bomb.png: cannot be read as a picture: Image size .400000000 pixels. exceeds"): extract_video(tmp_path / "bomb.png", Extraction(detector="frame"), build_detector("frame"))
+    pictures = make_samples([{"path": str(tmp_path / name), "kind": "image", "label": 0, "dataset": "test"} for name in names])
+    for reuse in (True, False):
+        report = extract_faces(pictures, tmp_path / f"out {reuse}", Extraction(detector="frame", size=16, reuse=reuse), workers=0, progress=False)
+        assert report.index["source_path"].tolist() == [str(tmp_path / "good.png")] and len(report.broken) == 5
+        assert report.broken["reason"].str.contains("cannot be read as a picture: .").all()
+
+
+@pytest.mark.parametrize("error", [EOFError(), struct.error("unpack requires a buffer of 4 bytes")])
+def test_what_readers_of_pictures_raise_names_the_file(error, tmp_path, monkeypatch):
+    def fail(*_, **__): raise error
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(VideoError, match=f"x.png: cannot be read as a picture: {error or 'EOFError'}"): extract_video(tmp_path / "x.png", Extraction(detector="frame"), build_detector("frame"))
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
+from deepfake_nb.claims import papers_dir
 from deepfake_nb.cli import main
 from deepfake_nb.runs import list_papers
 
@@ -118,6 +119,17 @@ def test_real_images_run(tmp_path):
     folder = next((tmp_path / "torlapati").iterdir())
     assert len(list(folder.glob("figures/samples.*"))) == 3
     assert (pd.read_csv(folder / "tables" / "verdicts.csv")["dataset"] == "real-and-fake-face").all()
+
+
+def test_a_paper_on_pictures_takes_videos_by_their_faces(tmp_path):
+    import papermill
+    notebook = json.loads((papers_dir() / "torlapati.ipynb").read_text())
+    last = next(i for i, cell in enumerate(notebook["cells"]) if 'results.table("counts"' in "".join(cell["source"]))
+    (tmp_path / "cut.ipynb").write_text(json.dumps(notebook | {"cells": notebook["cells"][:last + 1]}))  # what comes after sees pictures
+    films = {"identities": 12, "videos": 1, "frames": 4, "fps": 2, "manipulations": ["generated"]}
+    papermill.execute_notebook(tmp_path / "cut.ipynb", tmp_path / "out.ipynb", {"dataset": "synthetic-dfdc", "dataset_options": films, "base_weights": "none", "output_dir": str(tmp_path)}, progress_bar=False)
+    counts = pd.read_csv(tmp_path / "tables" / "counts.csv")
+    assert counts[["real", "fake"]].to_numpy().min() > 0 and counts[["real", "fake"]].to_numpy().sum() > 24  # more pictures than films
 
 
 def test_provenance_says_if_files_differ_from_the_commit(tmp_path):

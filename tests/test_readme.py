@@ -37,6 +37,11 @@ def test_quick_start_runs_in_a_minute_of_two_cores(tmp_path):
     assert after.ru_utime - before.ru_utime < 120  # seconds of computing: a minute on two cores
 
 
+def test_the_output_shown_is_of_a_network_that_has_learnt():
+    value, low, label = re.search(r"^    AUC (\d\.\d+) \((\d\.\d+)–\d\.\d+\) (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M).groups()
+    assert label == "ImageNet weights" and float(low) > .5, f"index.ipynb was run where pretrained weights could not be had (AUC {value}, {label}): run it again where they can"
+
+
 def test_commands_of_the_readme_are_there():
     from deepfake_nb.cli import build_parser
     found = re.findall(r"^deepfake-nb ([^#\n]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)

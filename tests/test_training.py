@@ -19,7 +19,7 @@ from deepfake_nb.models import BASES, build_base, build_convnet, compile_model, 
 from deepfake_nb.pairs import Augmentation, PairedBatches
 from deepfake_nb.samples import make_samples
 from deepfake_nb.training import (CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, read_history, restart,
-                                  save_checkpoint, set_precision, split_base)
+                                  save_checkpoint, set_precision, split_base, training_folder)
 
 RUN = '''
 import os, signal, sys
@@ -172,6 +172,57 @@ def test_killed_features_go_on(samples, tmp_path, monkeypatch):
     assert np.array_equal(resumed, expected) and [p.suffix for p in (tmp_path / "part").iterdir()] == [".npy"]
 
 
+FEATURES = '''
+import sys, time
+from pathlib import Path
+import keras, numpy as np
+import deepfake_nb.training as training
+from keras import layers
+
+keras.utils.set_random_seed(3)
+base = keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(4, 3)], name="base")
+images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+folder, predict = Path(sys.argv[-1]), training._predict_padded
+
+def wait_for(name, seconds=120):
+    end = time.monotonic() + seconds
+    while not (folder / name).exists() and time.monotonic() < end: time.sleep(.02)
+    return (folder / name).exists()
+
+def compute(cache="features"): return training.compute_features(base, images, cache_dir=folder / cache, batch_size=4, progress=False)
+'''
+SECOND = FEATURES + '''
+def late(*args):
+    (folder / "second computes").touch()
+    wait_for("first is done")
+    return predict(*args)
+
+training._predict_padded = late
+(folder / "second starts").touch()
+np.save(folder / "second.npy", compute())
+'''
+
+
+def test_a_second_process_waits_for_the_features_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(tmp_path)])
+    first, calls = {}, []
+    exec(FEATURES, first)
+    expected = np.array(first["compute"]("alone"))
+    def begin(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            calls.append(subprocess.Popen([sys.executable, "-c", SECOND, str(tmp_path)]))
+            assert first["wait_for"]("second starts")
+            first["wait_for"]("second computes", 1)
+        return first["predict"](*args)
+    monkeypatch.setattr(first["training"], "_predict_padded", begin)
+    try: published = np.array(first["compute"]())
+    finally: (tmp_path / "first is done").touch()
+    assert calls[4].wait(60) == 0
+    assert np.array_equal(published, expected) and np.array_equal(np.load(tmp_path / "second.npy"), expected)
+    assert not (tmp_path / "second computes").exists() and [p.suffix for p in (tmp_path / "features").iterdir()] == [".npy"]
+
+
 def test_features_are_kept_apart(samples, tmp_path):
     train, _ = batches(samples, tmp_path, 64)
     for base in (small(0).layers[0], small(1).layers[0]):
@@ -268,6 +319,20 @@ def test_checkpoint_of_another_training_is_refused(samples, tmp_path):
                           (lambda: run(model(units=5)), "do not fit"), (lambda: fit(model(), (x, y), epochs=1, checkpoint=tmp_path), "2 epochs")):
         with pytest.raises(CheckpointError, match=what): changed()
     assert len(run(model())) == 3
+
+
+@pytest.mark.parametrize("loader", [ImageBatches, keras_generator])
+def test_other_labels_make_another_training(samples, tmp_path, loader):
+    def run(table, folder):
+        options = dict(size=(32, 32), batch_size=16, class_mode="binary", validation_split=None) | (dict(cache=tmp_path) if loader is ImageBatches else {})
+        model = compile_model(build_convnet((32, 32, 3), filters=(4,), seed=1))
+        return training_folder(model, loader(table, "train", **options)), fit(model, loader(table, "train", **options), epochs=1, checkpoint=folder, progress=False)
+    turned = samples.assign(label=1 - samples["label"])
+    first, history = run(samples, tmp_path / "run")
+    again, restored = run(samples, tmp_path / "run")
+    assert again == first and restored.equals(history)
+    with pytest.raises(CheckpointError, match="data"): run(turned, tmp_path / "run")
+    assert run(turned, tmp_path / "other")[0] != first
 
 
 def test_losses_of_one_name_are_told_apart_by_their_settings(tmp_path):
