@@ -614,8 +614,14 @@ def _open_folder(out: Path, settings: Extraction) -> None:
         different = [f"{k}: {there.get(k)!r} there, {mine[k]!r} now" for k in mine if there.get(k) != mine[k] and k != "timeout"]
         if different: raise FaceError(f"{out} holds an extraction with other settings ({'; '.join(different)}); give another folder, or remove this one")
     else: _replace_file(file, lambda path: path.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8"))
-    for folder in (out / "faces", out / "parts"):
-        for rest in folder.glob(".*"): shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
+    _clear_unfinished(out)
+
+
+def _clear_unfinished(out: Path) -> None:
+    "Remove what a killed process had begun to write, and nothing else that lies in the folder."
+    ours = [hidden for name in ("extraction.json", "index.parquet", "failures.csv") for hidden in out.glob(f".{name}.*")]
+    for rest in (*ours, *(out / "faces").glob(".*"), *(out / "parts").glob(".*")):
+        shutil.rmtree(rest, ignore_errors=True) if rest.is_dir() else rest.unlink(missing_ok=True)
 
 
 def _forget_faults(out: Path, units: list[pd.DataFrame]) -> None:
@@ -757,7 +763,7 @@ def _collect(out: Path, units: list[pd.DataFrame], fresh: int, started: float) -
     "Put the parts together, in the order of datasets and videos; what a dead worker left is removed."
     keys = [key for unit in units for key in unit["key"]]
     with ThreadPoolExecutor() as pool: parts = list(pool.map(lambda key: pd.read_parquet(out / "parts" / f"{key}.parquet"), keys))
-    for rest in (*(out / "faces").glob(".*"), *(out / "parts").glob(".*")): shutil.rmtree(rest, ignore_errors=True) if rest.is_dir() else rest.unlink(missing_ok=True)
+    _clear_unfinished(out)
     if not parts: raise FaceError(f"{out}: there are no videos to extract faces from")
     table = _brought_up_to_date(pd.concat(parts, ignore_index=True), pd.concat(units))
     index = table[table["path"].notna()].drop(columns="reason").reset_index(drop=True).assign(kind="image")

@@ -91,6 +91,18 @@ def test_killed_ten_times_it_ends_like_one_never_killed(films, undisturbed, tmp_
     same(report, undisturbed)
 
 
+def test_what_was_begun_when_it_was_killed_is_cleared(films, undisturbed, tmp_path):
+    extract_faces(films, tmp_path, SMALL, workers=0, progress=False)
+    left = [tmp_path / f for f in (".index.parquet.b4a0f711", ".failures.csv.00000000", ".extraction.json.12345678", "parts/.x.busy", "faces/.x.12345678")]
+    for file in left: file.write_text("half")
+    (tmp_path / ".notes").write_text("of the user")
+    report = extract_faces(films, tmp_path, SMALL, workers=0, progress=False)
+    assert report.fresh == 0 and not [file for file in left if file.exists()]
+    assert (tmp_path / ".notes").read_text() == "of the user", "only files of the extraction are removed"
+    (tmp_path / ".notes").unlink()
+    same(report, undisturbed)
+
+
 def spawned(pid: int) -> list:
     "The live worker processes under a process; what ends while it is looked at is left out."
     found = []
