@@ -979,6 +979,12 @@ class HealthReport:
         "Whether no check failed."
         return bool((self.summary.verdict != "fail").all())
 
+    def remark(self, otherwise: str = "What follows may be about such properties, too.") -> str:
+        "The table in a sentence of Markdown, for the text below it; `otherwise` is added where a check failed."
+        failed, undecided = ("”, “".join(self.summary.loc[self.summary.verdict == v, "check"]) for v in ("fail", "undecided"))
+        if failed: return f"**The health check is not passed** (“{failed}”). {otherwise}"
+        return "The health check is passed" + (f", as far as it could decide (not: “{undecided}”)." if undecided else ".")
+
     def _repr_html_(self) -> str: return self.summary.style.hide(axis="index").to_html()
 
 # %% ../nbs/12_evaluation.ipynb #70b270da
