@@ -666,6 +666,20 @@ def training_profile(
     if name not in TRAINING_PROFILES: raise DetectorError(f"profile {name!r} is not known; there are {', '.join(TRAINING_PROFILES)}")
     return dict(TRAINING_PROFILES[name])
 
+# %% ../nbs/16a_detectors.ipynb #8ccca39b
+def _in_parts(samples: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, str]:
+    "A table in three parts, the given ones as far as they go, and how they were made."
+    given, whole = set(samples["split"].dropna()), samples["split"].notna().all()
+    if whole and given == set(SPLITS): return samples, "the dataset's own"
+    if whole and given == {"train", "test"}:
+        test = samples["split"] == "test"
+        made, report = split_samples(samples[~test], {"train": .75, "validation": .25}, seed=seed)
+        return pd.concat([made, samples[test]], ignore_index=True), f"the dataset's own test part; validation drawn from its training part: {report}"
+    made, report = split_samples(samples, {"train": .6, "validation": .2, "test": .2}, seed=seed)
+    if not given: return made, str(report)
+    left = "" if whole else f", and {int(samples['split'].isna().sum()):,} rows in none"
+    return made, f"{report}; made anew, since the dataset's own parts are {' and '.join(p for p in SPLITS if p in given)} alone{left}: its test part is not the published one"
+
 # %% ../nbs/16a_detectors.ipynb #6f6c34b6
 def _training_data(dataset: str, root: str | Path | None, options: Mapping, limit: int | None, how: Preprocessing, seed: int) -> tuple[pd.DataFrame, str, dict]:
     "Pictures in three parts, how the parts were made, and how the pictures are cut."
@@ -673,8 +687,7 @@ def _training_data(dataset: str, root: str | Path | None, options: Mapping, limi
     if (samples["kind"] == "video").any():
         samples, cut = cached_faces(samples, how.extraction).samples, {}
     else: cut = measure_crops(samples, how.detector, seed=seed)
-    complete = samples["split"].notna().all() and set(samples["split"]) == set(SPLITS)
-    parts, text = (samples, "the dataset's own") if complete else (lambda made: (made[0], str(made[1])))(split_samples(samples, {"train": .6, "validation": .2, "test": .2}, seed=seed))
+    parts, text = _in_parts(samples, seed)
     if limit is not None: parts = pd.concat([rows.sample(min(len(rows), max(8, round(limit * share))), random_state=seed) for share, part in ((.6, "train"), (.2, "validation"), (.2, "test")) for _, rows in parts[parts["split"] == part].groupby("label")]).sort_index().reset_index(drop=True)
     return parts, text, cut
 

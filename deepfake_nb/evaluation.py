@@ -22,7 +22,7 @@ from sklearn import metrics as sklearn_metrics
 
 from .masks import component_sizes, mask_iou
 from .samples import group_keys
-from .video import openable, read_member, split_archive
+from .video import as_shown, openable, read_member, split_archive
 from .views import _on_threads
 
 # %% auto #0
@@ -727,7 +727,7 @@ def _image_header(path: Path) -> dict:
         row = dict(width=width, height=height, aspect=width / height, format=image.format,
                    quantisation_table=str(hash(tuple(tuple(t) for t in tables.values()))), quantisation_mean=np.mean(tables[0]) if 0 in tables else np.nan)
         image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
-        red, green, blue = np.asarray(image.convert("RGB"), dtype=np.float64).reshape(-1, 3).mean(0)
+        red, green, blue = np.asarray(as_shown(image), dtype=np.float64).reshape(-1, 3).mean(0)
     return row | dict(mean_red=red, mean_green=green, mean_blue=blue, brightness=0.299 * red + 0.587 * green + 0.114 * blue)
 
 # %% ../nbs/12_evaluation.ipynb #152c2267

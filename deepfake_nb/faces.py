@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from .manifests import cache_dir, data_dir
 from .samples import COLUMNS, make_samples
-from .video import SAMPLINGS, Frame, VideoError, openable, read_frames, read_member, split_archive
+from .video import SAMPLINGS, Frame, VideoError, as_shown, openable, read_frames, read_member, split_archive
 
 # %% ../nbs/04_faces.ipynb #a12e46a4
 class FaceError(ValueError):
@@ -371,17 +371,8 @@ def _frames(path: str | Path, settings: Extraction) -> Iterator[Frame]:
         return
     from PIL import Image
     try:
-        with Image.open(openable(path)) as image: yield Frame(0, None, np.asarray(_upright(image)))
+        with Image.open(openable(path)) as image: yield Frame(0, None, np.asarray(as_shown(image)))
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error: raise VideoError(f"{path}: cannot be read as a picture: {error or type(error).__name__}") from error
-
-
-def _upright(image):
-    "A picture as it is shown, in RGB: turned as its EXIF says, where that can be read."
-    from PIL import ImageOps
-    picture = image.convert("RGB")
-    with suppress(Exception): picture.getexif()  # damaged EXIF fails in many ways
-    for name in ("exif", "Raw profile type exif"): picture.info.pop(name, None)  # has been read; would be written anew, where odd entries are errors
-    return ImageOps.exif_transpose(picture)
 
 
 def _groups(items: Iterable, n: int) -> Iterator[list]:

@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from .manifests import cache_dir
 from .samples import SampleError
+from .video import as_shown
 
 # %% ../nbs/08_loaders.ipynb #3043705d
 SCALINGS = {
@@ -98,10 +99,9 @@ def read_image(
     size: tuple[int, int] | None = None,  # (height, width) to resize to; None keeps the size
     interpolation: str = "nearest",  # a name in `INTERPOLATIONS`
 ) -> np.ndarray:  # uint8 RGB (height, width, 3)
-    "Decode and resize one image as `keras.utils.load_img` does; raises `ImageError` naming a file that is absent or corrupt."
+    "Decode one image as it is shown and resize it as `keras.utils.load_img` does; raises `ImageError` naming a file that is absent or corrupt."
     try:
-        with open(path, "rb") as file: image = Image.open(io.BytesIO(file.read()))
-        if image.mode != "RGB": image = image.convert("RGB")
+        with open(path, "rb") as file: image = as_shown(Image.open(io.BytesIO(file.read())))
         if size is not None and image.size != (size[1], size[0]):
             image = image.resize((size[1], size[0]), INTERPOLATIONS[interpolation])
         return np.asarray(image)
@@ -164,12 +164,15 @@ def _reject_ignored(rows: pd.DataFrame) -> None:
             raise ImageError(f"row {row}: {path}: ImageDataGenerator leaves this kind of file out; use `ImageBatches`")
 
 # %% ../nbs/08_loaders.ipynb #519c4bed
+_VERSION = 2  # of the decoding: raised whenever the same files would give other pixels
+
+
 def files_key(
     paths: Sequence[str],  # image files
     *settings: object,  # anything else that decides about the content
 ) -> str:  # 24 hexadecimal digits
     "A hash of the files' paths, sizes, modification times and `settings`; raises `ImageError` naming a file that is absent."
-    digest = hashlib.sha256(repr((PIL.__version__, *settings)).encode())
+    digest = hashlib.sha256(repr((_VERSION, PIL.__version__, *settings)).encode())
     for path in paths:
         try: status = os.stat(path)
         except OSError as error: raise ImageError(f"{path}: {error.strerror or 'cannot be read'}") from error

@@ -345,7 +345,7 @@ def _open_masks(rule: MaskRule, shape: tuple[int, int] | None, cache: str | Path
     return folder
 
 
-_VERSION = 1  # of the arithmetic here: raised whenever the same settings would give other masks
+_VERSION = 2  # of the arithmetic here: raised whenever the same settings would give other masks
 
 # %% ../nbs/06_masks.ipynb #733652fd
 def load_masks(

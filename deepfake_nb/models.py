@@ -8,14 +8,16 @@ import difflib
 import hashlib
 import os
 import socket
+import sys
 import threading
 import urllib.request
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import keras
 import numpy as np
@@ -211,10 +213,10 @@ class Base:
     "A network of `keras.applications` without its top, and where its ImageNet weights come from."
     builder: str                      # function in keras.applications
     scaling: str                      # what its pretraining expects: unit, tf, torch, caffe or none
-    channels: int                     # of its last feature map
-    parameters: int                   # weights without the top
-    url: str                          # of the ImageNet weights without the top, trained at 224×224
-    md5: str | None                   # as in keras.applications' source; `None` where Keras states none
+    channels: int | None              # of its last feature map; `None` where it is not in `BASES`
+    parameters: int | None            # weights without the top; `None` where it is not in `BASES`
+    url: str                          # of the ImageNet weights without the top, trained at 224×224; empty: Keras has to be asked, see `_addressed`
+    md5: str | None                   # as in keras.applications' source, in a few families a SHA-256; `None` where Keras states none
     arguments: dict = field(default_factory=dict)   # further arguments of the builder
     also_named: tuple[str, ...] = ()  # other file names under which the same weights circulate
 
@@ -222,6 +224,11 @@ class Base:
     def file(self) -> str:
         "The file's name in Keras's cache."
         return self.url.rsplit("/", 1)[1]
+
+    @property
+    def algorithm(self) -> str:
+        "Of the hash that Keras states."
+        return "SHA-256" if len(self.md5 or "") == 64 else "MD5"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -252,11 +259,52 @@ def _bases() -> dict[str, Base]:
 #: Bases by name.
 BASES: dict[str, Base] = _bases()
 
+# %% ../nbs/10_models.ipynb #3f7b50b7
+def _keras_networks() -> list[str]:
+    "The names of the networks in `keras.applications`."
+    return [name for name in dir(keras.applications) if name[0].isupper() and callable(getattr(keras.applications, name))]
+
+
+@lru_cache
+def _scaling_of(name: str) -> str:
+    "What a network's family does to pixels before they are fed to it, in the words of the loaders."
+    pixels = np.arange(0, 256, dtype="float32").repeat(3).reshape(1, 16, 16, 3)
+    theirs = sys.modules[getattr(keras.applications, name).__module__].preprocess_input(pixels.copy(), data_format="channels_last")
+    ways = {"none": lambda x: x} | {mode: partial(keras.applications.imagenet_utils.preprocess_input, data_format="channels_last", mode=mode) for mode in ("tf", "torch", "caffe")}
+    return next(way for way, scaled in ways.items() if np.allclose(scaled(pixels.copy()), theirs))
+
+# %% ../nbs/10_models.ipynb #bf9ab007
+class _Asked(Exception):
+    "Ends a request to Keras for weights, once it has named them."
+
+
+_ASKING = threading.Lock()  # one request at a time, since Keras' function is replaced meanwhile
+
+
+@lru_cache
+def _address(network: str) -> tuple[str, str | None]:
+    "Where Keras would fetch the ImageNet weights of a network without its top, and their MD5."
+    from keras.src.utils import file_utils
+    def tell(fname: str, origin: str, file_hash: str | None = None, **_): raise _Asked(origin, file_hash)
+    with _ASKING, patch.object(file_utils, "get_file", tell):
+        try: getattr(keras.applications, network)(include_top=False, weights="imagenet")
+        except _Asked as asked: return asked.args
+    raise WeightsError(f"keras.applications names no weights for {network}; ask for weights='none', or give a file")
+
+
+def _addressed(base: Base) -> Base:
+    "A base with the address and hash of its ImageNet weights: where they are not known here, Keras is asked."
+    return base if base.url else replace(base, **dict(zip(("url", "md5"), _address(base.builder))))
+
 # %% ../nbs/10_models.ipynb #c0701c84
 def _base(name: str) -> Base:
-    "Look a base up by name, with an error that lists the names."
-    if name not in BASES: raise ValueError(f"unknown base {name!r}; known are {', '.join(BASES)}")
-    return BASES[name]
+    "Look a base up by name, here or in `keras.applications`, with an error that lists the names and those that are alike."
+    if name in BASES: return BASES[name]
+    networks = _keras_networks()
+    if name in networks: return Base(name, _scaling_of(name), None, None, "", None)
+    small = {known.lower(): known for known in (*networks, *BASES)}
+    alike = [small[match] for match in difflib.get_close_matches(name.lower(), small, 3)]
+    raise ValueError(f"unknown base {name!r}{f', perhaps ' + ' or '.join(alike) if alike else ''}; known are {', '.join(BASES)}, and every network of keras.applications")
 
 # %% ../nbs/10_models.ipynb #5e42716c
 class WeightsError(ValueError):
@@ -307,11 +355,11 @@ def _places(root: str | Path | None) -> list[Path]:
 # %% ../nbs/10_models.ipynb #e9a16aa1
 def _find(base: Base, root: str | Path | None) -> tuple[Path | None, str]:
     "The first weights file with a known name and, where one is stated, the right MD5; and a word about the others."
-    damaged = []
+    damaged, hashed = [], lambda path: _hash(path, base.algorithm.lower().replace("-", ""))
     for path in (folder / name for folder in _places(root) for name in base.files):
         if not path.is_file(): continue
-        if base.md5 is None or path.name != base.file or _hash(path, "md5") == base.md5: return path, ""
-        damaged.append(f"{path} has MD5 {_hash(path, 'md5')}, not {base.md5}: incomplete or another file; ")
+        if base.md5 is None or path.name != base.file or hashed(path) == base.md5: return path, ""
+        damaged.append(f"{path} has {base.algorithm} {hashed(path)}, not {base.md5}: incomplete or another file; ")
     return None, "".join(damaged)
 
 # %% ../nbs/10_models.ipynb #9deed828
@@ -346,15 +394,16 @@ def _download(base: Base, seconds: float) -> Path:
 # %% ../nbs/10_models.ipynb #3768fc9b
 def _how_to_get(name: str, reason: str, root: str | Path | None) -> str:
     "The message of an ImageNet request that cannot be met."
-    base, data = BASES[name], _places(root)[1:] or ["$DEEPFAKE_NB_DATA/weights"]
-    check = f"MD5 {base.md5}" if base.md5 else "Keras states no hash for it"
+    base, data = _addressed(_base(name)), _places(root)[1:] or ["$DEEPFAKE_NB_DATA/weights"]
+    check = f"{base.algorithm} {base.md5}" if base.md5 else "Keras states no hash for it"
     return (f"no ImageNet weights for {name}: {reason}. Fetch {base.url} on a machine with access ({check}) and put it, under the name "
             f"{base.file}, into {_keras_models()} or {data[0]}; or ask for weights='none' (random) or weights='auto' (random if need be)")
 
 # %% ../nbs/10_models.ipynb #13dbf6c6
 def _imagenet(name: str, root: str | Path | None, seconds: float) -> Weights:
     "Keras's ImageNet weights for a base: found, or downloaded, or a `WeightsError` that says how to get them."
-    base, (path, damaged) = _base(name), _find(_base(name), root)
+    base = _addressed(_base(name))
+    path, damaged = _find(base, root)
     note = "found on this machine"
     if path is None:
         try: path, note = _download(base, seconds), "downloaded by Keras"
@@ -363,7 +412,7 @@ def _imagenet(name: str, root: str | Path | None, seconds: float) -> Weights:
 
 # %% ../nbs/10_models.ipynb #d17b3a7b
 def resolve_weights(
-    name: str,                                # base, a key of `BASES`
+    name: str,                                # base, a key of `BASES`, or a network of `keras.applications`
     weights: str | Path | Weights = "auto",   # imagenet, auto, none, a path, or an answer of this function
     root: str | Path | None = None,           # data root holding a folder `weights`; by default DEEPFAKE_NB_DATA
     seconds: float = 3.0,                     # how long the download server may take to answer
@@ -379,7 +428,7 @@ def resolve_weights(
             return Weights(name, "none", note=f"auto: {error.__cause__ or error}")
     path = Path(weights).expanduser()
     if not path.is_file(): raise WeightsError(f"weights {str(weights)!r} for {name} are neither imagenet, auto, none nor a file")
-    return Weights(name, "imagenet" if path.name in BASES[name].files else "path", path, _hash(path), path.name)
+    return Weights(name, "imagenet" if path.name in _addressed(_base(name)).files else "path", path, _hash(path), path.name)
 
 # %% ../nbs/10_models.ipynb #2fff7c47
 @keras.saving.register_keras_serializable(package="deepfake_nb")
@@ -478,7 +527,7 @@ def _untrained(name: str, input_shape: tuple, dropout: bool) -> keras.Model:
 
 # %% ../nbs/10_models.ipynb #fb144ffe
 def build_base(
-    name: str,                                # a key of `BASES`
+    name: str,                                # a key of `BASES`, or a network of `keras.applications`
     weights: str | Path | Weights = "auto",   # see `resolve_weights`
     input_shape: tuple = (224, 224, 3),       # height, width, channels
     *,
@@ -841,7 +890,7 @@ def _upward(skips: dict[int, keras.KerasTensor], stride: int, features: int) -> 
 
 # %% ../nbs/10_models.ipynb #31fa6bb1
 def pretrained_unet(
-    base: str = "MobileNet-0.25",                  # a key of `BASES`
+    base: str = "MobileNet-0.25",                  # a key of `BASES`, or a network of `keras.applications`
     weights: str | Path | Weights = "auto",        # see `resolve_weights`
     input_shape: tuple[int, int, int] = (160, 160, 3),  # height, width, channels; the sides multiples of 32
     *,

@@ -23,7 +23,8 @@ IMAGES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 FILMS: tuple[str, ...] = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 REAL: tuple[str, ...] = ("real", "reals", "original", "originals", "authentic", "genuine", "0_real", "training_real")
 FAKE: tuple[str, ...] = ("fake", "fakes", "manipulated", "synthesis", "deepfake", "deepfakes", "1_fake", "training_fake")
-PARTS: dict[str, str] = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test", "testing": "test"}
+PARTS: dict[str, str] = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation", "development": "validation",
+                         "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
 
 
 def _kind(path: str | Path) -> str | None:
@@ -68,13 +69,22 @@ def read_folder(
 WORDS: dict[str, int] = {"0": 0, "1": 1, "real": 0, "fake": 1, "original": 0, "manipulated": 1, "genuine": 0, "deepfake": 1, "true": 0, "false": 1}
 
 
+def _parts_of(values: pd.Series, file: Path) -> pd.Series:
+    "Parts by their usual words; raises `ManifestError` naming line and value of another."
+    words = values.str.strip().str.lower().replace("", pd.NA)
+    parts = words.map(PARTS)
+    for line, (value, lost) in enumerate(zip(values, words.notna() & parts.isna()), 2):
+        if lost: raise ManifestError(f"{file}, line {line}: split {value!r}; expected one of {', '.join(PARTS)}, or nothing")
+    return parts
+
+
 def read_list(
     file: str | Path,  # CSV with a heading
     path: str = "path",  # column of files
     label: str = "label",  # column of classes
     dataset: str = "own",  # what the table calls it
 ) -> pd.DataFrame:  # sample table
-    "A CSV file as a sample table; raises `ManifestError` naming line and value of what is no label or no file."
+    "A CSV file as a sample table; raises `ManifestError` naming line and value of what is no label, no part or no file."
     file = Path(file)
     try: found = pd.read_csv(file, dtype="string")
     except (ValueError, OSError) as error: raise ManifestError(f"{file}: cannot be read as a table: {error}") from error
@@ -85,7 +95,7 @@ def read_list(
     for line, (name, value, known) in enumerate(zip(paths, rows["label"], labels.notna()), 2):
         if not known: raise ManifestError(f"{file}, line {line}: label {value!r}; expected one of {', '.join(WORDS)} ('true' is a true picture)")
         if not Path(name).is_file() or not _kind(name): raise ManifestError(f"{file}, line {line}: {name} is {'no picture and no video' if Path(name).is_file() else 'not there'}")
-    split = rows["split"].str.lower().map(PARTS) if "split" in rows else None
+    split = _parts_of(rows["split"], file) if "split" in rows else None
     table = rows.assign(path=paths, label=labels.astype(int), kind=paths.map(_kind), dataset=dataset, split=split)
     if "video" not in rows: table = _told_apart(table.assign(video=paths.map(lambda p: Path(p).stem)), rows["path"].map(lambda p: Path(str(p).strip()).with_suffix("").as_posix()))
     return make_samples(table)

@@ -29,7 +29,8 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
@@ -138,15 +139,46 @@ def code_fingerprint(
     for cell in json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]: digest.update("".join(cell["source"]).encode())
     return digest.hexdigest()[:16]
 
+# %% ../nbs/16_runs.ipynb #7823a4dc
+def _contents(paths: Iterable[str]) -> dict[str, str]:
+    "What is in files: SHA-256, or the checksum and size of an archive's member; raises `OSError` naming a file that is absent."
+    places = {path: split_archive(os.path.abspath(path)) for path in dict.fromkeys(paths)}
+    hashes = _file_hashes({str(file): os.stat(file) for file, member in places.values() if member is None})
+    archives = {}
+    for archive in {file for file, member in places.values() if member is not None}:
+        with zipfile.ZipFile(archive) as opened: archives[archive] = {i.filename: f"{i.CRC:08x} of {i.file_size}" for i in opened.infolist()}
+    lost = next((path for path, (file, member) in places.items() if member is not None and member not in archives[file]), None)
+    if lost: raise FileNotFoundError(f"{lost}: the archive has no such member")
+    return {path: hashes[str(file)] if member is None else archives[file][member] for path, (file, member) in places.items()}
+
+def _file_hashes(files: dict[str, os.stat_result]) -> dict[str, str]:
+    "SHA-256 of files, from the cache folder where they have not changed since; with a progress bar from a gigabyte on."
+    if not files: return {}
+    from deepfake_nb.manifests import _hash_files, _read_journal, cache_dir
+    shared = os.path.commonpath([os.path.dirname(file) for file in files])
+    journal = cache_dir() / "hashes" / f"{hashlib.sha256(shared.encode()).hexdigest()[:16]}.jsonl"
+    hashes = _read_journal(journal, files)
+    missing = {name: status for name, status in files.items() if name not in hashes}
+    if not missing: return hashes
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with open(journal, "ab", buffering=0) as notes:  # a line is written at once, so that two processes can
+        if notes.tell(): notes.write(b"\n")  # ends a torn line
+        for name, digest in _hash_files(Path(), missing, {}, None, sum(s.st_size for s in missing.values()) > 2**30):
+            hashes[name] = digest
+            settled = time.time_ns() - missing[name].st_mtime_ns > 2e9
+            if settled: notes.write((json.dumps([name, missing[name].st_size, missing[name].st_mtime_ns, digest]) + "\n").encode())
+    return hashes
+
 # %% ../nbs/16_runs.ipynb #f2d93f5f
 def data_fingerprint(
     samples,  # sample table (pandas DataFrame) whose files exist
 ) -> str:  # 16 hexadecimal digits
-    "Hash of the table and of each file's size, with paths relative to what they share; not of every byte (`deepfake-nb data lock` does that)."
-    paths = samples["path"].tolist()
+    "Hash of the table and of what is in its files and masks, with paths relative to what they share."
+    paths, masks = samples["path"].tolist(), [None if pd.isna(mask) else mask for mask in samples["mask_path"]]
+    content = _contents([*paths, *filter(None, masks)])
     root = os.path.commonpath(paths) if len(paths) > 1 else os.path.dirname(paths[0])
     digest = hashlib.sha256(samples.drop(columns=["path", "mask_path"]).to_csv(index=False).encode())
-    for path in paths: digest.update(f"{os.path.relpath(path, root)}:{os.path.getsize(split_archive(path)[0])}\n".encode())
+    for path, mask in zip(paths, masks): digest.update(f"{os.path.relpath(path, root)}:{content[path]}:{content.get(mask, '')}\n".encode())
     return digest.hexdigest()[:16]
 
 # %% ../nbs/16_runs.ipynb #fa35aac6
@@ -197,6 +229,7 @@ def _plan(paper: str, dataset: str, profile: str, given: dict, root: str | Path,
     embedded = all(load_manifest(name).embedded for name in dataset.split("+"))
     values = profile_parameters(paper, profile, embedded, papers) | {"dataset": dataset, "profile": profile} | given
     values = _absolute_paths(check_parameters(values, defaults))
+    values |= _no_rendering(defaults | values, given)
     final = defaults | values
     data = _data_print(dataset, final["data_root"], final["dataset_options"], known)
     inputs = {"paper": paper, "parameters": final, "data": data, "further data": _further_data(final, known), "code": code_fingerprint(notebook),
@@ -210,6 +243,16 @@ def _absolute_paths(values: dict) -> dict:
     paths = {k: v for k, v in values.items() if k.endswith(("_root", "_weights")) and isinstance(v, str) and os.path.exists(v)}
     return values | {k: str(Path(v).resolve()) for k, v in paths.items() if v}
 
+def _no_rendering(values: Mapping[str, object], given: Mapping[str, object]) -> dict:
+    "Empty options for datasets that are not rendered, unless somebody gave some: those of notebooks and profiles are for rendering."
+    from deepfake_nb.manifests import is_embedded
+    options = {name: _options_name(name) for name in values if name == "dataset" or name.endswith("_dataset")}
+    return {own: {} for name, own in options.items() if own in values and own not in given and not is_embedded(values[name])}
+
+def _options_name(dataset: str) -> str:
+    "The parameter with the options of a dataset: `dataset_options` of `dataset`, `x_options` of `x_dataset`."
+    return "dataset_options" if dataset == "dataset" else f"{dataset.removesuffix('_dataset')}_options"
+
 def _data_print(dataset: str, root: str, options: Mapping[str, object], known: dict) -> str:
     "The fingerprint of a dataset, from `known` if it is there."
     from deepfake_nb.manifests import load_samples
@@ -217,15 +260,22 @@ def _data_print(dataset: str, root: str, options: Mapping[str, object], known: d
     if key not in known: known[key] = data_fingerprint(load_samples(dataset, root or None, **options))
     return known[key]
 
+def _arrays_print(dataset: str, root: str, known: dict) -> str:
+    "The fingerprint of a dataset of arrays, from `known` if it is there."
+    from deepfake_nb.manifests import load_manifest, locate
+    key = json.dumps([dataset, root])
+    if key not in known:
+        folder = locate(dataset, root or None)
+        content = _contents(sorted(str(file) for expected in load_manifest(dataset).expected for glob in expected.globs for file in folder.glob(glob)))
+        known[key] = hashlib.sha256(json.dumps([[os.path.relpath(file, folder), digest] for file, digest in content.items()]).encode()).hexdigest()[:16]
+    return known[key]
+
 def _further_data(values: Mapping[str, object], known: dict) -> dict:
-    "Fingerprints of the datasets beside the first: of each parameter `x_dataset`, with its `x_options` where it is embedded."
-    from deepfake_nb.manifests import load_manifest
-    prints = {}
-    for name in (k for k in values if k.endswith("_dataset")):
-        embedded = all(load_manifest(part).embedded for part in values[name].split("+"))
-        options = values.get(f"{name.removesuffix('_dataset')}_options", {}) if embedded else {}
-        prints[name] = _data_print(values[name], values["data_root"], options, known)
-    return prints
+    "Fingerprints of the datasets beside the first: of each parameter `x_dataset` with its `x_options`, and of each that names a dataset of arrays."
+    from deepfake_nb.manifests import list_datasets, load_manifest
+    prints = {name: _data_print(values[name], values["data_root"], values.get(_options_name(name), {}), known) for name in values if name.endswith("_dataset")}
+    arrays = {name for name in list_datasets() if load_manifest(name).kind == "arrays"}
+    return prints | {name: _arrays_print(value, values["data_root"], known) for name, value in values.items() if isinstance(value, str) and value in arrays and name not in prints}
 
 def _weights(values: Mapping[str, object]) -> dict:
     "What the base weights resolve to, per base; empty for a notebook without bases."

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from .faces import DETECTORS, NO_FACE, WEIGHT_FILES, Detector, _start_worker, build_detector, choose_faces
 from .manifests import cache_dir
 from .samples import SampleError
-from .video import VideoError, read_member, split_archive
+from .video import VideoError, as_shown, read_member, split_archive
 
 # %% auto #0
 __all__ = ['FITS', 'KEEPS', 'MISSING', 'VIEWS', 'CHANNELS', 'PERCENTILES', 'DISTANCES', 'TEMPORAL_FEATURES', 'ViewError',
@@ -203,7 +203,7 @@ def _resized(picture: np.ndarray, shape: tuple[int, int], nearest: bool = False)
     return cv2.resize(picture, shape[::-1], interpolation=how)
 
 # %% ../nbs/05_views.ipynb #a630e33f
-_VERSION = 1  # of the arithmetic here: raised whenever the same settings would give other pixels
+_VERSION = 2  # of the arithmetic here: raised whenever the same settings would give other pixels
 
 
 class View:
@@ -503,10 +503,10 @@ def _make_unit(unit: list[tuple[str, object, str]], view: View, size: tuple[int,
 
 # %% ../nbs/05_views.ipynb #979aece5
 def _read_picture(path: str, row: object) -> np.ndarray:
-    "One picture as Keras reads it, (h, w, 3) uint8."
+    "One picture as it is shown and as `loaders.read_image` reads it, (h, w, 3) uint8."
     try:
         content = read_member(path) if split_archive(path)[1] is not None else Path(path).read_bytes()
-        with Image.open(io.BytesIO(content)) as image: return np.asarray(image.convert("RGB"))
+        with Image.open(io.BytesIO(content)) as image: return np.asarray(as_shown(image))
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, VideoError, Image.DecompressionBombError) as error:
         raise ViewError(f"row {row}: {path}: cannot be decoded ({str(error).splitlines()[0]}); remove the row, or fetch the file again") from error
 

@@ -9,7 +9,7 @@ import pytest
 from keras.applications.imagenet_utils import preprocess_input
 from PIL import Image
 
-from deepfake_nb.loaders import ImageBatches, ImageCache, ImageError, MappedRows, ShuffledBatches, in_table_order, keras_generator, load_images, scale_images
+from deepfake_nb.loaders import ImageBatches, ImageCache, ImageError, MappedRows, ShuffledBatches, in_table_order, keras_generator, load_images, read_image, scale_images
 from deepfake_nb.samples import make_samples
 
 
@@ -43,6 +43,36 @@ def test_batches_equal_image_data_generator(samples, tmp_path, interpolation, sh
         orders.append(ours.index_array.tolist())
         ours.on_epoch_end(), theirs.on_epoch_end()
     assert (orders[0] != orders[1] != orders[2]) == shuffle
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif", "deep.pgm"])
+def test_grey_of_16_bits_is_scaled_and_not_clipped(tmp_path, name):
+    "By the loaders, the views, the extraction of faces and the file features; a ramp was 99.6 % white."
+    from deepfake_nb.evaluation import _image_header, _picture
+    from deepfake_nb.faces import Extraction, _frames
+    from deepfake_nb.views import _read_picture
+    ramp, file = np.arange(65536, dtype=np.uint16).reshape(256, 256), tmp_path / name
+    if name.endswith("pgm"): file.write_bytes(b"P5 256 256 65535\n" + ramp.astype(">u2").tobytes())
+    else: Image.fromarray(ramp).save(file)
+    expected = np.repeat((ramp / 257).round().astype(np.uint8)[..., None], 3, 2)
+    assert np.array_equal(read_image(file), expected) and np.array_equal(_read_picture(str(file), 0), expected)
+    assert _image_header(file)["brightness"] == pytest.approx(expected.mean())
+    assert np.abs(_picture(file, "image", grey=True, size=(256, 256)).astype(int) - expected[..., 0]).max() <= 1
+    if name.endswith("png"): assert np.array_equal(next(_frames(file, Extraction())).image, expected)
+
+
+@pytest.mark.parametrize("form", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_it_is_shown(tmp_path, orientation, form):
+    "Stored lying, it comes upright from the loaders and the views, as it does in `predict`."
+    from PIL import ImageOps
+    from deepfake_nb.views import _read_picture
+    exif, file = Image.Exif(), tmp_path / f"phone.{form}"
+    exif[0x0112] = orientation
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)).save(file, exif=exif)
+    with Image.open(file) as image: expected = np.asarray(ImageOps.exif_transpose(image.convert("RGB") if form != "tif" else image))
+    assert expected.shape == ((40, 80, 3) if orientation < 5 else (80, 40, 3))
+    assert np.array_equal(read_image(file), expected) and np.array_equal(_read_picture(str(file), 0), expected)
 
 
 def test_second_run_reads_what_the_first_kept(samples, tmp_path, monkeypatch):

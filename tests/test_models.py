@@ -246,6 +246,38 @@ def test_registry_agrees_with_keras(name, monkeypatch):
     assert network.trainable_weights == []
 
 
+@pytest.mark.parametrize(("name", "scaling", "channels"), [("DenseNet169", "torch", 1664), ("NASNetMobile", "tf", 1056), ("MobileNetV3Small", "none", 576), ("ResNet101", "caffe", 2048)])
+def test_any_network_of_keras_is_a_base(name, scaling, channels):
+    from deepfake_nb.models import _base
+    network, weights = build_base(name, "none", (64, 64, 3))
+    assert (network.output_shape[-1], weights.kind, _base(name).scaling, network.trainable_weights) == (channels, "none", scaling, [])
+
+
+def test_weights_of_any_network_are_those_of_keras(tmp_path):
+    "The address and the hash are Keras' own, a file under another hash is refused, and what Keras does afterwards is as before."
+    import hashlib
+
+    from keras.src.applications import convnext, densenet
+    from keras.src.utils import file_utils
+
+    from deepfake_nb.models import _addressed, _base, _find
+    before, dense, convolved = file_utils.get_file, _addressed(_base("DenseNet169")), _addressed(_base("ConvNeXtTiny"))
+    assert file_utils.get_file is before
+    assert dense.url == densenet.DENSENET169_WEIGHT_PATH_NO_TOP and dense.algorithm == "MD5"
+    assert convolved.md5 == convnext.WEIGHTS_HASHES["convnext_tiny"][1] and convolved.algorithm == "SHA-256"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / convolved.file).write_bytes(b"another")
+    assert "has SHA-256" in _find(convolved, tmp_path)[1]
+    from dataclasses import replace
+    assert _find(replace(convolved, md5=hashlib.sha256(b"another").hexdigest()), tmp_path)[0] is not None
+    with pytest.raises(WeightsError, match="no ImageNet weights for DenseNet169.*densenet169_weights"): resolve_weights("DenseNet169", "imagenet", root=tmp_path)
+    assert resolve_weights("DenseNet169", "auto", root=tmp_path).kind == "none"
+
+
+def test_an_unknown_base_is_told_its_likes():
+    with pytest.raises(ValueError, match="unknown base 'densenet168', perhaps DenseNet169 or"): build_base("densenet168", "none")
+
+
 # ---- weights
 
 

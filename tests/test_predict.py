@@ -73,6 +73,25 @@ def test_a_model_is_fed_as_in_training(faces, scaling, interpolation):
     np.testing.assert_array_equal(fed, in_table_order(ImageBatches(faces[:6], None, (50, 70), 6, interpolation=interpolation, scaling=scaling))[0][0])
 
 
+def test_a_lying_picture_is_scored_as_it_was_trained_on(tmp_path):
+    "A JPEG of 80×40 that is to be turned: the same pixels from the loader, from the views, and in what `predict` scores."
+    from deepfake_nb.views import _read_picture
+    exif, file, seen = Image.Exif(), tmp_path / "phone.jpg", []
+    exif[0x0112] = 6
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)).save(file, exif=exif)
+
+    class Detector:
+        preprocessing, kind, min_points = Preprocessing(size=(80, 40), detector="frame"), "classifier", 0
+        def score(self, pictures): seen.append(pictures); return np.array([.5])
+        def calibration(self, score): return score
+        def side(self, probability): return np.full(np.shape(probability), "above") if np.ndim(probability) else "above"
+
+    assert score_file(file, Detector()).state == "scored"
+    assert seen[0].shape == (1, 80, 40, 3)
+    np.testing.assert_array_equal(seen[0][0], read_image(file))
+    np.testing.assert_array_equal(seen[0][0], _read_picture(str(file), 0))
+
+
 def test_views_are_shown_before_resizing(faces):
     from deepfake_nb.views import view_samples
     how = Preprocessing(size=(40, 40), view="ela", view_options={"quality": 70}, detector="frame")

@@ -279,6 +279,105 @@ def test_what_changed_is_made_again(tmp_path):
     assert json.loads((first.folder / "provenance.json").read_text())["finished"] == made
 
 
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    "Four pictures, two of them fakes with masks."
+    from PIL import Image
+
+    from deepfake_nb.samples import make_samples
+    monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path / "cache"))
+    for i in range(6): Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"{i}.bmp")
+    return make_samples([dict(path=str(tmp_path / f"{i}.bmp"), kind="image", label=i // 2, dataset="demo", mask_path=str(tmp_path / f"{i + 2}.bmp") if i > 1 else None) for i in range(4)])
+
+
+def test_a_fingerprint_is_of_what_the_files_hold(table):
+    "Other pixels in as many bytes, a mask that was added, and one that was painted over: each was the same data to `--resume`."
+    from deepfake_nb.runs import data_fingerprint
+    prints, picture, mask = {data_fingerprint(table)}, Path(table["path"][0]), Path(table["mask_path"][3])
+    assert data_fingerprint(table) in prints
+    prints.add(data_fingerprint(table.assign(mask_path=table["mask_path"].where(table.index != 3))))
+    for file in (picture, mask):
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + b"\xff")
+        assert file.stat().st_size == len(content)
+        prints.add(data_fingerprint(table))
+        file.write_bytes(content)
+    assert len(prints) == 4 and data_fingerprint(table) in prints
+
+
+def test_a_second_fingerprint_reads_no_file(table, monkeypatch):
+    from deepfake_nb.runs import data_fingerprint
+    for file in (*table["path"], *table["mask_path"].dropna()): os.utime(file, (1e9, 1e9))
+    first = data_fingerprint(table)
+    monkeypatch.setattr("deepfake_nb.manifests.file_hash", lambda path: pytest.fail(f"{path} is read again"))
+    assert data_fingerprint(table) == first
+    os.utime(table["path"][0], (2e9, 2e9))
+    with pytest.raises(pytest.fail.Exception, match="0.bmp is read again"): data_fingerprint(table)
+
+
+def test_members_of_archives_count_by_their_content(table, tmp_path):
+    import zipfile
+
+    from deepfake_nb.runs import data_fingerprint
+    def zipped(name: str) -> str:
+        with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive: archive.write(tmp_path / name, "a.bmp")
+        return data_fingerprint(table.head(1).assign(path=f"{tmp_path}/all.zip!/a.bmp"))
+    assert zipped("0.bmp") == zipped("0.bmp") != zipped("1.bmp")
+
+
+def test_arrays_that_a_parameter_names_are_fingerprinted(tmp_path, monkeypatch):
+    from deepfake_nb.runs import _further_data
+    monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path / "cache"))
+    prints = []
+    for content in (b"0", b"1"):
+        (tmp_path / "mnist").mkdir(exist_ok=True)
+        (tmp_path / "mnist" / "mnist.npz").write_bytes(content)
+        prints.append(_further_data({"digits": "mnist", "data_root": str(tmp_path)}, {})["digits"])
+    assert prints[0] != prints[1] and _further_data({"digits": "", "data_root": ""}, {}) == {}
+
+
+@pytest.fixture
+def real(tmp_path, monkeypatch) -> Path:
+    "A folder with a dataset that is not rendered: FaceForensics++ with two compressions of two films."
+    from deepfake_nb.manifests import load_samples
+    monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path / "data"))
+    film = Path(load_samples("synthetic-faceforensics", identities=4, frames=2, videos=1)["path"][0]).read_bytes()
+    for kind in ("original_sequences/youtube", "manipulated_sequences/Deepfakes"):
+        for compression in ("c23", "c40"):
+            for name in ("000", "001"):
+                file = tmp_path / "data" / "faceforensics" / kind / compression / "videos" / f"{name if 'original' in kind else f'{name}_{1 - int(name):03d}'}.mp4"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(film)
+    return tmp_path
+
+
+def test_options_reach_data_that_is_not_rendered(real, papers):
+    "Those that are given; those of notebooks and profiles are for rendering and do not."
+    plan = lambda **given: plan_run("draw", "faceforensics", parameters=given, root=real / "runs", papers=papers)
+    assert plan().parameters["dataset_options"] == {}
+    squeezed = plan(dataset_options="{'compression': 'c40'}")
+    assert squeezed.parameters["dataset_options"] == {"compression": "c40"} and squeezed.provenance["data"] != plan().provenance["data"]
+    with pytest.raises(ValueError, match="faceforensics has no option 'identities'; there are .*compression"): plan(dataset_options={"identities": 3})
+    assert plan_run("draw", "synthetic-faces", root=real / "runs", papers=papers).provenance["parameters"]["dataset_options"]["identities"] == 6
+
+
+@pytest.mark.parametrize(("name", "further"), [("kaminskyi", "second"), ("kun", "other")])
+def test_options_of_further_datasets_reach_them(name, further, real):
+    plan = lambda **given: plan_run(name, "synthetic-faces", "smoke", {f"{further}_dataset": "faceforensics"} | given, real / "runs").provenance
+    plain, squeezed = plan(), plan(**{f"{further}_options": {"compression": "c40"}})
+    assert plain["parameters"][f"{further}_options"] == {} and squeezed["parameters"][f"{further}_options"] == {"compression": "c40"}
+    assert plain["further data"][f"{further}_dataset"] != squeezed["further data"][f"{further}_dataset"]
+    with pytest.raises(ValueError, match="no option 'identities'"): plan(**{f"{further}_options": {"identities": 3}})
+
+
+def test_notebooks_read_with_the_options_that_were_planned():
+    "No notebook drops the options of a dataset that is not rendered, after they were counted into its run's name."
+    from deepfake_nb.runs import list_papers, paper_path
+    for name in list_papers():
+        calls = [line for cell in json.loads(paper_path(name).read_text())["cells"] for line in "".join(cell["source"]).splitlines() if "load_samples(" in line]
+        assert calls and not any("if is_embedded" in line for line in calls), name
+
+
 def test_a_notebook_that_is_changed_while_it_runs(tmp_path):
     papers = paper(tmp_path / "papers")
     plans = plan_grid(["draw"], parameters={"pause": 3.}, root=tmp_path / "runs", papers=papers)

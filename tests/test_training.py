@@ -428,6 +428,7 @@ def test_deep_features_of_a_base_by_name(samples, tmp_path):
     turned, _ = deep_features(samples.iloc[:6][::-1], "MobileNetV2-0.35", (64, 64), "none", cache_dir=tmp_path, progress=False)
     assert table.shape == (6, 1280)
     np.testing.assert_allclose(table, turned[::-1], rtol=1e-3, atol=1e-4)
+    assert deep_features(images, "DenseNet169", (64, 64), "none", cache_dir=tmp_path, progress=False)[0].shape == (5, 1664)  # not in `BASES`
     with pytest.raises(ValueError, match="unknown base"): deep_features(images, "ResNet34", (64, 64))
 
 
