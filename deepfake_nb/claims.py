@@ -76,9 +76,9 @@ def judge_ordinal(
     share = float(np.mean(holds))
     return "agrees" if share >= .9 else "disagrees" if share <= .1 else "inconclusive"
 
-# %% ../nbs/15_claims.ipynb #c7a4a5da
-class Ledger:
-    "The claims of one report and what a run found for each."
+# %% ../nbs/15_claims.ipynb #5a0c41dc
+class _Claims:
+    "The claims of one report, and the verdict that each has by itself."
 
     def __init__(
         self,
@@ -87,6 +87,21 @@ class Ledger:
         own_data: bool,  # whether these are the report's own data
     ):
         self.claims, self.dataset, self.own_data, self.entries = load_claims(report), dataset, own_data, {}
+
+    def _about(self, claim: int) -> pd.Series:
+        "What is known of a claim; raises `ClaimError` for one of another report."
+        if claim not in self.claims.index: raise ClaimError(f"claim {claim} is not one of {self.claims.index.tolist()}")
+        return self.claims.loc[claim]
+
+    def _default_verdict(self, claim: int, stand_in: str) -> str:
+        "Contradictions, then what the report's own data decide, then what is lost; else nothing compares."
+        if isinstance(self.claims.loc[claim, "contradiction"], str): return "contradicted by the report itself"
+        if self.own_data and stand_in in ("agrees", "disagrees"): return "reproduced" if stand_in == "agrees" else "not reproduced"
+        return "value lost" if isinstance(self.claims.loc[claim, "lost"], str) else "not comparable"
+
+# %% ../nbs/15_claims.ipynb #c7a4a5da
+class Ledger(_Claims):
+    "The claims of one report and what a run found for each."
 
     def enter(
         self,
@@ -97,8 +112,7 @@ class Ledger:
         stand_in: str = "",  # one of `STAND_INS`
     ) -> None:
         "Enter a finding; raises `ClaimError` for an unknown claim or verdict, and for a number that comes with neither."
-        self._check(claim)
-        about = self.claims.loc[claim]
+        about = self._about(claim)
         if about["kind"] == "numeric" and not (verdict or stand_in) and about[["contradiction", "lost"]].isna().all():
             raise ClaimError(f"claim {claim} is a number: enter it with its interval (`enter_number`), or with a verdict")
         verdict = verdict or self._default_verdict(claim, stand_in)
@@ -116,22 +130,10 @@ class Ledger:
         stand_in: str = "",  # one of `STAND_INS`: numbers of other data say nothing, unless the reason tells what else is judged
     ) -> None:
         "Enter a measured number: on the report's own data its interval decides; raises `ClaimError` as `enter`, and for a claim that has not one number."
-        self._check(claim)
-        reported = self.claims.loc[claim, "value"]
+        reported = self._about(claim)["value"]
         if isinstance(reported, bool) or not isinstance(reported, (int, float)) or not np.isfinite(reported): raise ClaimError(f"claim {claim} has the value {reported!r}, which is not one number; use `enter`")
-        contradicted = isinstance(self.claims.loc[claim, "contradiction"], str)
-        own = judge_number(reported, low, high) if self.own_data and not contradicted else None
-        self.enter(claim, regenerated, reason, own or self._default_verdict(claim, ""), stand_in)
-
-    def _check(self, claim: int) -> None:
-        "Raise `ClaimError` for a claim of another report."
-        if claim not in self.claims.index: raise ClaimError(f"claim {claim} is not one of {self.claims.index.tolist()}")
-
-    def _default_verdict(self, claim: int, stand_in: str) -> str:
-        "Contradictions, then what the report's own data decide, then what is lost; else nothing compares."
-        if isinstance(self.claims.loc[claim, "contradiction"], str): return "contradicted by the report itself"
-        if self.own_data and stand_in in ("agrees", "disagrees"): return "reproduced" if stand_in == "agrees" else "not reproduced"
-        return "value lost" if isinstance(self.claims.loc[claim, "lost"], str) else "not comparable"
+        own = self.own_data and pd.isna(self.claims.loc[claim, "contradiction"])
+        self.enter(claim, regenerated, reason, judge_number(reported, low, high) if own else self._default_verdict(claim, ""), stand_in)
 
     def table(self) -> pd.DataFrame:  # a row a claim: reported, regenerated, dataset, verdict, stand-in, reason
         "The whole ledger; raises `ClaimError` if a claim has no entry."
