@@ -87,6 +87,21 @@ def test_the_ledger_holds_every_claim_once(book):
     for row in rows.values(): assert row["verdict"] in lists.VERDICTS and row["stand-in"] in ("", *lists.STAND_INS)
 
 
+def test_a_row_of_the_ledger_has_its_stand_in_dataset_and_reason_in_cells_of_their_own():
+    claim = {"id": 17, "report": "forbush", "place": "D", "text": "A < B", "kind": "ordinal"}
+    found = {"regenerated": "+0.2", "verdict": "not comparable", "stand-in": "agrees", "reason": "One training each."}
+    record = lists.claim_table([claim], {17: found}, lists.made_on("synthetic-dfdc, profile quick, seed 0; ResNet10")).records()[0]
+    assert {k: record[k] for k in ("regenerated", "verdict", "stand-in", "dataset", "reason")} == found | {"dataset": "synthetic-dfdc"}
+    assert lists.claim_table([claim], {17: found | {"regenerated": "–"}}, "synthetic-dfdc").records()[0]["dataset"] == "", "nothing was regenerated on it"
+    assert lists.made_on("a → b, c; profile smoke, seed 1") == "a → b, c"
+
+
+def test_the_ledger_s_cells_carry_their_names_for_a_phone_and_stand_in_a_wrapper_that_scrolls(book):
+    page = (book / "ledger.html").read_text()
+    for name in ("stand-in", "dataset", "reason"): assert page.count(f'data-label="{name}"') == len(re.findall(r'<th scope="row" data-label="no.">', page)) > 70
+    assert page.count('class="table-scroll') >= 7
+
+
 def test_what_is_cited_stands_in_the_bibliography(book):
     page = (book / "bibliography.html").read_text()
     assert "Deep Fake Face Detection" in page and "Unmasking DeepFakes with simple Features" in page and "Celeb-DF: A Large-scale" in page

@@ -1,4 +1,5 @@
 "The ledger: every claim of every report, entered as the report has it, and counted wherever it is counted."
+import ast
 import copy
 import json
 import re
@@ -13,12 +14,13 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "nbs" / "book")]
 
 import in_step  # noqa: E402
 import overview  # noqa: E402
-from deepfake_nb.claims import VERDICTS, ClaimError, ledger_markdown, load_claims, load_ledgers, read_ledger, summarise_ledgers  # noqa: E402
+from deepfake_nb.claims import VERDICTS, ClaimError, Ledger, judge_ordinal, ledger_markdown, load_claims, load_ledgers, read_ledger, summarise_ledgers  # noqa: E402
 
 PAPERS = ROOT / "nbs" / "papers"
 NUMBERS = {"denholtz": range(1, 11), "forbush": range(11, 27), "kaminskyi": range(27, 43), "torlapati": range(43, 61), "kun": range(61, 80)}
 IN_TEXT_ONLY = {1, 2, 3, 4, 11, 12, 17, 18, 19, 20, 22, 23, 25, 26, 29, 30, 31, 32, 33, 37, 38, 42, 43, 44, 52, 59, 60, 69, 70, 71, 78, 79}
 CONTRADICTED = {5, 6, 10, 14, 24, 41, 49, 55, 58, 73, 74}
+EQUIVALENCE = {38, 61, 71, 72, 77}  # "no better", "almost the same level"
 LOST = {7, 8, 35, 36, 37, 38, 39}  # of which the values are lost; of others only something beside it is
 VALUES = {1: 75000, 2: [50, 470], 11: 400, 12: .8, 13: .8075, 14: 5, 15: .865, 16: .94, 34: [.95, .5], 43: 202599, 44: 10000, 45: 3117858, 46: 99142978, 47: 7305281, 48: 7040064, 49: 20879913,
           50: 24121729, 51: [529409, 23592320], 56: 600, 58: 9, 62: .78, 63: .71, 64: .73, 65: .42, 66: .78, 67: [2, 3], 68: .43, 69: .57, 73: 10, 75: [960, 1081, 6], 76: .62}
@@ -42,6 +44,7 @@ def test_claims_stand_as_the_reports_have_them():
     assert LOST & entered <= set(claims.index[claims["lost"].notna()])
     assert {n: claims.loc[n, "value"] for n in VALUES if n in entered} == {n: value for n, value in VALUES.items() if n in entered}
     assert set(claims["kind"]) <= {"exact", "numeric", "ordinal", "equivalence", "context", "arithmetic", "opinion"}
+    assert set(claims.index[claims["kind"] == "equivalence"]) == EQUIVALENCE & entered
     assert claims["text"].is_unique and claims[["place", "text"]].notna().all(axis=None)
 
 
@@ -60,6 +63,88 @@ def test_numbers_get_a_verdict_on_the_report_s_own_data_only(report):
     assert "synthetic" in ledger.attrs["stamp"], "the committed papers are made on embedded data"
     numeric = claims.index[claims["kind"].isin(["numeric", "ordinal", "equivalence"])]
     assert not ledger.loc[numeric, "verdict"].isin(["reproduced", "not reproduced"]).any()
+
+
+def missing(value) -> bool: return not isinstance(value, str)
+
+
+@pytest.mark.parametrize("report", NUMBERS)
+def test_on_its_own_data_every_claim_that_is_decided_gets_a_verdict(report):
+    ledger = Ledger(report, "its own", own_data=True)
+    for claim, about in ledger.claims.iterrows():
+        contradicted, lost = not missing(about["contradiction"]), not missing(about["lost"])
+        for stand_in, decided in (("agrees", "reproduced"), ("disagrees", "not reproduced"), ("inconclusive", "value lost" if lost else "not comparable")):
+            ledger.enter(claim, "0", "It is so.", stand_in=stand_in)
+            assert ledger.entries[claim]["verdict"] == ("contradicted by the report itself" if contradicted else decided), (claim, stand_in)
+        if about["kind"] != "numeric" or not isinstance(about["value"], (int, float)) or contradicted: continue
+        for low, high, decided in ((-1, 1, "reproduced"), (.5, 1, "not reproduced"), (float("nan"), float("nan"), "not comparable")):
+            ledger.enter_number(claim, "0", about["value"] + low, about["value"] + high, "It is so.")
+            assert ledger.entries[claim]["verdict"] == decided, (claim, low, high)
+        with pytest.raises(ClaimError, match=f"claim {claim} is a number"): ledger.enter(claim, "0", "It is so.")
+
+
+@pytest.mark.parametrize("report", NUMBERS)
+def test_on_other_data_no_claim_is_reproduced_and_what_is_lost_is_called_so(report):
+    ledger = Ledger(report, "another", own_data=False)
+    for claim, about in ledger.claims.iterrows():
+        expected = "contradicted by the report itself" if not missing(about["contradiction"]) else "value lost" if not missing(about["lost"]) else "not comparable"
+        ledger.enter(claim, "0", "It is so.", stand_in="agrees")
+        assert ledger.entries[claim]["verdict"] == expected and ledger.entries[claim]["dataset"] == "another"
+
+
+def entered(report: str, claim: int) -> ast.Call:
+    "The last call by which a paper notebook enters a claim."
+    cells = json.loads((PAPERS / f"{report}.ipynb").read_text(encoding="utf-8"))["cells"]
+    calls = [n for c in cells if c["cell_type"] == "code" for n in ast.walk(ast.parse("".join(c["source"]))) if isinstance(n, ast.Call) and ast.unparse(n.func) in ("ledger.enter", "ledger.enter_number")]
+    return [n for n in calls if isinstance(n.args[0], ast.Constant) and n.args[0].value == claim][-1]
+
+
+def stand_in(report: str, claim: int, **values) -> str:
+    "What a paper notebook makes of some values for a claim."
+    return eval(ast.unparse(next(k.value for k in entered(report, claim).keywords if k.arg == "stand_in")), {"judge_ordinal": judge_ordinal, **values})
+
+
+@pytest.mark.parametrize("claim", [13, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29, 30, 31, 32, 33, 35, 36, 37, 38, 39, 40, 53, 54, 57, 59])
+def test_a_claim_that_own_data_decide_is_never_entered_as_not_comparable(claim):
+    call = entered(load_claims().loc[claim, "report"], claim)
+    given = [*call.args[3:4], *(k.value for k in call.keywords if k.arg == "verdict")] if ast.unparse(call.func) == "ledger.enter" else []
+    assert not [v for v in given if isinstance(v, ast.Constant)], ast.unparse(call)
+
+
+def test_the_rules_are_those_that_the_notebooks_state():
+    assert stand_in("torlapati", 59, rank=0.8999999999999998) == "agrees" and stand_in("torlapati", 59, rank=.7) == "inconclusive" and stand_in("torlapati", 59, rank=-1e-12) == "disagrees"
+    people = lambda low, high: {"low": low, "high": high}
+    assert stand_in("forbush", 22, anybody=people(.9, .95), nobody=people(.6, .8)) == "agrees"
+    assert stand_in("forbush", 22, anybody=people(.5, .7), nobody=people(.9, .99)) == "inconclusive"  # no effect of memory, so nothing against it
+    assert [stand_in("kaminskyi", 33, low_dice=[1, 2], detected=[d] * 2, unnoticed=[u] * 2, np=__import__("numpy")) for d, u in ((True, False), (False, True), (False, False))] == ["agrees", "disagrees", "inconclusive"]
+    fell = lambda films, jpeg: stand_in("kaminskyi", 40, fell_by={"films": [films] * 9, "JPEG": [jpeg] * 9})
+    assert [fell(True, True), fell(False, True), fell(False, False)] == ["agrees", "inconclusive", "inconclusive"]
+
+
+def kaminskyi_rules(**values) -> dict:
+    "The functions by which that notebook judges."
+    import numpy as np
+    cells = json.loads((PAPERS / "kaminskyi.ipynb").read_text(encoding="utf-8"))["cells"]
+    found = [n for c in cells if c["cell_type"] == "code" for n in ast.parse("".join(c["source"])).body if isinstance(n, ast.FunctionDef) and n.name in ("by_margin", "by_reading")]
+    names = {"np": np, "judge_ordinal": judge_ordinal, "least_difference": .05, **values}
+    exec("\n".join(map(ast.unparse, found)), names)
+    return names
+
+
+def test_a_tie_is_no_order():
+    by_margin = kaminskyi_rules()["by_margin"]
+    assert by_margin([.28, .3, .11, 0]) == "inconclusive" and by_margin([.28, .3, .11, .06]) == "agrees"
+    assert by_margin([-.1, -.2]) == "disagrees" and by_margin([0, 0]) == by_margin([.05, -.05]) == by_margin([]) == "inconclusive"
+
+
+def test_a_network_that_has_not_learnt_silences_its_own_reading_only():
+    about = {"KINDS": ("Unet", "Unet_v1"), "READINGS": {"as reported": ["A, second", "B, first"], "alike": ["B, first", "A, first"]}}
+    held = {("as reported", "F1"): [True] * 3, ("alike", "F1"): [False] * 3, ("alike", "AUC"): [False] * 3}
+    verdict, words = kaminskyi_rules(unlearnt=["A, second"], **about)["by_reading"](held)
+    assert verdict == "disagrees" and "as reported: not judged (own set not learnt by A, second)" in words and "alike: disagrees" in words
+    assert kaminskyi_rules(unlearnt=[], **about)["by_reading"](held)[0] == "inconclusive", "the two readings differ"
+    assert kaminskyi_rules(unlearnt=["Unet"], **about)["by_reading"](held)[0] == "inconclusive", "none can be judged"
+    assert kaminskyi_rules(unlearnt=["A, second"], **about)["by_reading"](held | {("alike", "AUC"): [True] * 3})[0] == "inconclusive", "its levels differ"
 
 
 def test_the_summary_in_the_readme_is_that_of_the_committed_ledgers():

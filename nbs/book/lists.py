@@ -64,21 +64,25 @@ def ledger_page(context: Context) -> str:
         page += [f"## {report.capitalize()}", "", f"The report {{cite:p}}`{report}` is regenerated in {{doc}}`papers/{report}`. Data: {stamp}." if rows else
                  f"The report {{cite:p}}`{report}` has not been run yet.", "",
                  "````{html-table}", f":name: ledger-{report}", ":class: ledger", "",
-                 f"The claims of the report *{report.capitalize()}*.", "%%%", claim_table([c for c in claims if c["report"] == report], rows).html(labels=True), "````", ""]
+                 f"The claims of the report *{report.capitalize()}*.", "%%%", claim_table([c for c in claims if c["report"] == report], rows, made_on(stamp)).html(labels=True), "````", ""]
     return "\n".join(page)
 
 
-def claim_table(claims: list[dict], rows: dict[int, dict[str, str]]) -> Table:
-    "A row a claim."
+def made_on(stamp: str) -> str:
+    "The datasets in a ledger's stamp, which goes on with the profile."
+    return re.split(r"[,;] profile\b", stamp)[0].strip()
+
+
+def claim_table(claims: list[dict], rows: dict[int, dict[str, str]], dataset: str = "") -> Table:
+    "A row a claim; where nothing was regenerated, there is no dataset."
     body = []
     for c in claims:
         r = rows.get(c["id"], {})
         place = f' <small>{escape(str(c["place"]))}{" †" if c.get("in_text_only") else ""}</small>'
-        verdict = r.get("verdict", "not run yet")
-        mark = f'<span class="verdict {slug(verdict)}">{escape(verdict)}</span>' + (f"<small>stand-in: {escape(r['stand-in'])}</small>" if r.get("stand-in") else "")
-        found = escape(r.get("regenerated", "")) + (f"<small>{escape(r['reason'])}</small>" if r.get("reason") else "")
-        body.append([f"{c['id']}", escape(c["text"]) + place, shown(c), found, mark])
-    return Table.of(["no.", "claim", "reported", "regenerated", "verdict"], body)
+        verdict, found = r.get("verdict", "not run yet"), r.get("regenerated", "")
+        mark = f'<span class="verdict {slug(verdict)}">{escape(verdict)}</span>'
+        body.append([f"{c['id']}", escape(c["text"]) + place, shown(c), escape(found), mark, escape(r.get("stand-in", "")), escape(dataset) if found not in ("", "–") else "", escape(r.get("reason", ""))])
+    return Table.of(["no.", "claim", "reported", "regenerated", "verdict", "stand-in", "dataset", "reason"], body)
 
 
 def summary(column: str, caption: str, values: tuple, claims: list[dict], found: dict) -> str:
