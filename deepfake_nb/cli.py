@@ -106,7 +106,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     "Options of `train`."
     parser.add_argument("--dataset", default="synthetic-faces", metavar="NAME", help="name of a dataset, or several joined by + (default: synthetic-faces, which is rendered)")
     parser.add_argument("--root", metavar="DIR", help="folder of the dataset (default: DEEPFAKE_NB_DATA)")
-    parser.add_argument("--head", default="convnet", help="convnet (default), mobilenet, unet (shows where; needs masks) or spectrum")
+    parser.add_argument("--head", default="convnet", help="convnet (default), mobilenet, unet (shows where; needs masks), localiser (shows where; needs originals of the fakes) or spectrum")
     parser.add_argument("--profile", default="quick", help="smoke (seconds), quick (minutes, two cores) or full")
     parser.add_argument("--out", default="detector", metavar="DIR", help="folder of the detector; one that is there is replaced (default: detector)")
     parser.add_argument("--faces", default="mtcnn", help="what finds faces in the files to be scored: mtcnn (default), ssd, yunet, haar, or frame for whole pictures")

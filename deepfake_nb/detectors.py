@@ -32,7 +32,9 @@ from .evaluation import Interval, bootstrap_interval, choose_threshold, expected
 from .faces import DETECTORS, Extraction, build_detector, cached_faces
 from .loaders import INTERPOLATIONS, SCALINGS, ImageBatches, load_images, read_image, scale_images
 from .manifests import ManifestError, file_hash, load_manifest, load_samples
-from .samples import COLUMNS, SPLITS, class_weights, linked_groups, split_samples
+from .masks import MaskError, mask_samples
+from .pairs import Augmentation, PairedBatches
+from .samples import COLUMNS, SPLITS, SampleError, class_weights, linked_groups, split_samples, subsample_originals
 from .spectrum import azimuthal_spectrum, feature_classifier, grey_image, load_classifier, save_classifier
 from .views import VIEWS, View, parse_view
 
@@ -239,14 +241,15 @@ def choose_band(
     return float(min(max(ends[0], 0.0), threshold)), float(max(min(ends[1], 1.0), threshold))
 
 # %% ../nbs/16a_detectors.ipynb #f347324a
-def _predict(model: keras.Model, x: np.ndarray, batch_size: int) -> np.ndarray:
-    "Outputs of a model in batches filled up to a power of two, since a network is compiled anew for each shape."
+def _predict(model: keras.Model, x: np.ndarray, batch_size: int, output: str | None = None) -> np.ndarray:
+    "An output of a model in batches filled up to a power of two, since a network is compiled anew for each shape; by its name, where there are several."
     parts = []
     for start in range(0, len(x), batch_size):
         part = x[start:start + batch_size]
         filled = np.zeros((min(batch_size, 1 << (len(part) - 1).bit_length()), *x.shape[1:]), x.dtype)
         filled[:len(part)] = part
-        parts.append(keras.ops.convert_to_numpy(model.predict_on_batch(filled))[:len(part)])
+        found = model.predict_on_batch(filled)
+        parts.append(keras.ops.convert_to_numpy(found[output] if isinstance(found, Mapping) else found)[:len(part)])
     return np.concatenate(parts)
 
 # %% ../nbs/16a_detectors.ipynb #7a31715e
@@ -270,17 +273,23 @@ class DeepfakeDetector:
     @property
     def kind(self) -> str:
         "'localiser' (a map of P(changed)), 'classifier' (one number) or 'features' (a scikit-learn model)."
-        return "features" if not isinstance(self.model, keras.Model) else "localiser" if len(self.model.output_shape) == 4 else "classifier"
+        return "features" if not isinstance(self.model, keras.Model) else "localiser" if self._has_frame_output or len(self.model.output_shape) == 4 else "classifier"
+
+    @property
+    def _has_frame_output(self) -> bool:
+        "Whether it is a localiser that gives a score of its own beside the map, as `models.pretrained_unet`."
+        return isinstance(self.model.output, Mapping)
 
     def maps(self, pictures: np.ndarray, batch_size: int = 32) -> np.ndarray:
         "P(changed) of each pixel, (n, h, w), of pictures from `prepare_pictures`; for localisers."
-        return np.clip(_predict(self.model, model_inputs(pictures, self.preprocessing), batch_size)[..., 0], 0, 1)
+        return np.clip(_predict(self.model, model_inputs(pictures, self.preprocessing), batch_size, "changed")[..., 0], 0, 1)
 
     def score(self, pictures: np.ndarray, batch_size: int = 32) -> np.ndarray:
         "Scores (n,) float64, higher for fakes, of pictures (n, h, w, 3) uint8 from `prepare_pictures`."
         if not len(pictures): return np.empty(0)
-        if self.kind == "localiser": return frame_scores(self.maps(pictures, batch_size), self.min_points)
+        if self.kind == "localiser" and not self._has_frame_output: return frame_scores(self.maps(pictures, batch_size), self.min_points)
         x = model_inputs(pictures, self.preprocessing)
+        if self.kind == "localiser": return models.fake_score(_predict(self.model, x, batch_size, "fake"))
         return np.asarray(self.model.decision_function(x), float) if self.kind == "features" else models.fake_score(_predict(self.model, x, batch_size))
 
     def side(self, probability: np.ndarray) -> np.ndarray:
@@ -650,6 +659,7 @@ DETECTOR_HEADS: dict[str, str] = {
     "convnet": "a small convolutional network, from scratch",
     "mobilenet": "MobileNetV2 (0.35), frozen, with a slim head",
     "unet": "a U-Net that shows where a picture was changed; the dataset needs masks",
+    "localiser": "a U-Net on MobileNetV2 (0.35), all of it trained on pairs; the dataset needs originals of its fakes",
     "spectrum": "a support vector machine on the azimuthal spectrum",
 }
 TRAINING_PROFILES: dict[str, dict] = {  # pixels a side, epochs, most pictures of a class, bootstrap resamples, what is rendered of an embedded dataset
@@ -667,6 +677,9 @@ def training_profile(
     return dict(TRAINING_PROFILES[name])
 
 # %% ../nbs/16a_detectors.ipynb #8ccca39b
+_SHARES: dict[str, float] = {"train": .6, "validation": .2, "test": .2}
+
+
 def _in_parts(samples: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, str]:
     "A table in three parts, the given ones as far as they go, and how they were made."
     given, whole = set(samples["split"].dropna()), samples["split"].notna().all()
@@ -675,21 +688,29 @@ def _in_parts(samples: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, str]:
         test = samples["split"] == "test"
         made, report = split_samples(samples[~test], {"train": .75, "validation": .25}, seed=seed)
         return pd.concat([made, samples[test]], ignore_index=True), f"the dataset's own test part; validation drawn from its training part: {report}"
-    made, report = split_samples(samples, {"train": .6, "validation": .2, "test": .2}, seed=seed)
+    made, report = split_samples(samples, _SHARES, seed=seed)
     if not given: return made, str(report)
     left = "" if whole else f", and {int(samples['split'].isna().sum()):,} rows in none"
     return made, f"{report}; made anew, since the dataset's own parts are {' and '.join(p for p in SPLITS if p in given)} alone{left}: its test part is not the published one"
 
 # %% ../nbs/16a_detectors.ipynb #6f6c34b6
-def _training_data(dataset: str, root: str | Path | None, options: Mapping, limit: int | None, how: Preprocessing, seed: int) -> tuple[pd.DataFrame, str, dict]:
-    "Pictures in three parts, how the parts were made, and how the pictures are cut."
+def _training_data(dataset: str, root: str | Path | None, options: Mapping, limit: int | None, how: Preprocessing, seed: int, by_original: bool = False) -> tuple[pd.DataFrame, str, dict]:
+    "Pictures in three parts, how the parts were made, and how the pictures are cut; with `by_original`, originals are drawn with all their fakes."
     samples = load_samples(dataset, root, **options)
     if (samples["kind"] == "video").any():
         samples, cut = cached_faces(samples, how.extraction).samples, {}
     else: cut = measure_crops(samples, how.detector, seed=seed)
     parts, text = _in_parts(samples, seed)
-    if limit is not None: parts = pd.concat([rows.sample(min(len(rows), max(8, round(limit * share))), random_state=seed) for share, part in ((.6, "train"), (.2, "validation"), (.2, "test")) for _, rows in parts[parts["split"] == part].groupby("label")]).sort_index().reset_index(drop=True)
-    return parts, text, cut
+    return (parts if limit is None else _limited(parts, limit, seed, by_original)), text, cut
+
+
+def _limited(parts: pd.DataFrame, limit: int, seed: int, by_original: bool) -> pd.DataFrame:
+    "At most so many pictures of each class, or twice as many of both with whole originals, dealt to the parts as everything is."
+    chosen = []
+    for part, share in _SHARES.items():
+        rows, most = parts[parts["split"] == part], max(8, round(limit * share))
+        chosen += [subsample_originals(rows, 2 * most, seed)] if by_original else [of_class.sample(min(len(of_class), most), random_state=seed) for _, of_class in rows.groupby("label")]
+    return (pd.concat(chosen) if by_original else pd.concat(chosen).sort_index()).reset_index(drop=True)
 
 
 def _stop_early(start: int = 0) -> keras.callbacks.Callback:
@@ -747,8 +768,23 @@ def _fit_spectrum(parts: pd.DataFrame, how: Preprocessing, epochs: int, seed: in
     x = model_inputs(prepare_pictures([read_image(path) for path in tqdm(train["path"], desc="reading", disable=not progress)], how), how)
     return feature_classifier("svm rbf", "features", class_weight="balanced").fit(x, train["label"].to_numpy()), how, {"n_features": x.shape[1]}
 
+# %% ../nbs/16a_detectors.ipynb #3c9e51d7
+def _fit_localiser(parts: pd.DataFrame, how: Preprocessing, epochs: int, seed: int, progress: bool = True) -> tuple[object, Preprocessing, dict]:
+    "A U-Net on a pretrained base, from pairs of a fake and its original; masks that the dataset lacks are made from the pairs."
+    from deepfake_nb.losses import BceDiceLoss
+    how = Preprocessing(**asdict(how) | {"scaling": models.BASES["MobileNetV2-0.35"].scaling, "size": tuple(-(-side // 32) * 32 for side in how.size)})
+    try: made = mask_samples(parts[parts["split"] != "test"], progress=progress)
+    except MaskError as error: raise DetectorError(str(error)) from error
+    try: train, watched = (PairedBatches(made.samples, part, how.size, 16, "both", Augmentation() if part == "train" else None, scaling=how.scaling, interpolation=how.interpolation, shuffle=part == "train", seed=seed, progress=progress) for part in ("train", "validation"))
+    except SampleError as error: raise DetectorError(f"{error}; a localiser learns from pairs of a fake and its original: take another head") from error
+    model, weights = models.pretrained_unet("MobileNetV2-0.35", "auto", (*how.size, 3), seed=seed)
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * len(train))
+    model.compile(keras.optimizers.AdamW(rate, use_ema=True, ema_momentum=0.99), loss={"changed": BceDiceLoss(dice_weight=0.25), "fake": "binary_crossentropy"})
+    history = training.fit(model, train, watched, epochs=epochs, seed=seed, progress=progress)
+    return model, how, {"epochs": len(history), "training_pairs": train.n, "pairs_set_aside": len(made.aside), "base_weights": weights.label, **weights.record}
 
-_FITS: dict[str, Callable] = {"convnet": _fit_convnet, "mobilenet": _fit_mobilenet, "unet": _fit_unet, "spectrum": _fit_spectrum}
+
+_FITS: dict[str, Callable] = {"convnet": _fit_convnet, "mobilenet": _fit_mobilenet, "unet": _fit_unet, "localiser": _fit_localiser, "spectrum": _fit_spectrum}
 
 # %% ../nbs/16a_detectors.ipynb #28de96fa
 def train_detector(
@@ -772,7 +808,7 @@ def train_detector(
     embedded = root is None and all(load_manifest(name).embedded for name in dataset.split("+"))
     options = dict(options or {}) or (scale["embedded"] if embedded else {})
     how = Preprocessing(size=(scale["size"],) * 2, detector=faces)
-    parts, split, cut = _training_data(dataset, root, options, limit or scale["limit"], how, seed)
+    parts, split, cut = _training_data(dataset, root, options, limit or scale["limit"], how, seed, by_original=head == "localiser")
     how = Preprocessing(**asdict(how) | {"confidence": None} | {k: v for k, v in cut.items() if k != "found"})
     model, how, about = _FITS[head](parts, how, epochs or scale["epochs"], seed, progress=progress)
     record = {"head": head, "dataset": dataset, "options": options, "profile": profile, "seed": seed, **about, "pictures_with_a_face": cut.get("found"), "seconds": round(time.perf_counter() - started, 1)}
