@@ -135,8 +135,8 @@ def _scored(result: FileResult, table: pd.DataFrame, seen: list[int], faces: lis
     return result
 
 # %% ../nbs/16b_predict.ipynb #75b89029
-def _occluded_features(detector: DeepfakeDetector, picture: np.ndarray, patch: tuple[int, int], stride: tuple[int, int]) -> np.ndarray:
-    "Drop of a feature model's score where a patch is painted over in the picture's mean colour, (height, width)."
+def _occluded_scores(detector: DeepfakeDetector, picture: np.ndarray, patch: tuple[int, int], stride: tuple[int, int]) -> np.ndarray:
+    "Drop of a detector's score where a patch is painted over in the picture's mean colour, (height, width); for those whose score is no output of a network."
     height, width = picture.shape[:2]
     places = [(y, x) for y in patch_positions(height, patch[0], stride[0]) for x in patch_positions(width, patch[1], stride[1])]
     hidden = np.repeat(picture[None], len(places) + 1, 0)
@@ -154,14 +154,14 @@ def add_occlusion(
     most: int = 50,  # files that get one: those with the highest probability
     progress: bool = True,  # show a progress bar
 ) -> None:
-    "Occlusion maps of the frames with the highest probability; localisers have maps of their own, and get none."
+    "Occlusion maps of the frames with the highest probability."
     from deepfake_nb.detectors import model_inputs
     chosen = sorted((r for r in results if r.picture is not None), key=lambda r: -r.probability)[:most]
-    if not chosen or detector.kind == "localiser": return
+    if not chosen: return
     patch = tuple(max(2, side // 6) for side in detector.preprocessing.size)
     stride = tuple(-(-side // 2) for side in patch)
-    if detector.kind == "features":
-        for result in tqdm(chosen, desc="occlusion", unit="file", disable=not progress): result.occlusion = _occluded_features(detector, result.picture, patch, stride)
+    if detector.kind in ("features", "localiser"):
+        for result in tqdm(chosen, desc="occlusion", unit="file", disable=not progress): result.occlusion = _occluded_scores(detector, result.picture, patch, stride)
         return
     inputs = model_inputs(np.stack([r.picture for r in chosen]), detector.preprocessing)
     column = detector.model.output_shape[-1] - 1

@@ -42,6 +42,7 @@ def readme() -> str:
     from nbconvert import MarkdownExporter
     notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
     notebook.cells = [c for c in notebook.cells if "#| hide" not in c.source]
+    notebook.metadata["language_info"] = {"name": "python"}  # which `nbdev_clean` takes out, and fences are named by
     text, _ = MarkdownExporter().from_notebook_node(notebook)
     text = re.sub(r"(!\[[^\]]*\]\()(?![a-z]+:)", r"\1nbs/", text)  # pictures lie beside the index
     head = "<!-- Made from nbs/index.ipynb by `make export`: change that. -->\n\n"

@@ -18,7 +18,7 @@ from deepfake_nb.cli import main
 from deepfake_nb.detectors import DetectorError, Preprocessing, load_detector, model_inputs, prepare_pictures, save_detector, score_samples, train_detector
 from deepfake_nb.loaders import ImageBatches, in_table_order, read_image
 from deepfake_nb.manifests import file_hash, load_samples
-from deepfake_nb.predict import predict_files, score_file
+from deepfake_nb.predict import predict_files, score_file, write_page
 from deepfake_nb.samples import split_samples
 
 PARTS = {"train": .5, "validation": .25, "test": .25}
@@ -230,9 +230,10 @@ def test_other_heads(head, faces, inbox, tmp_path):
     made = train_detector(tmp_path / head, "synthetic-faces-crude", head, "smoke", faces="haar", epochs=1, progress=False)
     np.testing.assert_array_equal(score_samples(load_detector(tmp_path / head), faces[:4], progress=False), score_samples(made, faces[:4], progress=False))
     result = predict_files([inbox / "sub"], made, progress=False)[0]
-    assert result.state == "scored" and (result.changed is not None) == (head == "unet") and (result.occlusion is not None) == (head != "unet")
-    shown = result.changed if head == "unet" else result.occlusion
-    assert shown.shape == made.preprocessing.size and np.isfinite(shown).all()
+    assert result.state == "scored" and (result.changed is not None) == (head == "unet")
+    for shown in (result.occlusion, *([result.changed] if head == "unet" else [])): assert shown.shape == made.preprocessing.size and np.isfinite(shown).all()
+    page = write_page(tmp_path / "page.html", [result], made).read_text()
+    assert ("What the score rests on" in page) and ("takes it for changed" in page) == (head == "unet")
 
 
 # What comes out.

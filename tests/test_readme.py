@@ -18,6 +18,12 @@ def quick_start() -> str:
     return re.search(r"\n### Program\n.*?\n```(?:python)?\n(.*?)\n```", text, re.S)[1]
 
 
+def test_every_block_of_code_names_its_language():
+    "Or it is shown without colours."
+    fences = re.findall(r"^```(.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert set(fences[1::2]) == {""} and set(fences[::2]) <= {"sh", "python"} and "python" in fences
+
+
 def test_quick_start_is_short_and_pasted_line_by_line():
     import code
     lines = quick_start().splitlines()
