@@ -278,7 +278,7 @@ class DeepfakeDetector:
     @property
     def _has_frame_output(self) -> bool:
         "Whether it is a localiser that gives a score of its own beside the map, as `models.pretrained_unet`."
-        return isinstance(self.model.output, Mapping)
+        return len(getattr(self.model, "outputs", None) or []) > 1
 
     def maps(self, pictures: np.ndarray, batch_size: int = 32) -> np.ndarray:
         "P(changed) of each pixel, (n, h, w), of pictures from `prepare_pictures`; for localisers."

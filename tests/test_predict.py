@@ -225,15 +225,23 @@ def test_the_card_says_what_is_needed(folder):
     assert card["data"]["sha256"] in text and "Research only" not in text and all(re.search(rf"^## {head}$", text, re.M) for head in ("Intended use", "Out of scope", "Data", "Numbers"))
 
 
-@pytest.mark.parametrize("head", ["mobilenet", "unet", "spectrum"])
+@pytest.mark.parametrize("head", ["mobilenet", "unet", "localiser", "spectrum"])
 def test_other_heads(head, faces, inbox, tmp_path):
+    shows_where = head in ("unet", "localiser")
     made = train_detector(tmp_path / head, "synthetic-faces-crude", head, "smoke", faces="haar", epochs=1, progress=False)
     np.testing.assert_array_equal(score_samples(load_detector(tmp_path / head), faces[:4], progress=False), score_samples(made, faces[:4], progress=False))
     result = predict_files([inbox / "sub"], made, progress=False)[0]
-    assert result.state == "scored" and (result.changed is not None) == (head == "unet")
-    for shown in (result.occlusion, *([result.changed] if head == "unet" else [])): assert shown.shape == made.preprocessing.size and np.isfinite(shown).all()
+    assert result.state == "scored" and (result.changed is not None) == (shows_where)
+    for shown in (result.occlusion, *([result.changed] if shows_where else [])): assert shown.shape == made.preprocessing.size and np.isfinite(shown).all()
     page = write_page(tmp_path / "page.html", [result], made).read_text()
-    assert ("What the score rests on" in page) and ("takes it for changed" in page) == (head == "unet")
+    assert ("What the score rests on" in page) and ("takes it for changed" in page) == (shows_where)
+
+
+def test_a_localiser_needs_pairs(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepfake_nb.detectors.load_samples", lambda *_, **__: faces.assign(original=pd.NA))
+    with pytest.raises(DetectorError, match="has its original among .* take another head"):
+        train_detector(tmp_path / "made", "synthetic-faces-crude", "localiser", "smoke", faces="haar", epochs=1, progress=False)
+    assert not (tmp_path / "made").exists()
 
 
 # What comes out.
