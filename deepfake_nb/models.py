@@ -28,11 +28,11 @@ from keras import layers, ops
 __all__ = ['REPORTED_LAYERS', 'REPORTED_TOTALS', 'MODEL_II_DROPOUT', 'HEAD_DROPOUT', 'LEARNING_RATE', 'FINE_TUNING_RATE', 'BASES',
            'HEADS', 'MODELS', 'RESNET34_PARAMETERS', 'RESNET_VD_34', 'CONVNET_FILTERS', 'CONVNET_DENSE',
            'CONVNET_DROPOUT', 'CONVNET_CHOSEN_BY_US', 'UNETS', 'UNET_CHOSEN_BY_US', 'CHOSEN_BY_US', 'ReportedLayer',
-           'layer_table', 'parameter_counts', 'compare_layers', 'model_i', 'model_ii', 'Base', 'WeightsError',
-           'Weights', 'resolve_weights', 'BatchStatistics', 'with_batch_statistics', 'uses_batch_statistics',
-           'build_base', 'pretrained_head', 'model_iii', 'model_iv', 'model_v', 'PaperModel', 'build_model',
-           'compile_model', 'fake_score', 'find_base', 'unfreeze_top', 'build_resnet34', 'frame_classifier',
-           'build_convnet', 'UnetSize', 'build_unet', 'pretrained_unet']
+           'layer_table', 'parameter_counts', 'compare_layers', 'model_i', 'model_ii', 'Base', 'base_named',
+           'WeightsError', 'Weights', 'resolve_weights', 'BatchStatistics', 'with_batch_statistics',
+           'uses_batch_statistics', 'build_base', 'pretrained_head', 'model_iii', 'model_iv', 'model_v', 'PaperModel',
+           'build_model', 'compile_model', 'fake_score', 'find_base', 'unfreeze_top', 'build_resnet34',
+           'frame_classifier', 'build_convnet', 'UnetSize', 'build_unet', 'pretrained_unet']
 
 # %% ../nbs/10_models.ipynb #7fcdff10
 class ReportedLayer(NamedTuple):
@@ -297,8 +297,10 @@ def _addressed(base: Base) -> Base:
     return base if base.url else replace(base, **dict(zip(("url", "md5"), _address(base.builder))))
 
 # %% ../nbs/10_models.ipynb #c0701c84
-def _base(name: str) -> Base:
-    "Look a base up by name, here or in `keras.applications`, with an error that lists the names and those that are alike."
+def base_named(
+    name: str,  # a key of `BASES`, or a network of `keras.applications`
+) -> Base:      # its scaling and, of those in `BASES`, channels, parameters and weights
+    "A pretrained base by its name; `ValueError` for an unknown one, with those that are alike."
     if name in BASES: return BASES[name]
     networks = _keras_networks()
     if name in networks: return Base(name, _scaling_of(name), None, None, "", None)
@@ -394,7 +396,7 @@ def _download(base: Base, seconds: float) -> Path:
 # %% ../nbs/10_models.ipynb #3768fc9b
 def _how_to_get(name: str, reason: str, root: str | Path | None) -> str:
     "The message of an ImageNet request that cannot be met."
-    base, data = _addressed(_base(name)), _places(root)[1:] or ["$DEEPFAKE_NB_DATA/weights"]
+    base, data = _addressed(base_named(name)), _places(root)[1:] or ["$DEEPFAKE_NB_DATA/weights"]
     check = f"{base.algorithm} {base.md5}" if base.md5 else "Keras states no hash for it"
     return (f"no ImageNet weights for {name}: {reason}. Fetch {base.url} on a machine with access ({check}) and put it, under the name "
             f"{base.file}, into {_keras_models()} or {data[0]}; or ask for weights='none' (random) or weights='auto' (random if need be)")
@@ -402,7 +404,7 @@ def _how_to_get(name: str, reason: str, root: str | Path | None) -> str:
 # %% ../nbs/10_models.ipynb #13dbf6c6
 def _imagenet(name: str, root: str | Path | None, seconds: float) -> Weights:
     "Keras's ImageNet weights for a base: found, or downloaded, or a `WeightsError` that says how to get them."
-    base = _addressed(_base(name))
+    base = _addressed(base_named(name))
     path, damaged = _find(base, root)
     note = "found on this machine"
     if path is None:
@@ -418,7 +420,7 @@ def resolve_weights(
     seconds: float = 3.0,                     # how long the download server may take to answer
 ) -> Weights:                                 # kind, path, SHA-256 and note
     "Decide what a base is loaded with, fetching it if need be; `WeightsError` where that is impossible."
-    _base(name)
+    base_named(name)
     if isinstance(weights, Weights): return weights
     if weights == "none": return Weights(name, "none", note="asked for")
     if weights in ("imagenet", "auto"):
@@ -428,7 +430,7 @@ def resolve_weights(
             return Weights(name, "none", note=f"auto: {error.__cause__ or error}")
     path = Path(weights).expanduser()
     if not path.is_file(): raise WeightsError(f"weights {str(weights)!r} for {name} are neither imagenet, auto, none nor a file")
-    return Weights(name, "imagenet" if path.name in _addressed(_base(name)).files else "path", path, _hash(path), path.name)
+    return Weights(name, "imagenet" if path.name in _addressed(base_named(name)).files else "path", path, _hash(path), path.name)
 
 # %% ../nbs/10_models.ipynb #2fff7c47
 @keras.saving.register_keras_serializable(package="deepfake_nb")
@@ -519,7 +521,7 @@ def _fold_efficientnet_scaling(base: keras.Model) -> None:
 # %% ../nbs/10_models.ipynb #9e22359a
 def _untrained(name: str, input_shape: tuple, dropout: bool) -> keras.Model:
     "A base with random weights, its own dropout switched off unless asked for."
-    base = _base(name)
+    base = base_named(name)
     model = getattr(keras.applications, base.builder)(include_top=False, weights=None, input_shape=tuple(input_shape), **base.arguments)
     for layer in model.layers:
         if isinstance(layer, layers.Dropout) and not dropout: layer.rate = 0.0

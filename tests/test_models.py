@@ -248,9 +248,9 @@ def test_registry_agrees_with_keras(name, monkeypatch):
 
 @pytest.mark.parametrize(("name", "scaling", "channels"), [("DenseNet169", "torch", 1664), ("NASNetMobile", "tf", 1056), ("MobileNetV3Small", "none", 576), ("ResNet101", "caffe", 2048)])
 def test_any_network_of_keras_is_a_base(name, scaling, channels):
-    from deepfake_nb.models import _base
+    from deepfake_nb.models import base_named
     network, weights = build_base(name, "none", (64, 64, 3))
-    assert (network.output_shape[-1], weights.kind, _base(name).scaling, network.trainable_weights) == (channels, "none", scaling, [])
+    assert (network.output_shape[-1], weights.kind, base_named(name).scaling, network.trainable_weights) == (channels, "none", scaling, [])
 
 
 def test_weights_of_any_network_are_those_of_keras(tmp_path):
@@ -260,8 +260,8 @@ def test_weights_of_any_network_are_those_of_keras(tmp_path):
     from keras.src.applications import convnext, densenet
     from keras.src.utils import file_utils
 
-    from deepfake_nb.models import _addressed, _base, _find
-    before, dense, convolved = file_utils.get_file, _addressed(_base("DenseNet169")), _addressed(_base("ConvNeXtTiny"))
+    from deepfake_nb.models import _addressed, _find, base_named
+    before, dense, convolved = file_utils.get_file, _addressed(base_named("DenseNet169")), _addressed(base_named("ConvNeXtTiny"))
     assert file_utils.get_file is before
     assert dense.url == densenet.DENSENET169_WEIGHT_PATH_NO_TOP and dense.algorithm == "MD5"
     assert convolved.md5 == convnext.WEIGHTS_HASHES["convnext_tiny"][1] and convolved.algorithm == "SHA-256"
