@@ -28,7 +28,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from .loaders import ImageBatches, ShuffledBatches, _reserve, _write_text, cache_folder, in_table_order, scale_images
-from .models import Weights, _base, build_base, fake_score, uses_batch_statistics
+from .models import Weights, base_named, build_base, fake_score, uses_batch_statistics
 
 # %% ../nbs/11_training.ipynb #8c3d36aa
 class ArrayBatches(ShuffledBatches):
@@ -485,7 +485,7 @@ def deep_features(
     if isinstance(images, np.ndarray) and images.shape[1:] != (*size, 3): raise ValueError(f"images of shape {images.shape}; expected (n, {size[0]}, {size[1]}, 3)")
     network, loaded = build_base(base, weights, (*size, 3), seed=seed)
     if precision is not None: set_precision(network, precision)
-    return compute_features(network, images, scaling=_base(base).scaling, pool="avg", **options), loaded
+    return compute_features(network, images, scaling=base_named(base).scaling, pool="avg", **options), loaded
 
 # %% ../nbs/11_training.ipynb #1531f706
 def cut_base(
