@@ -246,6 +246,7 @@ def test_registry_agrees_with_keras(name, monkeypatch):
     assert network.trainable_weights == []
 
 
+@once
 @pytest.mark.parametrize(("name", "scaling", "channels"), [("DenseNet169", "torch", 1664), ("NASNetMobile", "tf", 1056), ("MobileNetV3Small", "none", 576), ("ResNet101", "caffe", 2048)])
 def test_any_network_of_keras_is_a_base(name, scaling, channels):
     from deepfake_nb.models import base_named
@@ -253,6 +254,7 @@ def test_any_network_of_keras_is_a_base(name, scaling, channels):
     assert (network.output_shape[-1], weights.kind, base_named(name).scaling, network.trainable_weights) == (channels, "none", scaling, [])
 
 
+@once
 def test_weights_of_any_network_are_those_of_keras(tmp_path):
     "The address and the hash are Keras' own, a file under another hash is refused, and what Keras does afterwards is as before."
     import hashlib
@@ -403,6 +405,7 @@ def test_file_of_another_network_is_refused(tmp_path, kind):
         build_base(SMALL, path, (32, 32, 3))
 
 
+@once
 def test_real_pretrained_files(real_weights):
     "Both MobileNets here load in their two file formats, and tell images apart better than chance weights do."
     for name in (SMALL, "MobileNet-0.25"):
@@ -524,6 +527,7 @@ def test_batch_statistics_base(tmp_path):
     assert uses_batch_statistics(again)
 
 
+@once
 def test_efficientnet_with_batch_statistics_keeps_its_input_scaling(tmp_path):
     base, _ = build_base("EfficientNetB0", "none", (32, 32, 3), seed=0)
     weights = base.get_weights()
@@ -673,6 +677,7 @@ def unet_parameters(features, channels=3, norm=False):
     return total
 
 
+@once
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("features", [(4, 8, 16, 32), (6, 6, 10, 20), (4, 8)])
 def test_unet_counts_by_hand(features, norm):
@@ -680,6 +685,7 @@ def test_unet_counts_by_hand(features, norm):
     assert parameter_counts(model)["total"] == unet_parameters(features, norm=norm)
 
 
+@once
 @pytest.mark.parametrize("name, features, levels, deepest", [("Unet", 32, 5, (16, 16, 512)), ("Unet_v1", 16, 6, (8, 8, 512))])
 def test_unets_are_what_the_report_states(name, features, levels, deepest):
     model = build_unet(name)
@@ -737,7 +743,8 @@ def test_choices_about_the_unets_are_what_is_built():
 # ---- a U-Net on a pretrained base
 
 
-@pytest.mark.parametrize("base, stride", [("MobileNet-0.25", 8), ("MobileNet-0.25", 2), ("MobileNetV2-0.35", 4), ("ResNet50", 8), ("VGG16", 16), ("DenseNet121", 8), ("Xception", 8), ("EfficientNetB0", 8)])
+@pytest.mark.parametrize("base, stride", [("MobileNet-0.25", 8), ("MobileNet-0.25", 2), ("MobileNetV2-0.35", 4), ("EfficientNetB0", 8),
+                         *(pytest.param(*large, marks=once) for large in (("ResNet50", 8), ("VGG16", 16), ("DenseNet121", 8), ("Xception", 8)))])
 def test_unets_on_bases(base, stride):
     model, loaded = pretrained_unet(base, "none", (96, 128, 3), features=8, stride=stride, seed=1)
     outputs = model.predict(127 * np.random.default_rng(0).random((2, 96, 128, 3), "float32"), verbose=0)
@@ -761,6 +768,7 @@ def test_a_unet_takes_the_last_features_of_each_size_and_all_of_it_learns(tmp_pa
     for name, output in model.predict(x, verbose=0).items(): np.testing.assert_allclose(again[name], output, atol=1e-6)
 
 
+@once
 @pytest.mark.parametrize("wrong, says", [(dict(input_shape=(160, 150, 3)), "multiples of 32"), (dict(stride=5), "expected 2, 4, 8 or 16"), (dict(base="InceptionV3"), "a U-Net needs 8 and 32"), (dict(base="Mobile"), "unknown base")])
 def test_pretrained_unet_refuses(wrong, says):
     with pytest.raises(ValueError, match=says): pretrained_unet(**dict(weights="none") | wrong)

@@ -21,6 +21,8 @@ from deepfake_nb.samples import make_samples
 from deepfake_nb.training import (CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, read_history, restart,
                                   save_checkpoint, set_precision, split_base, training_folder)
 
+once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on the other backend, a smaller one does")
+
 RUN = '''
 import os, signal, sys
 import keras, numpy as np
@@ -62,7 +64,7 @@ def whole_run(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kill_at", [3, 18, 28])  # in the first epoch of 7 batches, in the third, and just at the end of the fourth
+@pytest.mark.parametrize("kill_at", [3, pytest.param(18, marks=once), pytest.param(28, marks=once)])  # in the first epoch of 7 batches, in the third, and just at the end of the fourth
 def test_killed_training_ends_like_one_never_killed(whole_run, tmp_path, kill_at):
     killed = launch(tmp_path / "killed", tmp_path / "killed.npz", kill_at)
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed.npz").exists()
@@ -129,7 +131,7 @@ def test_features_without_pooling_and_two_outputs(samples, tmp_path):
     assert np.load(file, mmap_mode="r").shape[1:] == (15, 15, 32)
 
 
-@pytest.mark.parametrize("name", ["DenseNet121", "Xception", "ResNet50", "MobileNetV2-0.35"])
+@pytest.mark.parametrize("name", [*(pytest.param(large, marks=once) for large in ("DenseNet121", "Xception", "ResNet50")), "MobileNetV2-0.35"])
 def test_trunk_and_top_make_the_base(name):
     base, _ = build_base(name, "none", (72, 72, 3))
     model = unfreeze_top(pretrained_head(base, seed=0), 10)
@@ -142,7 +144,7 @@ def test_trunk_and_top_make_the_base(name):
     assert cut_base(base)[0] is trunk and split_base(model)[1][0] is top
 
 
-@pytest.mark.parametrize("unfrozen", [0, 10])
+@pytest.mark.parametrize("unfrozen", [pytest.param(0, marks=once), 10])
 def test_features_train_like_the_whole_network_on_pretrained_mobilenet(unfrozen, samples, tmp_path):
     root = os.environ.get("DEEPFAKE_NB_DATA")
     path = Path(root or ".") / "weights" / "mobilenet_v2_0.35_224_imagenet_notop.weights.h5"
@@ -416,6 +418,7 @@ def test_evaluate_agrees_with_the_history(samples, tmp_path):
     assert history.columns.tolist()[0] == "epoch" and history.columns.tolist()[-1] == "seconds" and (history["seconds"] > 0).all()
 
 
+@once
 def test_deep_features_of_a_base_by_name(samples, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     for name, channels in (("ResNet50", 2048), ("MobileNetV2-0.35", 1280)):
