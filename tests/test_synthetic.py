@@ -175,27 +175,3 @@ def test_identity_disjoint_split_keeps_every_fake(faces):
 def as_samples(root: Path, rows: pd.DataFrame) -> pd.DataFrame:
     table = rows.astype(object).where(rows.notna(), None)
     return make_samples(table.assign(kind="image", dataset="synthetic-faces", path=[str(root / p) for p in rows.path], mask_path=None))
-
-
-def trained_cnn(x, y, epochs, n=64):
-    import keras
-    from keras import layers
-    keras.utils.set_random_seed(0)
-    stack = [keras.Input((n, n, 3))]
-    for f in (16, 32, 64, 64): stack += [layers.Conv2D(f, 3, padding="same", use_bias=False), layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D()]
-    model = keras.Sequential([*stack, layers.Flatten(), layers.Dropout(.5), layers.Dense(1, activation="sigmoid")])
-    model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
-    model.fit(np.concatenate([x, x[:, :, ::-1]]), np.concatenate([y, y]), batch_size=32, epochs=epochs, verbose=0)
-    return model
-
-
-def test_small_cnn_is_neither_perfect_nor_lost(faces):
-    careful, _ = split_samples(as_samples(*faces["careful"]), {"train": .6, "validation": .1, "test": .3}, seed=0)
-    part_of, data = careful.groupby("identity").split.first(), {}
-    for q, (root, rows) in faces.items():
-        x = np.stack([cv2.resize(cv2.imread(str(root / p)), (64, 64), interpolation=cv2.INTER_LINEAR) for p in rows.path]) / np.float32(255)
-        data[q] = {part: (x[k], rows.label[k].to_numpy("float32")) for part in ("train", "test") for k in [(rows.identity.map(part_of) == part).to_numpy(bool)]}
-    models = {q: trained_cnn(*d["train"], epochs=14) for q, d in data.items()}
-    auc = {(a, b): roc_auc_score(data[b]["test"][1], models[a].predict(data[b]["test"][0], verbose=0)[:, 0]) for a in QUALITIES for b in QUALITIES}
-    assert .75 <= auc["careful", "careful"] <= .95, auc
-    assert auc["crude", "crude"] > .95 and auc["crude", "careful"] < auc["crude", "crude"] - .05, auc
