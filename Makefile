@@ -16,7 +16,7 @@ figures: $(STAMP)
 	$(BIN)/deepfake-nb run --profile quick --jobs $(JOBS)
 
 test: $(STAMP) clean-check library-tests
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 --dist worksteal tests/test_losses.py tests/test_models.py tests/test_training.py tests/test_occlusion.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/test_losses.py tests/test_models.py tests/test_training.py tests/test_occlusion.py
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 book: $(STAMP)

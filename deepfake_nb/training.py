@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['Data', 'ArrayBatches', 'reseed', 'CheckpointError', 'save_checkpoint', 'read_history', 'load_checkpoint',
-           'set_precision', 'as_batches', 'fit', 'base_key', 'training_folder', 'restart', 'predict_scores', 'evaluate',
-           'compute_features', 'deep_features', 'cut_base', 'split_base', 'head_model', 'fit_frozen', 'predict_frozen']
+           'set_precision', 'as_batches', 'fit', 'prepare_training', 'base_key', 'training_folder', 'restart',
+           'predict_scores', 'evaluate', 'compute_features', 'deep_features', 'cut_base', 'split_base', 'head_model',
+           'fit_frozen', 'predict_frozen']
 
 # %% ../nbs/11_training.ipynb #121816b6
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -227,7 +229,7 @@ def fit(
     "Train, and go on from the checkpoint if there is one; raises `CheckpointError` if it belongs to another training."
     if not model.compiled: raise ValueError(f"model {model.name!r} is not compiled; see `compile_model`")
     train, validation = as_batches(train, batch_size, True, seed or 0), None if validation is None else as_batches(validation, batch_size)
-    _prepare(model, precision, jit_compile)
+    _turn_switches(model, precision, jit_compile)
     settings = _describe(model, train, seed, class_weight)
     checkpoint = training_folder(model, train, validation, epochs=epochs, seed=seed, class_weight=class_weight) if checkpoint is True else checkpoint or None
     history = None if checkpoint is None else _history_so_far(Path(checkpoint), epochs)
@@ -242,12 +244,13 @@ def fit(
     done = 0 if history is None else len(history)
     with tqdm(total=epochs * len(train), initial=done * len(train), desc=f"training {model.name}", unit="batch", disable=not progress) as bar:
         recorder = _Recorder(start, end_epoch, bar)
+        if done < epochs and model.train_function is None: prepare_training(model, copy.copy(train)[0])  # of a copy: some loaders count what they hand out
         if done == epochs: start()
         else: model.fit(train, validation_data=validation, initial_epoch=done, epochs=epochs, class_weight=class_weight, shuffle=False, verbose=0, callbacks=[recorder, *callbacks])
     return table(recorder.rows)
 
 # %% ../nbs/11_training.ipynb #5ea63327
-def _prepare(model: keras.Model, precision: str | None, jit_compile: bool | None) -> None:
+def _turn_switches(model: keras.Model, precision: str | None, jit_compile: bool | None) -> None:
     "Turn the switches."
     if precision is not None: set_precision(model, precision)
     if jit_compile is None or model.jit_compile == jit_compile: return
@@ -292,6 +295,21 @@ def _history_so_far(folder: Path, epochs: int) -> pd.DataFrame | None:
     if history is not None and len(history) > epochs:
         raise CheckpointError(f"{folder} holds {len(history)} epochs and {epochs} are asked for; give another folder, or remove this one")
     return history
+
+# %% ../nbs/11_training.ipynb #f7bade46
+def prepare_training(
+    model: keras.Model,  # compiled and built
+    batch: tuple,  # (x, y) or (x, y, weights of the rows), as the model will be fed
+) -> keras.Model:  # the same model
+    "Make the variables of optimiser, losses and metrics, so that TensorFlow traces a training step once, not twice. `fit` calls it; before `train_on_batch` it is yours to call."
+    if keras.backend.backend() != "tensorflow" or not model.built: return model
+    if not model.optimizer.built: model.optimizer.build(model.trainable_variables)
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+    shapes = model.compute_output_shape(keras.tree.map_structure(np.shape, x))
+    guess = keras.tree.map_shape_structure(lambda shape: keras.ops.zeros(shape), shapes)
+    model.compute_loss(x, y, guess, weights), model.compute_metrics(x, y, guess, weights)
+    model.reset_metrics()
+    return model
 
 # %% ../nbs/11_training.ipynb #938b9a0c
 def base_key(

@@ -237,11 +237,11 @@ def test_installed_wheel_lists_datasets(elsewhere):
 @pytest.mark.slow
 def test_installed_wheel_runs_a_paper(elsewhere):
     place, command = elsewhere
-    done = command("run", "torlapati", "--profile", "smoke")
+    done = command("run", "forbush", "--profile", "smoke")
     assert done.returncode == 0, done.stderr[-2000:]
-    folder, = (place / "runs" / "torlapati").glob("*")
+    folder, = (place / "runs" / "forbush").glob("*")
     about = json.loads((folder / "provenance.json").read_text())
-    assert (folder / "torlapati.ipynb").is_file() and len(list((folder / "figures").glob("*.png"))) >= 8 and about["commit"] is None  # no checkout was asked
+    assert (folder / "forbush.ipynb").is_file() and len(list((folder / "figures").glob("*.png"))) >= 8 and about["commit"] is None  # no checkout was asked
 
 
 def test_profiles_and_claims_are_for_papers_that_exist():

@@ -144,7 +144,8 @@ def test_trunk_and_top_make_the_base(name):
     assert cut_base(base)[0] is trunk and split_base(model)[1][0] is top
 
 
-@pytest.mark.parametrize("unfrozen", [pytest.param(0, marks=once), 10])
+@once
+@pytest.mark.parametrize("unfrozen", [0, 10])
 def test_features_train_like_the_whole_network_on_pretrained_mobilenet(unfrozen, samples, tmp_path):
     root = os.environ.get("DEEPFAKE_NB_DATA")
     path = Path(root or ".") / "weights" / "mobilenet_v2_0.35_224_imagenet_notop.weights.h5"
