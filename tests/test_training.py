@@ -453,3 +453,39 @@ def test_a_restarted_model_trains_as_a_new_one_in_any_precision(policy):
     model = new()
     weights = model.get_weights()
     for _ in range(3): assert fit(restart(model, weights), (x, y), epochs=1, batch_size=4, progress=False)["loss"].tolist() == expected
+
+
+@once
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_step_with_several_outputs_is_traced_once(weighted, monkeypatch):
+    "Whatever makes variables: an optimiser of two slots with averages, a tracker a loss, metrics by name and by class, class weights."
+    traced, step = [], keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda self, *data: traced.append(self) or step(self, *data))
+    rng = np.random.default_rng(0)
+    x, y = rng.random((10, 8, 8, 3)).astype("float32"), np.array([[0], [1]] * 5, "float32")
+    inner = keras.Input((8, 8, 3))
+    one = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(inner))
+    if weighted:
+        model, optimiser = keras.Model(inner, one), keras.optimizers.SGD(.1, momentum=.9)
+        model.compile(optimiser, "binary_crossentropy", metrics=["accuracy"], weighted_metrics=["auc"])
+        fit(model, (x, y), (x, y), epochs=2, batch_size=4, class_weight={0: 1., 1: 3.}, progress=False)
+    else:
+        model, optimiser = keras.Model(inner, {"fake": one, "changed": keras.layers.Conv2D(1, 1, activation="sigmoid")(inner)}), keras.optimizers.AdamW(1e-3, use_ema=True)
+        model.compile(optimiser, {"fake": "binary_crossentropy", "changed": "mse"}, metrics={"fake": [keras.metrics.AUC(), "accuracy"], "changed": "mae"})
+        class Both(keras.utils.PyDataset):
+            def __len__(self): return 3
+            def __getitem__(self, i): return x[4 * i:4 * i + 4], {"fake": y[4 * i:4 * i + 4], "changed": x[4 * i:4 * i + 4, ..., :1]}
+        fit(model, Both(), epochs=2, progress=False)
+    assert traced == [model]
+
+
+@once
+@pytest.mark.parametrize("loader", [ImageBatches, keras_generator])
+def test_preparing_changes_no_number(samples, tmp_path, loader, monkeypatch):
+    "The loader hands out the same batches, and the optimiser begins as it did."
+    def losses():
+        options = dict(size=(64, 64), batch_size=16, class_mode="binary", validation_split=None, seed=9) | (dict(cache=tmp_path) if loader is ImageBatches else {})
+        return fit(small(), loader(samples, "train", **options), epochs=3, progress=False)["loss"].tolist()
+    prepared = losses()
+    monkeypatch.setattr("deepfake_nb.training.prepare_training", lambda model, batch: model)
+    assert prepared == losses()
