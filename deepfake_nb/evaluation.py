@@ -233,11 +233,12 @@ def _statistic(metric: str | Callable) -> tuple[Callable, bool]:
 
 # %% ../nbs/12_evaluation.ipynb #e8187110
 def _bounds(values: np.ndarray, value: float, level: float) -> np.ndarray:
-    "Bias-corrected percentiles (low, high) of resampled values (b,), NaN left out (Efron and Tibshirani 1993, section 14.3, without acceleration)."
+    "Bias-corrected percentiles (low, high) of resampled values (b,), NaN left out (Efron and Tibshirani 1993, section 14.3, without acceleration); never without the value itself."
     values = values[~np.isnan(values)]
     below = (values < value - 1e-12).mean() + (np.abs(values - value) <= 1e-12).mean() / 2
     shift = 2 * norm.ppf(np.clip(below, 1 / len(values), 1 - 1 / len(values)))
-    return np.quantile(values, norm.cdf(shift + norm.ppf([(1 - level) / 2, (1 + level) / 2])))
+    low, high = np.quantile(values, norm.cdf(shift + norm.ppf([(1 - level) / 2, (1 + level) / 2])))
+    return np.array([np.fmin(low, value), np.fmax(high, value)])
 
 
 def _interval(y: np.ndarray, groups: np.ndarray | None, statistic: Callable, n_resamples: int, seed: int, level: float) -> Interval:
