@@ -132,9 +132,8 @@ def _components(keys: pd.Series, partners: pd.Series) -> dict[str, str]:
     return dict(zip(names, connected_components(graph, directed=False)[1].astype(str)))
 
 # %% ../nbs/00_samples.ipynb #fc080ebe
-def _deal(units: pd.Series, labels: pd.Series, fractions: Mapping[str, float], rng: np.random.Generator) -> dict[str, str]:
-    "Give each unit a part, largest first, always where the class counts are then nearest to what `fractions` ask for."
-    counts = pd.crosstab(units, labels).reindex(columns=[0, 1], fill_value=0)
+def _deal(counts: pd.DataFrame, fractions: Mapping[str, float], rng: np.random.Generator) -> dict[str, str]:
+    "Give each unit, a row of its real and fake samples, a part, largest first, always where the class counts are then nearest to what `fractions` ask for."
     counts = counts.iloc[rng.permutation(len(counts))]
     counts = counts.iloc[np.argsort(-counts.sum(axis=1).to_numpy(), kind="stable")]
     share = counts.to_numpy() / np.maximum(counts.sum().to_numpy(), 1)
@@ -162,7 +161,8 @@ def split_samples(
     partners = samples["source"] if kind == "identity" else pd.Series(pd.NA, samples.index, dtype="string")
     rng, groups, classes = np.random.default_rng(seed), _components(keys, partners), sorted(samples["label"].unique())
     for limit in (max(fractions.values()), min(fractions.values())):
-        deals = [_try_deal(samples, keys, partners, _break_up(groups, keys, limit), fractions, rng) for _ in range(_TRIALS)]
+        unit_of = _break_up(groups, keys, limit)
+        deals = _try_deals(samples["label"], keys.map(unit_of), partners.map(unit_of), fractions, rng)
         whole = [deal for deal in deals if (deal[2][classes] > 0).all(axis=None)]
         if whole: break
     else:
@@ -175,13 +175,16 @@ def split_samples(
 # %% ../nbs/00_samples.ipynb #cf61e242
 _TRIALS = 16  # deals tried; the one that drops the fewest swaps is taken
 
-def _try_deal(samples, keys, partners, unit_of, fractions, rng) -> tuple[pd.Series, pd.Series, pd.DataFrame]:
-    "One deal: the part of each sample, which samples stay, and the counts of those."
-    part_of = _deal(keys.map(unit_of), samples["label"], fractions, rng)
-    part = keys.map(unit_of).map(part_of)
-    stays = partners.isna() | (part == _partner_parts(partners.map(unit_of), part, part_of))
-    table = pd.crosstab(part[stays], samples["label"][stays]).reindex(index=list(fractions), columns=[0, 1], fill_value=0)
-    return part, stays, table
+def _try_deals(labels: pd.Series, units: pd.Series, partners: pd.Series, fractions: Mapping[str, float], rng: np.random.Generator) -> list[tuple]:
+    "Several deals of the units: of each, the part of each sample, which samples stay beside their partners, and the counts of those."
+    counts, deals = pd.crosstab(units, labels).reindex(columns=[0, 1], fill_value=0), []
+    for _ in range(_TRIALS):
+        part_of = _deal(counts, fractions, rng)
+        part = units.map(part_of)
+        stays = partners.isna() | (part == _partner_parts(partners, part, part_of))
+        table = pd.DataFrame({label: part[stays & (labels == label)].value_counts() for label in (0, 1)}).reindex(list(fractions)).fillna(0).astype(int)
+        deals.append((part, stays, table))
+    return deals
 
 # %% ../nbs/00_samples.ipynb #1e4f0fdf
 def _check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
