@@ -298,7 +298,7 @@ def _history_so_far(folder: Path, epochs: int) -> pd.DataFrame | None:
 
 # %% ../nbs/11_training.ipynb #f7bade46
 def prepare_training(
-    model: keras.Model,  # compiled and built
+    model: keras.Model,  # compiled; one that is not built stays as it is
     batch: tuple,  # (x, y) or (x, y, weights of the rows), as the model will be fed
 ) -> keras.Model:  # the same model
     "Make the variables of optimiser, losses and metrics, so that TensorFlow traces a training step once, not twice. `fit` calls it; before `train_on_batch` it is yours to call."

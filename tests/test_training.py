@@ -18,10 +18,11 @@ from deepfake_nb.losses import ConditionalLoss
 from deepfake_nb.models import BASES, build_base, build_convnet, compile_model, model_ii, pretrained_head, unfreeze_top
 from deepfake_nb.pairs import Augmentation, PairedBatches
 from deepfake_nb.samples import make_samples
-from deepfake_nb.training import (CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, read_history, restart,
+from deepfake_nb.training import (CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, prepare_training, read_history, restart,
                                   save_checkpoint, set_precision, split_base, training_folder)
 
 once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on the other backend, a smaller one does")
+tracing = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends do not make variables while they trace")
 
 RUN = '''
 import os, signal, sys
@@ -455,7 +456,7 @@ def test_a_restarted_model_trains_as_a_new_one_in_any_precision(policy):
     for _ in range(3): assert fit(restart(model, weights), (x, y), epochs=1, batch_size=4, progress=False)["loss"].tolist() == expected
 
 
-@once
+@tracing
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_step_with_several_outputs_is_traced_once(weighted, monkeypatch):
     "Whatever makes variables: an optimiser of two slots with averages, a tracker a loss, metrics by name and by class, class weights."
@@ -479,13 +480,22 @@ def test_a_step_with_several_outputs_is_traced_once(weighted, monkeypatch):
     assert traced == [model]
 
 
-@once
+@tracing
 @pytest.mark.parametrize("loader", [ImageBatches, keras_generator])
-def test_preparing_changes_no_number(samples, tmp_path, loader, monkeypatch):
-    "The loader hands out the same batches, and the optimiser begins as it did."
-    def losses():
+def test_preparing_changes_no_number(samples, tmp_path, loader):
+    "The loader hands out the same batches, though one was taken to prepare with, and the optimiser begins as it did."
+    def losses(prepares: bool) -> list[float]:
+        model = small()
+        if not prepares: model.make_train_function()  # `fit` leaves a model that has one as it is
         options = dict(size=(64, 64), batch_size=16, class_mode="binary", validation_split=None, seed=9) | (dict(cache=tmp_path) if loader is ImageBatches else {})
-        return fit(small(), loader(samples, "train", **options), epochs=3, progress=False)["loss"].tolist()
-    prepared = losses()
-    monkeypatch.setattr("deepfake_nb.training.prepare_training", lambda model, batch: model)
-    assert prepared == losses()
+        return fit(model, loader(samples, "train", **options), epochs=3, progress=False)["loss"].tolist()
+    assert losses(True) == losses(False)
+
+
+@tracing
+def test_preparing_leaves_a_model_without_shapes_to_keras():
+    x, y = np.random.default_rng(0).random((8, 5), dtype="float32"), np.arange(8) % 2
+    model = keras.Sequential([layers.Dense(1, activation="sigmoid")])
+    model.compile("adam", "binary_crossentropy")
+    assert prepare_training(model, (x, y)) is model and not model.built and not model.optimizer.built
+    assert np.isfinite(fit(model, (x, y[:, None].astype("float32")), epochs=2, progress=False)["loss"]).all()
