@@ -1,13 +1,11 @@
-"The house: one version, agreeing pins, readable notebooks, a wheel that holds the library and its data and nothing else."
+"The house: one version, agreeing pins, readable notebooks, commands that start at once."
 import ast
 import configparser
 import json
-import os
 import re
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -175,73 +173,6 @@ def test_help_loads_nothing_heavy(words):
 def test_import_loads_nothing_heavy():
     code = "import sys, deepfake_nb; print(sorted({'tensorflow', 'keras', 'pandas', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)], check=True, capture_output=True)
-    return next(out.glob("*.whl"))
-
-
-def test_wheel_holds_the_library_and_identical_copies_of_its_data(wheel):
-    archive = zipfile.ZipFile(wheel)
-    files = [n for n in archive.namelist() if ".dist-info/" not in n]
-    assert all(n.startswith("deepfake_nb/") for n in files)
-    assert "deepfake_nb/py.typed" in files
-    for folder, target in ((ROOT / "data_manifests", "manifests"), (ROOT / "nbs/papers", "papers")):
-        sources = {p.name: p.read_bytes() for p in folder.glob("*") if p.suffix in {".toml", ".ipynb"} and not p.name.startswith(".")}
-        packed = {Path(n).name: archive.read(n) for n in files if n.startswith(f"deepfake_nb/_data/{target}/")}
-        assert packed == sources
-    assert {n for n in files if n.endswith(".py")} == {f"deepfake_nb/{p.name}" for p in MODULES}
-
-
-def test_wheel_works_away_from_the_checkout(wheel, tmp_path):
-    site = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(site)
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); import deepfake_nb; print(deepfake_nb.__file__); from deepfake_nb.cli import main; sys.exit(main(['data', 'list']))"
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(site)) and "synthetic-faces" in done.stdout and "celeb-df-v2" in done.stdout
-
-
-@pytest.fixture(scope="module")
-def elsewhere(wheel, tmp_path_factory):
-    "A function that runs commands in a fresh environment, away from the checkout: the wheel is installed, its dependencies are borrowed from here."
-    import venv
-    from sysconfig import get_paths
-    place = tmp_path_factory.mktemp("elsewhere")
-    venv.create(place / "env", with_pip=True)
-    python = place / "env" / "bin" / "python"
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DEEPFAKE_NB_DATA")}
-    run = lambda *words, **how: subprocess.run([*map(str, words)], cwd=place, env=environment, capture_output=True, text=True, **how)
-    done = run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", wheel)
-    assert done.returncode == 0, done.stderr
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])").stdout.strip())
-    borrowed = [Path(get_paths()[name]) for name in ("purelib", "platlib")]
-    (site / "borrowed.pth").write_text("".join(f"{folder}\n" for folder in dict.fromkeys(borrowed)))  # behind its own packages; pth files in there are not read, so no checkout comes along
-    return place, lambda *words: run(python.with_name("deepfake-nb"), *words, timeout=1800)
-
-
-def test_installed_wheel_comes_from_itself(elsewhere):
-    place, _ = elsewhere
-    done = subprocess.run([place / "env/bin/python", "-I", "-c", "import deepfake_nb; from deepfake_nb.manifests import manifests_dir; print(deepfake_nb.__file__, manifests_dir())"], cwd=place, capture_output=True, text=True, check=True)
-    assert all(Path(path).is_relative_to(place / "env") for path in done.stdout.split()), done.stdout
-
-
-def test_installed_wheel_lists_datasets(elsewhere):
-    done = elsewhere[1]("data", "list")
-    assert done.returncode == 0 and "synthetic-faces" in done.stdout and "celeb-df-v2" in done.stdout, done.stderr
-
-
-@pytest.mark.slow
-def test_installed_wheel_runs_a_paper(elsewhere):
-    place, command = elsewhere
-    done = command("run", "forbush", "--profile", "smoke")
-    assert done.returncode == 0, done.stderr[-2000:]
-    folder, = (place / "runs" / "forbush").glob("*")
-    about = json.loads((folder / "provenance.json").read_text())
-    assert (folder / "forbush.ipynb").is_file() and len(list((folder / "figures").glob("*.png"))) >= 8 and about["commit"] is None  # no checkout was asked
 
 
 def test_profiles_and_claims_are_for_papers_that_exist():

@@ -11,7 +11,7 @@ from PIL import Image
 
 from deepfake_nb.loaders import ImageError, in_table_order, read_image, scale_images
 from deepfake_nb.masks import MaskError, load_masks
-from deepfake_nb.pairs import Augmentation, PairedBatches, augment_pair, degrade, draw_motion, face_region, move, self_blend, soft_mask
+from deepfake_nb.pairs import Augmentation, PairedBatches, augment_pair, degrade, draw_motion, face_region, self_blend, soft_mask
 from deepfake_nb.samples import SampleError, make_samples
 
 MOVING = Augmentation(colour=0, blur=0, shrink=0, noise=0, jpeg=0, rotate=15, zoom=(0.8, 1.3), shift=0.1)
