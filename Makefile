@@ -17,7 +17,7 @@ figures: $(STAMP)
 
 test: $(STAMP) clean-check library-tests
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/test_losses.py tests/test_models.py tests/test_training.py tests/test_occlusion.py
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=40
 
 book: $(STAMP)
 	$(BIN)/python nbs/book/build.py
