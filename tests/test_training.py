@@ -305,7 +305,6 @@ def test_training_on_augmented_pairs_resumes(tmp_path):
         fit(b, PairedBatches(samples, size=(32, 32), pairs=4, seed=3, cache=None, progress=False), epochs=4, checkpoint=tmp_path / "part", progress=False)
 
 
-@files
 def test_frozen_training_resumes(samples, tmp_path):
     def run(folder, epochs):
         model = small()
