@@ -30,6 +30,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from .loaders import ImageBatches, ShuffledBatches, _reserve, _write_text, cache_folder, in_table_order, scale_images
+from .memory import keep_freed_memory
 from .models import Weights, base_named, build_base, fake_score, uses_batch_statistics
 
 # %% ../nbs/11_training.ipynb #8c3d36aa
@@ -228,6 +229,7 @@ def fit(
 ) -> pd.DataFrame:  # a row an epoch: epoch (from 1), loss, metrics, val_loss, …, seconds
     "Train, and go on from the checkpoint if there is one; raises `CheckpointError` if it belongs to another training."
     if not model.compiled: raise ValueError(f"model {model.name!r} is not compiled; see `compile_model`")
+    keep_freed_memory()
     train, validation = as_batches(train, batch_size, True, seed or 0), None if validation is None else as_batches(validation, batch_size)
     _turn_switches(model, precision, jit_compile)
     settings = _describe(model, train, seed, class_weight)
@@ -372,6 +374,7 @@ def predict_scores(
     batch_size: int = 64,  # for arrays
 ) -> np.ndarray:  # float64 (n,): P(fake), in the order of the table
     "P(fake) of every sample; raises `ValueError` for outputs that are no probabilities."
+    keep_freed_memory()
     scores = fake_score(model.predict(in_table_order(as_batches(data, batch_size)), verbose=0))
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(f"outputs of {model.name!r} reach from {scores.min():.3g} to {scores.max():.3g}: no probabilities; end it in softmax or sigmoid")
@@ -384,6 +387,7 @@ def evaluate(
     batch_size: int = 64,  # for arrays
 ) -> dict[str, float]:  # loss and the compiled metrics
     "Loss and metrics on a data set."
+    keep_freed_memory()
     return {k: float(v) for k, v in model.evaluate(in_table_order(as_batches(data, batch_size)), verbose=0, return_dict=True).items()}
 
 # %% ../nbs/11_training.ipynb #dba835bd
@@ -433,6 +437,7 @@ def compute_features(
     key = _digest([base_key(base), data, pool, dtype])
     whole = cache_folder(cache_dir, "features") / f"{base.name}-{key}.npy"
     if whole.exists(): return np.load(whole, mmap_mode="r")
+    keep_freed_memory()
     with _alone(whole):
         if whole.exists(): return np.load(whole, mmap_mode="r")  # another process had begun with it
         partial = whole.with_suffix(".partial.npy")
