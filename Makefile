@@ -5,19 +5,24 @@
 #   make book      the notebooks, the library reference and the ledger as pages, in _book/html; nothing is run
 PYTHON ?= python3
 BIN    := .venv/bin
-JOBS   ?= 2  # papers at once
+JOBS   ?= 2  # papers, or processes of tests, at once
 STAMP  := .venv/.ready
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: figures test book overview papers export lab clean-check library-tests lint
+.PHONY: figures test test-fast book overview papers export lab clean-check
 
 figures: $(STAMP)
 	$(BIN)/deepfake-nb run --profile quick --jobs $(JOBS)
 
-test: $(STAMP) clean-check library-tests
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/test_losses.py tests/test_models.py tests/test_training.py tests/test_occlusion.py
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=40
+# Every check: notebooks, tests, the JAX pass and the papers at `smoke` in one pool of processes.
+test: $(STAMP)
+	$(PYTEST) --durations=25
+
+# For every save: nothing that trains, renders or runs a notebook.
+test-fast: $(STAMP)
+	$(PYTEST) -m "not slow"
 
 book: $(STAMP)
 	$(BIN)/python nbs/book/build.py
@@ -25,10 +30,6 @@ book: $(STAMP)
 # Notebooks clean, library in step with the notebooks, README in step with the index.
 clean-check: $(STAMP)
 	$(BIN)/python tests/in_step.py
-
-# Every library notebook, on its own, from top to bottom.
-library-tests: $(STAMP)
-	cd nbs && $(CURDIR)/$(BIN)/nbdev_test --path . --skip_folder_re '^([_.]|papers)' --skip_file_re '^([_.]|index|benchmarks)' --n_workers 2 --do_print
 
 # Run the papers at `quick` and bring their outputs back into nbs/papers; count their verdicts anew in the README and its picture.
 papers: $(STAMP)
