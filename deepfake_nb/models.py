@@ -298,9 +298,10 @@ def _addressed(base: Base) -> Base:
 
 # %% ../nbs/10_models.ipynb #c0701c84
 def base_named(
-    name: str,  # a key of `BASES`, or a network of `keras.applications`
+    name: str,  # a key of `BASES`, or a network of `keras.applications`; what stands behind a `/` does not count
 ) -> Base:      # its scaling and, of those in `BASES`, channels, parameters and weights
     "A pretrained base by its name; `ValueError` for an unknown one, with those that are alike."
+    name = name.partition("/")[0]
     if name in BASES: return BASES[name]
     networks = _keras_networks()
     if name in networks: return Base(name, _scaling_of(name), None, None, "", None)
@@ -529,7 +530,7 @@ def _untrained(name: str, input_shape: tuple, dropout: bool) -> keras.Model:
 
 # %% ../nbs/10_models.ipynb #fb144ffe
 def build_base(
-    name: str,                                # a key of `BASES`, or a network of `keras.applications`
+    name: str,                                # a key of `BASES`, or a network of `keras.applications`; 'NAME/LAYER' ends after a layer
     weights: str | Path | Weights = "auto",   # see `resolve_weights`
     input_shape: tuple = (224, 224, 3),       # height, width, channels
     *,
@@ -544,6 +545,8 @@ def build_base(
     base = _untrained(name, input_shape, dropout)
     if resolved.path is not None: _load(base, resolved)
     if resolved.kind == "imagenet" and base.name.startswith("efficientnetb"): _fold_efficientnet_scaling(base)
+    last = name.partition("/")[2]
+    if last: base = keras.Model(base.input, base.get_layer(last).output, name=f"{base.name}_{last}")
     base.trainable = False
     return (with_batch_statistics(base) if batch_statistics else _finish(base)), resolved
 
