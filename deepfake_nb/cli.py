@@ -7,8 +7,10 @@ __all__ = ['build_parser', 'main']
 
 # %% ../nbs/17_cli.ipynb #23fb3fc6
 import argparse
+import contextlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 # %% ../nbs/17_cli.ipynb #688be81b
@@ -137,13 +139,36 @@ def _add_data(actions) -> None:
     verify.add_argument("--part", action="store_true", help="a sound part of the dataset is enough for exit status 0")
     lock.add_argument("--out", metavar="FILE", help="file to write")
 
+# %% ../nbs/17_cli.ipynb #29ab22e3
+class _BarsAsLines:
+    "Standard error of a log: a progress bar, which redraws its line ten times a second, becomes a line twice a minute and one at its end."
+
+    def __init__(self, stream, every: float = 30.): self.stream, self.every, self.bar, self.next = stream, every, "", 0.
+
+    def __getattr__(self, name: str): return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        "Keep what redraws a line, pass on all else."
+        drawn, newline = text.rpartition("\r")[2] if text.startswith("\r") else "", text == "\n" and self.bar
+        if not newline and not text.startswith("\r"): return self.stream.write(text)
+        if drawn and not self.bar: self.next = time.monotonic() + self.every
+        if newline or drawn and time.monotonic() >= self.next:
+            self.next = time.monotonic() + self.every
+            self.stream.write(f"{drawn.rstrip() or self.bar}\n")
+            self.stream.flush()
+        self.bar = drawn.rstrip()
+        return len(text)
+
 # %% ../nbs/17_cli.ipynb #e0244c93
 def main(
     words: Sequence[str] | None = None,  # the command's words; `sys.argv` by default
 ) -> int:  # exit status
     "The console script `deepfake-nb`."
     options = build_parser().parse_args(words)
-    try: return {"run": _run, "report": _report, "ledger": _ledger, "train": _train, "predict": _predict, "extract": _extract, "data": _data}[options.command](options)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    command = {"run": _run, "report": _report, "ledger": _ledger, "train": _train, "predict": _predict, "extract": _extract, "data": _data}[options.command]
+    try:
+        with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(_BarsAsLines(sys.stderr)): return command(options)
     except (ValueError, FileNotFoundError) as error:
         print(f"deepfake-nb: {error}", file=sys.stderr)
         return 2

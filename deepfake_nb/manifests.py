@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pandas as pd
@@ -104,20 +104,30 @@ def _check_fields(data: dict, file: Path) -> None:
         if not isinstance(data[field], kind): raise ManifestError(f"{file}: field {field!r} is {data[field]!r}; expected a {kind.__name__}")
         if not data[field] and field != "stand_in": raise ManifestError(f"{file}: field {field!r} is empty")
     for table, fields in _NESTED.items():
+        if not isinstance(data.get(table, {}), dict): raise ManifestError(f"{file}: field {table!r} is {data[table]!r}; expected a table")
         absent = [f for f in fields if f not in data.get(table, dict.fromkeys(fields))]
         if absent: raise ManifestError(f"{file}: field '{table}.{absent[0]}' is missing")
     if data["name"] != file.stem: raise ManifestError(f"{file}: field 'name' is {data['name']!r}; expected {file.stem!r}, as the file")
     if not (data["stand_in"] or data.get("stand_in_reason")): raise ManifestError(f"{file}: 'stand_in' is empty without a 'stand_in_reason'")
 
 # %% ../nbs/01_manifests.ipynb #135b13f2
+def _check_inside(globs: Iterable[str], file: Path) -> None:
+    "Raise `ManifestError` for a pattern that leads out of the dataset's folder."
+    for glob in globs:
+        if ".." in re.split(r"[/\\]", glob) or PurePosixPath(glob).is_absolute() or PureWindowsPath(glob).drive:
+            raise ManifestError(f"{file}: pattern {glob!r} leads out of the dataset's folder; write it relative to that folder, without '..'")
+
 def _expectations(entry: dict, file: Path) -> Iterator[Expectation]:
     "The expectations of one `[[expected]]` entry: one for each item of `each`, with `also` as further folder names of an item."
     count = entry.get("count")
     if not isinstance(count, int) and not (count == "unknown" and entry.get("reason")):
         raise ManifestError(f"{file}: {entry.get('what')!r} has count {count!r}; expected a number, or 'unknown' with a reason")
+    absent = next((field for field in ("what", "globs") if not entry.get(field)), None)
+    if absent: raise ManifestError(f"{file}: an [[expected]] entry lacks {absent!r}")
     for item in entry.get("each", [""]):
         names = [name for name in (item, entry.get("also", {}).get(item)) if name is not None]
         globs = dict.fromkeys(glob.replace("{each}", name) for glob in entry["globs"] for name in names)
+        _check_inside(globs, file)
         yield Expectation(entry["what"].replace("{each}", item), tuple(globs), count if isinstance(count, int) else None, entry.get("role", "sample"),
                           entry.get("optional", False), entry.get("about", False), entry.get("reason", ""))
 
@@ -125,11 +135,15 @@ def _expectations(entry: dict, file: Path) -> Iterator[Expectation]:
 def read_manifest(
     file: str | Path,  # a TOML file
 ) -> Manifest:  # its content, checked
-    "Read one manifest file; raises `ManifestError` naming the file and the field that is missing or wrong."
+    "Read one manifest file; raises `ManifestError` naming the file and the field that is missing or wrong, or that only the library's own may have."
     file = Path(file)
     try: data = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error: raise ManifestError(f"{file}: not valid TOML: {error}") from error
     _check_fields(data, file)
+    if "embedded" in data and file.parent.resolve() != manifests_dir().resolve():
+        raise ManifestError(f"{file}: table 'embedded' names the generator {data['embedded']['generator']!r}, which would be run as code; only the library's own manifests "
+                            "may do that. Remove the table, and let 'adapter' read files that you have rendered before")
+    _check_inside(data["markers"], file)
     expected = tuple(e for entry in data["expected"] for e in _expectations(entry, file))
     data = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in Manifest.__dataclass_fields__}
     return Manifest(**(data | {"expected": expected}))
@@ -575,6 +589,7 @@ def _as_number(values: pd.Series) -> pd.Series:
 # %% ../nbs/01_manifests.ipynb #c56e0141
 def _option_names(manifest: Manifest) -> set[str]:
     "What `load_samples` accepts for a dataset."
+    if manifest.adapter not in ADAPTERS: raise ManifestError(f"{manifest.name}: adapter {manifest.adapter!r} is not known; there are {', '.join(ADAPTERS)}")
     own = set(list(inspect.signature(ADAPTERS[manifest.adapter]).parameters)[1:]) | {"limit", "seed"}
     if not manifest.embedded: return own
     return own | set(inspect.signature(_generator(manifest)).parameters) - {"layout", "cache"}

@@ -90,6 +90,7 @@ def profile_parameters(
     if profile not in profiles: raise ParameterError(f"{paper} has no profile {profile!r}; it has {sorted(profiles)}")
     values = dict(profiles[profile])
     only_embedded = values.pop("embedded", {})
+    values.pop("seconds", None)  # an estimate, see `_estimates`
     return values | (only_embedded if embedded else {name: type(value)() for name, value in only_embedded.items()})
 
 # %% ../nbs/16_runs.ipynb #a0b8dc28
@@ -233,9 +234,27 @@ def _plan(paper: str, dataset: str, profile: str, given: dict, root: str | Path,
     final = defaults | values
     data = _data_print(dataset, final["data_root"], final["dataset_options"], known)
     inputs = {"paper": paper, "parameters": final, "data": data, "further data": _further_data(final, known), "code": code_fingerprint(notebook),
-              "weights": _weights(final), "backend": _backend()}
+              "weights": _weights(final, given), "backend": _backend()}
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:10]
     return Plan(paper, dataset, profile, values, Path(root).resolve() / paper / f"{dataset}-{profile}-{digest}", inputs, papers)
+
+# %% ../nbs/16_runs.ipynb #cd7ab9c4
+_CHATTER = re.compile(r"(?:I\d{4} \d\d:\d\d:\d|WARNING: All log messages before absl::InitializeLog).*\n?")
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    "Keep from standard error what TensorFlow says of itself when it is loaded, whatever `TF_CPP_MIN_LOG_LEVEL`; its warnings and errors arrive."
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as said:
+        kept = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try: yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            if rest := _CHATTER.sub("", said.read().decode(errors="replace")): os.write(2, rest.encode())
 
 # %% ../nbs/16_runs.ipynb #27cbe200
 def _absolute_paths(values: dict) -> dict:
@@ -277,12 +296,14 @@ def _further_data(values: Mapping[str, object], known: dict) -> dict:
     arrays = {name for name in list_datasets() if load_manifest(name).kind == "arrays"}
     return prints | {name: _arrays_print(value, values["data_root"], known) for name, value in values.items() if isinstance(value, str) and value in arrays and name not in prints}
 
-def _weights(values: Mapping[str, object]) -> dict:
-    "What the base weights resolve to, per base; empty for a notebook without bases."
+_BASES = ("base", "bases", "ablation_bases")  # parameters that name bases
+
+def _weights(values: Mapping[str, object], given: Mapping[str, object]) -> dict:
+    "What the base weights resolve to, per base; no Keras is loaded for a notebook without bases, or whose own bases begin at random."
     wanted = {base: values["base_weights"] for base in (*values.get("bases", []), *([values["base"]] if "base" in values else []))}
     wanted |= {base: values["ablation_weights"] for base in values.get("ablation_bases", [])}
-    if not wanted: return {}  # and no Keras is loaded
-    from deepfake_nb.models import resolve_weights
+    if set(wanted.values()) <= {"none"} and not given.keys() & set(_BASES): return {base: {"kind": "none", "sha256": None} for base in wanted}
+    with _without_chatter(): from deepfake_nb.models import resolve_weights
     return {base: {"kind": w.kind, "sha256": w.sha256} for base, w in ((b, resolve_weights(b, v)) for b, v in wanted.items())}
 
 def _backend() -> str:
@@ -469,11 +490,11 @@ def _execute(plan: Plan, watch: _Watch, progress: bool) -> Path:
     _check_code(plan, source)
     work.mkdir(parents=True)
     notebook, hooks = work / source.name, {"on_notebook_start": watch.begin, "on_cell_execute": watch.enter, "timeout_func": watch.allowance}
-    for name, value in {"TF_CPP_MIN_LOG_LEVEL": "3", **_GPU}.items(): os.environ.setdefault(name, value)
+    for name, value in {"TF_CPP_MIN_LOG_LEVEL": "1", **_GPU}.items(): os.environ.setdefault(name, value)
     try:
         watch.tell()
         papermill.execute_notebook(str(source), str(notebook), plan.parameters | {"output_dir": "."}, kernel_name="python3", language="python",
-                                   cwd=str(work), progress_bar=progress, log_output=False, **_PATIENCE, **hooks)
+                                   cwd=str(work), progress_bar=progress, log_output=False, coalesce_streams=True, **_PATIENCE, **hooks)
         _check_code(plan, source)
     except BaseException as error:
         if isinstance(error, papermill.PapermillExecutionError): reason = _describe(watch, error)
@@ -484,8 +505,22 @@ def _execute(plan: Plan, watch: _Watch, progress: bool) -> Path:
         else:
             shutil.rmtree(work, ignore_errors=True)
             raise
+        _tidy(notebook)
         raise RunFailed(reason, _keep_failed(work, plan.folder, reason, watch) / source.name) from error
+    _tidy(notebook)
     return _publish(plan, work, watch.seconds)
+
+def _tidy(notebook: Path) -> None:
+    "Take TensorFlow's chatter out of the outputs of an executed notebook; of progress bars nbclient has left their last state alone."
+    import nbformat
+    if not notebook.is_file(): return
+    book = nbformat.read(notebook, 4)
+    for cell in book.cells:
+        if cell.cell_type != "code": continue
+        for output in cell.outputs:
+            if output.get("name") == "stderr": output.text = _CHATTER.sub("", output.text)
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr" or output.text.strip()]
+    nbformat.write(book, notebook)
 
 # %% ../nbs/16_runs.ipynb #0438fd9e
 _GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # take memory as it is needed: runs share a GPU
@@ -573,6 +608,7 @@ _BUSY = 75  # exit status: another process is making this run
 def _serve() -> None:
     "The process of one run: an order comes in, an exit status goes out."
     order = pickle.load(sys.stdin.buffer)
+    sys.modules["rfc3987_syntax"] = None  # jsonschema would build a grammar of addresses at import, for 1.4 processor seconds a run; no notebook has a use for it
     threading.Thread(target=_end_with_orderer, daemon=True).start()
     try: _make(Plan(**order["plan"]), order["replaced"], False, order["cell_timeout"], order["timeout"], wait=False)
     except RunFailed: status = 1
@@ -859,14 +895,27 @@ def _run_on_worker(order: dict, halt: str) -> dict:
 # %% ../nbs/16_runs.ipynb #bbb42b8d
 def earlier_times(
     root: str | Path = "runs",  # folder of all runs
+    anywhere: bool = False,  # count runs that other machines made, too
 ) -> dict[tuple[str, str, str], float]:  # (paper, dataset, profile) → seconds
-    "How long whole runs took, the median over those of one paper, dataset and profile."
+    "How long whole runs took on this machine, the median over those of one paper, dataset and profile."
     times = {}
     for file in Path(root).glob("*/[!.]*/provenance.json"):
         if file.parent.suffix == ".failed": continue
         about = json.loads(file.read_text())
+        if not anywhere and about.get("host") != platform.node(): continue
         times.setdefault((file.parent.parent.name, about.get("dataset"), about.get("profile")), []).append(about.get("seconds", np.nan))
     return {key: float(np.median(seconds)) for key, seconds in times.items() if not np.isnan(seconds).any()}
+
+# %% ../nbs/16_runs.ipynb #737d7741
+def _estimates(plans: Iterable[Plan]) -> dict[tuple[str, str, str], float]:
+    "What the notebooks say themselves: the key `seconds` of a profile in profiles.toml, which holds for the notebook's own dataset."
+    found = {}
+    for plan in plans:
+        file = Path(plan.papers or papers_dir()) / "profiles.toml"
+        seconds = tomllib.loads(file.read_text(encoding="utf-8")).get(plan.paper, {}).get(plan.profile, {}).get("seconds")
+        own = default_parameters(paper_path(plan.paper, plan.papers))["dataset"]
+        if seconds is not None and plan.dataset == own: found[plan.paper, plan.dataset, plan.profile] = float(seconds)
+    return found
 
 # %% ../nbs/16_runs.ipynb #1dbd2611
 def seconds_left(
@@ -916,23 +965,41 @@ def grid_table(
     return pd.DataFrame([row(state) for state in states])
 
 # %% ../nbs/16_runs.ipynb #9d192ed3
-class _Lines:
-    "A line for each change of a state: for logs."
+_EVERY = 30.  # seconds after which a log hears of a run again
 
-    def __init__(self): self.seen = {}
+class _Lines:
+    "A line for each change of a state; of a run under way one at least every half minute, and for new cells: for logs."
+
+    def __init__(self, times: Mapping | None = None): self.times, self.states, self.said = times or {}, {}, {}
 
     def __enter__(self): return self
 
     def __exit__(self, *_): pass
 
     def __call__(self, states: list[RunState]) -> None:
+        over = sum(not state.open for state in states)
         for state in states:
-            if self.seen.get(state.plan.folder, "waiting") == state.state: continue
-            self.seen[state.plan.folder] = state.state
-            over = sum(not s.open for s in states)
-            took = f" after {_duration(state.seconds)}" if state.state in ("made", "failed") else ""
-            words = {"running": "begins", "elsewhere": "is being made by another process", "whole": "is whole"}.get(state.state, state.state + took)
+            words = self.change(state) or self.progress(state)
+            if not words: continue
+            self.said[state.plan.folder] = state.cell, time.monotonic()
             print(f"{datetime.now():%H:%M:%S} [{over}/{len(states)}] {state.plan}: {words}", flush=True)
+
+    def change(self, state: RunState) -> str:
+        "What to say of a new state; nothing of an old one."
+        before, self.states[state.plan.folder] = self.states.get(state.plan.folder, "waiting"), state.state
+        if before == state.state: return ""
+        took = f" after {_duration(state.seconds)}" if state.state in ("made", "failed") else ""
+        return {"running": "begins", "elsewhere": "is being made by another process", "whole": "is whole"}.get(state.state, state.state + took)
+
+    def progress(self, state: RunState) -> str:
+        "How far a run is, if it is time to say so."
+        if state.state not in ("running", "elsewhere"): return ""
+        cell, then = self.said[state.plan.folder]
+        waited = time.monotonic() - then
+        if waited < (_EVERY if cell == state.cell else _EVERY / 6): return ""
+        at = f"cell {state.cell} of {state.cells}" if state.cells else "its kernel is starting"
+        so_far = "" if state.elapsed is None else f", {_duration(state.elapsed)} so far"
+        return f"{at}{so_far}, expected end {_clock(seconds_left(state, self.times)) or 'not known yet'}"
 
 # %% ../nbs/16_runs.ipynb #1f329910
 class _Board:
@@ -988,19 +1055,32 @@ def _terminated_as_interrupted() -> Iterator[None]:
     finally: signal.signal(signal.SIGTERM, before)
 
 # %% ../nbs/16_runs.ipynb #389f74d7
-def _show_plan(states: list[RunState], force: bool, times: Mapping, jobs: int) -> None:
-    "Which runs there are, which of them are to be made, where they go."
+def _show_plan(states: list[RunState], force: bool, earlier: Mapping, estimates: Mapping, jobs: int) -> None:
+    "Which runs there are, which of them are to be made and how long that takes, where they go."
     def about(plan: Plan) -> str: return "to do" if not plan.whole else "to do again" if force else "already whole"
-    rows = [{"run": s.plan.paper, "dataset": s.plan.dataset, "seed": "" if s.plan.seed is None else s.plan.seed, "state": about(s.plan), "folder": _short(s.plan.folder)} for s in states]
-    todo = [state for state in states if force or not state.plan.whole]
-    left = _all_left(todo, times, jobs)
-    summary = f"{len(states)} runs, {len(todo)} to do{f', {jobs} at a time' if jobs > 1 else ''}{f', about {_duration(left)}' if left else ''}"
+    def cost(plan: Plan) -> str:
+        key = plan.paper, plan.dataset, plan.profile
+        if plan.whole and not force: return ""
+        if key in earlier: return f"about {_duration(earlier[key])}, by earlier runs"
+        return f"about {_duration(estimates[key])}, by the notebook's own estimate" if key in estimates else "time unknown"
+    rows = [{"run": s.plan.paper, "dataset": s.plan.dataset, "seed": "" if s.plan.seed is None else s.plan.seed, "state": about(s.plan),
+             "expected time": cost(s.plan), "folder": _short(s.plan.folder)} for s in states]
+    todo = [(s.plan.paper, s.plan.dataset, s.plan.profile) for s in states if force or not s.plan.whole]
+    summary = f"{len(states)} runs, {len(todo)} to do{f', {jobs} at a time' if jobs > 1 else ''}{_cost(todo, {**estimates, **earlier}, jobs)}"
     if sys.stdout.isatty():
         from rich.console import Console
         Console().print(_rich_table(pd.DataFrame(rows), summary))
     else:
-        for state, row in zip(states, rows): print(f"{state.plan}: {row['state']} → {row['folder']}")
+        for state, row in zip(states, rows): print(f"{state.plan}: {row['state']} → {row['folder']}{f' ({cost})' if (cost := row['expected time']) else ''}")
         print(summary, flush=True)
+
+def _cost(todo: Sequence[tuple], times: Mapping[tuple, float], jobs: int) -> str:
+    "How long runs take in all, so many at a time in their order; those of unknown time are counted, not guessed."
+    known, places = [times[key] for key in todo if key in times], [0.] * jobs
+    for seconds in known: places[places.index(min(places))] += seconds
+    apart = f" ({_duration(sum(known))} one after the other)" if jobs > 1 else ""
+    unknown = f"{', and ' if known else ', '}{len(todo) - len(known)} of unknown time" if len(known) < len(todo) else ""
+    return (f", about {_duration(max(places))}{apart}" if known else "") + unknown
 
 def _short(path: Path) -> str:
     "A path from here, if it is below."
@@ -1059,10 +1139,11 @@ def run_command(
     "Plan a grid, show it, make it and print what came of it: `deepfake-nb run`."
     given = dict(parameters or {}) | ({} if precision is None else {"precision": _check_precision(precision, names or list_papers(papers), papers)})
     states = [RunState(plan) for plan in plan_grid(names, datasets, profile, seeds, given, root, papers)]
-    jobs, times = how.get("jobs") or 1, earlier_times(root)
-    _show_plan(states, how.get("force", False), times, jobs)
+    jobs, earlier, estimates = how.get("jobs") or 1, earlier_times(root, anywhere=bool(how.get("scheduler"))), _estimates(s.plan for s in states)
+    _show_plan(states, how.get("force", False), earlier, estimates, jobs)
+    times = estimates | earlier
     if dry_run: return 0
-    with _terminated_as_interrupted(), (_Board(jobs, times) if sys.stdout.isatty() else _Lines()) as board:
+    with _terminated_as_interrupted(), (_Board(jobs, times) if sys.stdout.isatty() else _Lines(times)) as board:
         last = []
         def watch(now: list[RunState]) -> None: last[:] = now; board(now)
         try: states = run_grid([state.plan for state in states], watch=watch, **how)

@@ -149,6 +149,7 @@ def test_manifest_without_a_field_is_refused(field, tmp_path):
         ("count = 49", 'count = "many"', "has count 'many'"),
         ('stand_in = "synthetic-faces-crude"', 'stand_in = ""', "without a 'stand_in_reason'"),
         ("[terms]\nlicence", "[terms]\nlicense", "'terms.licence' is missing"),
+        ("globs = [", "files = [", "lacks 'globs'"),
     ],
 )
 def test_manifest_with_a_wrong_field_is_refused(old, new, message, tmp_path):
@@ -157,6 +158,47 @@ def test_manifest_with_a_wrong_field_is_refused(old, new, message, tmp_path):
     (tmp_path / "uadfv.toml").write_text(text.replace(old, new, 1))
     with pytest.raises(m.ManifestError, match=re.escape(message)):
         m.read_manifest(tmp_path / "uadfv.toml")
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    "Puts a manifest of one's own into the data folder: UADFV's text with a change and an addition, as dataset 'foreign'."
+
+    def write(old="", new="", more=""):
+        text = (m.manifests_dir() / "uadfv.toml").read_text().replace('name = "uadfv"', 'name = "foreign"')
+        assert old in text
+        plant(tmp_path / "data", **{"manifests/foreign.toml": text.replace(old, new, 1) + more})
+        monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path / "data"))
+
+    return write
+
+
+def test_a_manifest_of_ones_own_runs_no_code(foreign, tmp_path, monkeypatch):
+    "It named a module and a function with parameters, which were imported and called."
+    trace = tmp_path / "trace"
+    write = f"from pathlib import Path\nPath({str(trace)!r}).touch()\ndef leave(**_): Path({str(trace)!r}).touch()\n"
+    plant(tmp_path / "modules", **{"leaves_a_trace.py": write})
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    foreign(more='\n[embedded]\ngenerator = "leaves_a_trace:leave"\nlayout = "faces"\n\n[embedded.parameters]\nquality = "crude"\n')
+    refused = "foreign.toml.*'leaves_a_trace:leave', which would be run as code; only the library's own.*Remove the table"
+    for read in (m.load_manifest, m.locate, m.load_samples, m.is_embedded):
+        with pytest.raises(m.ManifestError, match=refused):
+            read("foreign")
+    assert not trace.exists() and "leaves_a_trace" not in sys.modules
+
+
+@pytest.mark.parametrize("pattern", ["../*.mp4", "real/../../x", "/etc/*", "..\\\\*", "C:/x/*"])
+@pytest.mark.parametrize("old", ["fake/*.mp4", "real/*.mp4"])
+def test_patterns_stay_within_the_folder(old, pattern, foreign):
+    foreign(old, pattern)
+    with pytest.raises(m.ManifestError, match="foreign.toml: pattern .* leads out of the dataset's folder"):
+        m.load_manifest("foreign")
+
+
+def test_an_adapter_that_does_not_exist_is_named(foreign):
+    foreign('adapter = "uadfv"', 'adapter = "os.system"')
+    with pytest.raises(m.ManifestError, match="adapter 'os.system' is not known; there are .*uadfv"):
+        m.load_samples("foreign")
 
 
 def test_packaged_manifests_come_first(tmp_path, monkeypatch):

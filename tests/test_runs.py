@@ -99,12 +99,16 @@ def wait_until(condition, seconds: float = 60) -> None:
 def left_over(root: Path) -> list[str]: return [f.name for f in root.glob("*/.*") if f.is_dir()] + [f.name for f in root.glob(".state/*/*.json")]
 
 
+RUNS = 8
+
+
 @pytest.fixture(scope="module")
 def undisturbed(papers, tmp_path_factory) -> Path:
-    "Twenty runs that nobody disturbs."
+    "Eight runs that nobody disturbs; their log is tested, too."
     root = tmp_path_factory.mktemp("undisturbed") / "runs"
-    states = run_grid(plan_grid(["draw"], seeds=range(20), root=root, papers=papers), jobs=2)
-    assert [s.state for s in states] == ["made"] * 20
+    done = subprocess.run(run_words(papers, root, "--seeds", f"0-{RUNS - 1}", "--jobs", "2"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    root.with_name("log").write_text(done.stdout)
     return root
 
 
@@ -112,24 +116,24 @@ def undisturbed(papers, tmp_path_factory) -> Path:
 def test_killed_three_times_and_resumed(seed, papers, undisturbed, tmp_path):
     "Whatever is there after a kill is whole and stays; in the end every run is there once, and is what it would have been."
     root, chance = tmp_path / "runs", random.Random(seed)
-    words = run_words(papers, root, "--seeds", "0-19", "--jobs", "2")
+    words = run_words(papers, root, "--seeds", f"0-{RUNS - 1}", "--jobs", "2")
     for kill in range(3):
         before = {name: (folder / "provenance.json").stat().st_mtime_ns for name, folder in whole(root).items()}
-        process, goal = start(words), len(before) + chance.randint(1, 4)
+        process, goal = start(words), len(before) + chance.randint(1, 2)
         wait_until(lambda: len(whole(root)) >= goal)
-        time.sleep(chance.uniform(0, 2))
+        time.sleep(chance.uniform(0, .5))
         if kill == 1: process.kill(); process.communicate()  # the command alone: its runs have to end by themselves
         else: kill_all(process)
         there = whole(root)
-        assert 0 < len(there) < 20
+        assert 0 < len(there) <= RUNS
         assert {name: (there[name] / "provenance.json").stat().st_mtime_ns for name in before} == before, "a whole run was made again"
         for name, folder in there.items(): assert content(folder) == content(undisturbed / "draw" / name), "it looks whole and is not"
     before = {name: (folder / "provenance.json").stat().st_mtime_ns for name, folder in whole(root).items()}
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("already whole") == len(before) and f"{len(before)} whole, {20 - len(before)} made" in done.stdout
+    assert done.stdout.count("already whole") == len(before) and (len(before) == RUNS or f"{len(before)} whole, {RUNS - len(before)} made" in done.stdout)
     there = whole(root)
-    assert set(there) == set(whole(undisturbed)) and len(there) == 20
+    assert set(there) == set(whole(undisturbed)) and len(there) == RUNS
     assert {name: (there[name] / "provenance.json").stat().st_mtime_ns for name in before} == before
     for name, folder in there.items(): assert content(folder) == content(undisturbed / "draw" / name)
     assert left_over(root) == []
@@ -202,17 +206,17 @@ def test_no_moment_of_publishing_leaves_half_a_run(papers, tmp_path):
 def test_one_failure_stops_no_other(how, reason, papers, tmp_path):
     root = tmp_path / "runs"
     limit = ["--cell-timeout", "3"] if how == "sleep" else []
-    done = subprocess.run(run_words(papers, root, "--seeds", "0-2", "--jobs", "2", "-p", "bad_seed=1", "-p", f"how={how}", *limit), capture_output=True, text=True)
+    done = subprocess.run(run_words(papers, root, "--seeds", "1,2", "--jobs", "2", "-p", "bad_seed=1", "-p", f"how={how}", *limit), capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"failed: {reason}" in done.stderr and "second line" not in done.stderr and "2 made, 1 failed" in done.stdout
+    assert f"failed: {reason}" in done.stderr and "second line" not in done.stderr and "1 failed, 1 made" in done.stdout
     failed = list(root.glob("draw/*.failed"))
-    assert len(failed) == 1 and len(whole(root)) == 2 and left_over(root) == []
+    assert len(failed) == 1 and len(whole(root)) == 1 and left_over(root) == []
     notebook = failed[0] / "draw.ipynb"
     assert str(notebook) in done.stderr
     outputs = [o for c in nbformat.read(notebook, 4).cells if c.cell_type == "code" for o in c.outputs]
     assert how == "kill parent" or {o.output_type for o in outputs} == {"error"} and outputs[-1].evalue
-    again = subprocess.run(run_words(papers, root, "--seeds", "0-2", "-p", "bad_seed=1", "-p", f"how={how}", "--dry-run"), capture_output=True, text=True)
-    assert "3 runs, 1 to do" in again.stdout
+    again = plan_grid(["draw"], seeds=[1, 2], parameters={"bad_seed": 1, "how": how}, root=root, papers=papers)
+    assert [plan.whole for plan in again] == [False, True]
 
 
 def test_a_run_that_works_again_takes_its_failure_away(papers, tmp_path):
@@ -231,13 +235,13 @@ def test_total_timeout(papers, tmp_path):
 
 def test_two_commands_make_each_run_once(papers, tmp_path):
     root = tmp_path / "runs"
-    words = run_words(papers, root, "--seeds", "0-5", "--jobs", "2", "-p", "pause=0.5")
+    words = run_words(papers, root, "--seeds", "0-2", "--jobs", "2", "-p", "pause=0.5")
     both = [start(words) for _ in range(2)]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     made = [line for text in said for line in text.splitlines() if ": made after" in line]
-    assert len(made) == 6 and len({line.split("] ")[1].split(":")[0] for line in made}) == 6
-    assert len(whole(root)) == 6 and left_over(root) == []
+    assert len(made) == 3 and len({line.split("] ")[1].split(":")[0] for line in made}) == 3
+    assert len(whole(root)) == 3 and left_over(root) == []
 
 
 def test_a_run_that_is_being_made_is_left_alone(papers, tmp_path):
@@ -390,30 +394,125 @@ def test_a_notebook_that_is_changed_while_it_runs(tmp_path):
 def test_force_makes_whole_runs_again_and_resume_does_not(papers, tmp_path):
     root = tmp_path / "runs"
     stamps = []
-    for words in ([], [], ["--no-resume"], ["--force"]):
+    for words in ([], [], ["--force"]):
         assert subprocess.run(run_words(papers, root, *words), capture_output=True).returncode == 0
         stamps.append(next(iter(whole(root).values())).joinpath("provenance.json").stat().st_mtime_ns)
-    assert stamps[0] == stamps[1] < stamps[2] < stamps[3] and len(whole(root)) == 1 and left_over(root) == []
+    assert stamps[0] == stamps[1] < stamps[2] and len(whole(root)) == 1 and left_over(root) == []
 
 
 def test_dry_run_starts_nothing(papers, tmp_path):
     done = subprocess.run(run_words(papers, tmp_path / "runs", "--seeds", "0-3", "--dataset", "synthetic-faces,synthetic-faces-crude", "--dry-run"), capture_output=True, text=True)
     assert done.returncode == 0 and "8 runs, 8 to do" in done.stdout and not (tmp_path / "runs").exists()
     assert done.stdout.count("to do →") == 8 and "seed 3" in done.stdout and "synthetic-faces-crude" in done.stdout
+    assert done.stdout.count("(time unknown)") == 8 and "8 of unknown time" in done.stdout
 
 
-def test_plain_output_is_one_line_a_change(papers, tmp_path):
-    done = subprocess.run(run_words(papers, tmp_path / "runs", "--seeds", "0,1"), capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line[2:3] == ":"]
-    assert ["begins" in line for line in lines] == [True, False, True, False] and "\x1b" not in done.stdout
-    assert lines[-1].split(" ", 1)[1].startswith("[2/2] draw on synthetic-faces (quick, seed 1): made after 0:00:")
+def test_the_cost_is_told_before(tmp_path, capsys):
+    "By this machine's earlier runs, else by the notebook's own estimate for its own data, else not at all."
+    import platform
+
+    from deepfake_nb.cli import main
+    papers = paper(tmp_path / "papers")
+    (papers / "profiles.toml").write_text("[draw.quick]\nseconds = 100\n")
+    words = ["run", "draw", "--papers", str(papers), "--out", str(tmp_path / "runs"), "--dataset", "synthetic-faces,synthetic-faces-crude", "--dry-run"]
+    def said(*more: str) -> list[str]: return [line.split(" → ")[-1] for line in (main([*words, *more]), capsys.readouterr().out)[1].splitlines()]
+    first = said("--seeds", "0-2", "--jobs", "2")
+    assert [line.endswith("(about 0:01:40, by the notebook's own estimate)") for line in first[:3]] == [True] * 3
+    assert [line.endswith("(time unknown)") for line in first[3:6]] == [True] * 3
+    assert first[6] == "6 runs, 6 to do, 2 at a time, about 0:03:20 (0:05:00 one after the other), and 3 of unknown time"
+    write_run(tmp_path / "runs", 7, {}, name="draw", host="another machine", seconds=1.)
+    assert said()[0].endswith("estimate)")
+    for seed, seconds in enumerate((10., 20., 60.)): write_run(tmp_path / "runs", seed, {}, name="draw", host=platform.node(), seconds=seconds)
+    assert said()[0].endswith("(about 0:00:20, by earlier runs)") and said()[2] == "2 runs, 2 to do, about 0:00:20, and 1 of unknown time"
+
+
+def test_estimates_are_no_parameters_and_every_paper_has_one():
+    from deepfake_nb.runs import Plan, _estimates, default_parameters, list_papers, paper_path, profile_parameters
+    plans = [Plan(name, default_parameters(paper_path(name))["dataset"], "quick", {}, Path("nowhere")) for name in list_papers()]
+    assert len(_estimates(plans)) == len(plans) and min(_estimates(plans).values()) > 0
+    assert not any("seconds" in profile_parameters(plan.paper, "quick") for plan in plans)
+
+
+def test_plain_output_is_one_line_a_change(undisturbed):
+    log = undisturbed.with_name("log").read_text()
+    lines = [line.split(" ", 1)[1] for line in log.splitlines() if line[2:3] == ":"]
+    changes = [line for line in lines if "so far" not in line]
+    assert len(changes) == 2 * RUNS and sum(line.endswith(": begins") for line in changes) == RUNS and "\x1b" not in log
+    assert changes[-1].startswith(f"[{RUNS}/{RUNS}] draw on synthetic-faces (quick, seed ") and ": made after 0:00:" in changes[-1]
+
+
+def test_a_log_hears_of_a_long_cell(papers, tmp_path, capsys, monkeypatch):
+    "A log was silent from the beginning of a run to its end."
+    from deepfake_nb import runs
+    from deepfake_nb.cli import main
+    monkeypatch.setattr(runs, "_EVERY", .4)
+    assert main(run_words(papers, tmp_path / "runs", "-p", "pause=3.0")[3:]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if " so far, expected end " in line]
+    long = [line for line in lines if ": cell 4 of 5, 0:00:0" in line]
+    assert len(long) >= 4 and all("[0/1] draw on synthetic-faces (quick, seed 0): " in line for line in lines)
+    assert not lines[-1].endswith("not known yet")  # by the cells done
+
+
+def test_lines_are_rare_and_tell_of_new_cells(papers, tmp_path, capsys, monkeypatch):
+    from deepfake_nb import runs
+    now = [100.]
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    state, lines = runs.RunState(plan_run("draw", root=tmp_path, papers=papers), "running", began=time.time() - 60), runs._Lines({("draw", "synthetic-faces", "quick"): 90.})
+    told = []
+    for second, cell in enumerate([1] * 40 + list(range(2, 22))):
+        now[0], state.cell, state.cells = 100. + second, cell, 21
+        lines([state])
+        told.append(capsys.readouterr().out)
+    assert [i for i, line in enumerate(told) if line] == [0, 30, 40, 45, 50, 55]
+    assert "cell 1 of 21, 0:01:00 so far, expected end " in told[30] and "cell 7 of 21" in told[45]
+
+
+NOISE = '''import os, sys, time, warnings
+os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\nI0000 00:00:1795797883.931758    3966 port.cc:153] oneDNN custom operations are on.\\n")
+os.write(2, b"E0000 00:00:1795797883.931758    3966 port.cc:9] a real fault\\n")
+from tqdm import tqdm
+for _ in tqdm(range(40), desc="training", mininterval=0): time.sleep(.005)
+warnings.warn("a real warning")'''
+
+
+def noisy(folder: Path) -> Path:
+    "The paper, with what TensorFlow and a progress bar print."
+    papers = paper(folder)
+    book = nbformat.read(papers / "draw.ipynb", 4)
+    book.cells[2].source += "\n" + NOISE
+    nbformat.write(book, papers / "draw.ipynb")
+    return papers
+
+
+def test_bars_and_chatter_reach_no_log(tmp_path):
+    "Of a bar its end, of TensorFlow's own words nothing; warnings and errors arrive. Rendering the data has a bar in the command itself."
+    options = "dataset_options={'identities': 4, 'frames': 1, 'videos': 1, 'seed': 9}"
+    with open(tmp_path / "log", "w") as log:
+        words = run_words(noisy(tmp_path / "papers"), tmp_path / "runs", "-p", options)
+        environment = os.environ | {"DEEPFAKE_NB_CACHE": str(tmp_path / "cache")}
+        environment.pop("PYTEST_CURRENT_TEST", None)  # with which kernels do not capture what native code writes
+        assert subprocess.run(words, stdout=log, stderr=log, env=environment).returncode == 0
+    text = (tmp_path / "log").read_bytes().decode()
+    assert "\r" not in text and text.count("faces (careful): ") == text.count("faces (careful): 100%") == 1 and "I0000" not in text and "begins" in text
+    outputs = [o for c in nbformat.read(next(iter(whole(tmp_path / "runs").values())) / "draw.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
+    said = "".join(o.text for o in outputs if o.output_type == "stream")
+    assert said.count("training: ") == 1 and "training: 100%" in said and "absl" not in said and "oneDNN" not in said
+    assert "a real fault" in said and "a real warning" in said
+
+
+def test_loading_tensorflow_is_quiet_and_its_faults_are_heard():
+    code = ("import os, sys\nfrom deepfake_nb.runs import _without_chatter\nwith _without_chatter():\n"
+            "    os.write(2, b'I0000 00:00:1.5 1 port.cc:153] oneDNN custom operations are on.\\nW0000 00:00:1.5 1 x.cc:1] beware\\n')\n"
+            "    print('python', file=sys.stderr)\nprint('after', file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["W0000 00:00:1.5 1 x.cc:1] beware", "python", "after"]
 
 
 def test_jobs_share_the_cores(papers, tmp_path):
     root, cores = tmp_path / "runs", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = lambda: {json.loads((f / "metrics.json").read_text())["threads"]["value"] for f in whole(root).values()}
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    for words, expected in ((["--jobs", "2"], max(1, cores // 2)), ([], 0), (["--jobs", "2"], 3)):
+    for words, expected in ((["--jobs", "2"], max(1, cores // 2)), (["--jobs", "2"], 3)):
         changed = environment | ({"OMP_NUM_THREADS": "3"} if expected == 3 else {})
         assert subprocess.run(run_words(papers, root, "--force", *words), env=changed, capture_output=True).returncode == 0
         assert threads() == {expected}
@@ -422,18 +521,19 @@ def test_jobs_share_the_cores(papers, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_the_runs_and_says_what_is_whole(number, papers, tmp_path):
     root = tmp_path / "runs"
-    run_grid(plan_grid(["draw"], seeds=[0], parameters={"pause": 60.}, root=root, papers=papers, ), cell_timeout=1)  # a failed one
-    process = start(run_words(papers, root, "--seeds", "1-4", "-p", "pause=0.0", "--jobs", "2"))
-    process.communicate()
+    plans = plan_grid(["draw"], seeds=[0, 3], parameters={"pause": 60.}, root=root, papers=papers)
+    for folder, name in ((plans[0].folder.with_name(plans[0].folder.name + ".failed"), "failure.json"), (plans[1].folder, "provenance.json")):
+        folder.mkdir(parents=True)  # one that failed before, and one that is whole
+        (folder / name).write_text("{}")
     process = start(run_words(papers, root, "--seeds", "0-3", "--jobs", "2", "-p", "pause=60"))
     wait_until(lambda: sum(json.loads(f.read_text())["cell"] >= 4 for f in root.glob(".state/draw/*.json")) == 2)
     members = family(process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "2 stopped, 2 waiting" in out and "the same command goes on" in out and "Traceback" not in err
+    assert "2 stopped, 1 waiting, 1 whole" in out and "the same command goes on" in out and "Traceback" not in err
     assert not [m for m in members if m.is_running() and m.status() != psutil.STATUS_ZOMBIE]
-    assert len(whole(root)) == 4 and left_over(root) == []
+    assert list(whole(root)) == [plans[1].folder.name] and left_over(root) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
@@ -477,18 +577,18 @@ def test_on_a_dask_cluster(papers, undisturbed, tmp_path):
     distributed = pytest.importorskip("distributed")
     root = tmp_path / "runs"
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        done = subprocess.run(run_words(papers, root, "--seeds", "0-3", "-p", "bad_seed=2", "-p", "how=raise", "--scheduler", cluster.scheduler_address), capture_output=True, text=True)
-        assert done.returncode == 1 and "3 made, 1 failed" in done.stdout and "failed: cell 4 failed with ValueError" in done.stderr, done.stderr
-        assert len(whole(root)) == 3 and left_over(root) == []
-        process = start(run_words(papers, root, "--seeds", "4-7", "-p", "pause=60", "--scheduler", cluster.scheduler_address))
+        done = subprocess.run(run_words(papers, root, "--seeds", "0,2", "-p", "bad_seed=2", "-p", "how=raise", "--scheduler", cluster.scheduler_address), capture_output=True, text=True)
+        assert done.returncode == 1 and "1 made, 1 failed" in done.stdout and "failed: cell 4 failed with ValueError" in done.stderr, done.stderr
+        assert len(whole(root)) == 1 and left_over(root) == []
+        process = start(run_words(papers, root, "--seeds", "4-6", "-p", "pause=60", "--scheduler", cluster.scheduler_address))
         wait_until(lambda: len(list(root.glob(".state/draw/*.json"))) == 2)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) and process.returncode == 130
         wait_until(lambda: left_over(root) == [])
-        assert len(whole(root)) == 3
+        assert len(whole(root)) == 1
     found = {json.loads((f / "provenance.json").read_text())["seed"]: json.loads((f / "metrics.json").read_text())["AUC"] for f in whole(root).values()}
     expected = {json.loads((f / "provenance.json").read_text())["seed"]: json.loads((f / "metrics.json").read_text())["AUC"] for f in whole(undisturbed).values()}
-    assert found == {seed: expected[seed] for seed in (0, 1, 3)}
+    assert found == {0: expected[0]}
 
 
 def test_a_worker_with_another_library_is_refused(papers, tmp_path):
@@ -632,7 +732,7 @@ def test_report_of_the_grid_that_was_run(undisturbed, tmp_path):
     from deepfake_nb.runs import write_report
     page = write_report(collect_runs(undisturbed), tmp_path)
     row = pd.read_csv(tmp_path / "summary.csv").set_index("number").loc["AUC"]
-    assert row["n"] == 20 and abs(row["mean"] - .5) < .2 and row["low"] < row["mean"] < row["high"] and "<h2>draw</h2>" in page.read_text()
+    assert row["n"] == RUNS and abs(row["mean"] - .5) < .2 and row["low"] < row["mean"] < row["high"] and "<h2>draw</h2>" in page.read_text()
 
 
 def test_comparison_names_what_moved_and_what_is_missing(tmp_path, capsys):
