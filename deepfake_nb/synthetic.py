@@ -184,8 +184,16 @@ def _edge(distance, width):
     t = np.clip(.5 - distance / width, 0, 1)
     return t * t * (3 - 2 * t)
 
+def _three(values):
+    "The same values in three channels, because NumPy multiplies slowly by `values[..., None]`."
+    return cv2.merge((values, values, values))
+
 def _mix(a, b, alpha):
-    return a + (b - a) * alpha[..., None]
+    return a + (b - a) * _three(alpha)
+
+def _per_channel(image, factors):
+    "The image times one factor a channel."
+    return (image.reshape(len(image), -1) * np.tile(factors, image.shape[1])).reshape(image.shape)
 
 def _linear(colour) -> np.ndarray:
     return (np.asarray(colour, np.float32) / 255) ** 2
@@ -439,25 +447,38 @@ def _shade(normal: np.ndarray, s: State, turned: bool = True) -> tuple[np.ndarra
     turn = _turn(s).T if turned else np.eye(3)
     key, eye = turn @ _light(s), turn @ np.array([0, 0, 1.])
     half = (key + eye) / np.linalg.norm(key + eye)
-    dots = cv2.transform(normal, np.float32([key, half, turn @ np.array([0., -1, 0])]))
-    wrap = np.float32([.38, .26, .22])
-    diffuse = np.clip((dots[..., :1] + wrap) / (1 + wrap), 0, None) * .88 + (.31 + .07 * dots[..., 2:])
-    return diffuse * _tint(s), np.clip(dots[..., 1], 0, 1)
+    towards, shine, sky = cv2.split(cv2.transform(normal, np.float32([key, half, turn @ np.array([0., -1, 0])])))
+    ambient = .31 + .07 * sky
+    diffuse = [(np.clip((towards + wrap) / (1 + wrap), 0, None) * .88 + ambient) * tint
+               for wrap, tint in zip(np.float32([.38, .26, .22]), _tint(s))]
+    return cv2.merge(diffuse), np.clip(shine, 0, 1)
 
 # %% ../nbs/02_synthetic.ipynb #feabcf70
+@lru_cache(maxsize=4)
+def _skin_light(p: Identity, s: State, n: int) -> tuple[np.ndarray, np.ndarray]:
+    "What light does to the skin of a head: a factor and an addend, (n, n, 3) each; kept, since fakes of a frame share it."
+    head = _head(p, n)
+    diffuse, gloss = _shade(head.normal, s)
+    return diffuse, _three((.085 * s.light * gloss**18 + .05 * s.light * gloss**60) * head.open)
+
+def _still(s: State) -> State:
+    "The state without what only the mouth shows."
+    return replace(s, mouth=0., smile=0.)
+
 def _canonical(p: Identity, s: State, n: int, hair: bool = True) -> np.ndarray:
-    "The lit head on the canonical square: RGBA, linear, premultiplied; without its hair, and opaque, for a face swap."
+    "The lit head on the canonical square: RGBA, linear, premultiplied; RGB without its hair for a face swap."
     head = _head(p, n)
     canvas = head.albedo.copy()
     for side in (-1, 1): _paint_eye(canvas, p, s, side)
     _paint_mouth(canvas, p, s)
-    diffuse, gloss = _shade(head.normal, s)
-    rgb = canvas * diffuse * head.open[..., None] + (.085 * s.light * gloss**18 + .05 * s.light * gloss**60)[..., None] * head.open[..., None]
-    if not hair: return np.dstack([rgb, np.ones((n, n), np.float32)])
+    diffuse, shine = _skin_light(p, _still(s), n)
+    rgb = canvas * diffuse * _three(head.open) + shine
+    if not hair: return rgb
     diffuse, gloss = _shade(head.hair_normal, s)
-    locks = head.hair_albedo * diffuse + (.10 * s.light * gloss**10)[..., None] * np.sqrt(head.hair_albedo)
+    locks = head.hair_albedo * diffuse + _three(.10 * s.light * gloss**10) * np.sqrt(head.hair_albedo)
     alpha = head.cover + (1 - head.cover) * head.hair
-    return np.dstack([(rgb * head.cover[..., None]) * (1 - head.hair[..., None]) + locks * head.hair[..., None], alpha])
+    rgb = rgb * _three(head.cover) * _three(1 - head.hair) + locks * _three(head.hair)
+    return cv2.merge((*cv2.split(rgb), alpha))
 
 # %% ../nbs/02_synthetic.ipynb #3c031fc3
 def _place(s: State, size: int) -> tuple[float, np.ndarray]:
@@ -465,8 +486,14 @@ def _place(s: State, size: int) -> tuple[float, np.ndarray]:
     return _UNIT * size * s.scale, np.array([(.5 + s.x) * size, (.485 + s.y) * size])
 
 # %% ../nbs/02_synthetic.ipynb #f5d6f254
-def _pose_map(head: _Head, p: Identity, s: State, n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _pose_map(p: Identity, s: State, size: int) -> tuple[np.ndarray, np.ndarray]:
     "Where on the canonical square each pixel of the picture looks: two float32 maps for `cv2.remap`."
+    return _map_pose(p, _still(s), size)
+
+@lru_cache(maxsize=4)
+def _map_pose(p: Identity, s: State, size: int) -> tuple[np.ndarray, np.ndarray]:
+    "The maps, kept, since the fakes of a frame share them."
+    head, n = _head(p, size), size
     unit, middle = _place(s, size)
     k = max(size // 4, 16)
     t = (np.arange(k, dtype=np.float32) + .5) * (size / k)
@@ -527,18 +554,21 @@ def _backdrop(p: Identity, s: State, size: int) -> np.ndarray:
     "The picture without its head: scene, hair behind, neck and shoulders; linear."
     scene = _scene(s.background, size)
     shift = np.float32([[1, 0, s.pan * size - .1 * size], [0, 1, .3 * s.pan * size - .1 * size]])
-    picture = cv2.warpAffine(scene, shift, (size, size), borderMode=cv2.BORDER_REFLECT) * (_tint(s) * .9)
+    picture = cv2.warpAffine(scene, shift, (size, size), borderMode=cv2.BORDER_REFLECT)
+    picture = _per_channel(picture, _tint(s) * .9)
     unit, middle = _place(s, size)
     n, body = size * 3 // 4, _body(p, size * 3 // 4)
     k = unit * 4.8 / n
     ground = .3 * np.array([.5, .485]) * size + .7 * middle
     to = np.float32([[k, .0, ground[0] - 2.4 * unit], [-.15 * s.roll * k, k, ground[1] + .2 * unit + .15 * s.roll * 2.4 * unit]])
     diffuse, _ = _shade(body[1], s, turned=False)
-    lit = np.dstack([body[0][..., :3] * diffuse, body[0][..., 3]])
+    *colour, cover = cv2.split(body[0])
+    lit = cv2.merge((*cv2.split(cv2.merge(colour) * diffuse), cover))
     return _over(picture, cv2.warpAffine(lit, to, (size, size)))
 
 def _over(below: np.ndarray, above: np.ndarray) -> np.ndarray:
-    return below * (1 - above[..., 3:]) + above[..., :3]
+    *colour, alpha = cv2.split(above)
+    return below * _three(1 - alpha) + cv2.merge(colour)
 
 # %% ../nbs/02_synthetic.ipynb #04e3d2b7
 def _behind(p: Identity, s: State, size: int, n: int) -> np.ndarray:
@@ -546,16 +576,19 @@ def _behind(p: Identity, s: State, size: int, n: int) -> np.ndarray:
     k, c, d = unit * 2 * _SPAN / n, np.cos(.7 * s.roll), np.sin(.7 * s.roll)
     turn = k * np.array([[c, -d], [d, c]])
     corner = middle - turn @ (np.array([_SPAN, _SPAN - _MIDDLE]) / (2 * _SPAN) * n) - unit * np.array([.35 * np.sin(s.yaw), .2 * np.sin(s.pitch)])
-    lit = _head(p, n).behind * np.append(_tint(s), 1).astype(np.float32)
+    lit = _per_channel(_head(p, n).behind, np.append(_tint(s), 1).astype(np.float32))
     return cv2.warpAffine(lit, np.float32(np.column_stack([turn, corner])), (size, size))
 
 # %% ../nbs/02_synthetic.ipynb #0ccb90b2
+@lru_cache(maxsize=4)
 def _sensor_noise(s: State, size: int, seed: int = 0) -> np.ndarray:
-    "Sensor noise in grey levels (size, size, 3): fine in brightness, coarser in colour."
+    "Sensor noise in grey levels (size, size, 3): fine in brightness, coarser in colour; kept for the fakes of a frame."
     rng = np.random.default_rng([s.noise_seed, seed])
     luma = rng.standard_normal((size, size), dtype=np.float32)
     chroma = cv2.resize(rng.standard_normal((size // 2, size // 2, 3), dtype=np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
-    return s.noise * (luma[..., None] + .6 * chroma)
+    noise = s.noise * (_three(luma) + .6 * chroma)
+    noise.flags.writeable = False
+    return noise
 
 # %% ../nbs/02_synthetic.ipynb #5a2d015f
 class Rendered(NamedTuple):
@@ -579,7 +612,7 @@ def render_frame(
 ) -> Rendered:
     "One frame of one person: picture (size, size, 3) uint8 RGB and its region masks."
     head, n = _head(identity, size), size
-    maps = _pose_map(head, identity, state, n, size)
+    maps = _pose_map(identity, state, size)
     picture = _over(_backdrop(identity, state, size), _behind(identity, state, size, n)) if head.behind.any() else _backdrop(identity, state, size)
     layer = cv2.remap(_canonical(identity, state, n), *maps, cv2.INTER_LINEAR)
     levels = cv2.GaussianBlur(_develop(_over(picture, layer)), (0, 0), .45 * size / 256)
@@ -652,14 +685,14 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 # %% ../nbs/02_synthetic.ipynb #bd196d9b
 def _bare_face(p: Identity, s: State, size: int) -> np.ndarray:
     "The hairless, noiseless face in grey levels, skin running on beyond its outline."
-    maps = _pose_map(_head(p, size), p, s, size, size)
-    return _develop(cv2.remap(_canonical(p, s, size, hair=False), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[..., :3])
+    bare = _canonical(p, s, size, hair=False)
+    return _develop(cv2.remap(bare, *_pose_map(p, s, size), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 def _region(p: Identity, s: State, size: int, name: str) -> np.ndarray:
     head = _head(p, size)
     regions = head.regions[..., ("face", "mouth", "head").index(name)]
     bald = (1 - head.hair) if name == "face" else 1
-    return cv2.remap((regions / np.float32(255) * bald).astype(np.float32), *_pose_map(head, p, s, size, size), cv2.INTER_LINEAR)
+    return cv2.remap((regions / np.float32(255) * bald).astype(np.float32), *_pose_map(p, s, size), cv2.INTER_LINEAR)
 
 # %% ../nbs/02_synthetic.ipynb #6eea3e1b
 def _errors(s: State, q: Quality, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -670,10 +703,10 @@ def _errors(s: State, q: Quality, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 # %% ../nbs/02_synthetic.ipynb #4cc9a40d
 def _match_colour(patch: np.ndarray, frame: np.ndarray, weight: np.ndarray, contrast: float) -> np.ndarray:
-    "The patch with the frame's mean colour, and a share of its contrast, where `weight` is."
-    w = (weight / max(weight.sum(), 1e-6))[..., None]
+    "The patch with the frame's mean colour, and a share of its contrast; `weight` says what counts, and sums to 1."
+    w = _three(weight)
     stats = lambda image: ((m := (image * w).sum((0, 1))), np.sqrt(((image - m) ** 2 * w).sum((0, 1))) + 1e-3)
-    (mine, spread), (theirs, target) = stats(patch), stats(frame.astype(np.float32))
+    (mine, spread), (theirs, target) = stats(patch), stats(frame)
     return (patch - mine) * (target / spread) ** contrast + theirs
 
 def _coarsen(patch: np.ndarray, detail: float) -> np.ndarray:
@@ -687,8 +720,15 @@ def _blend(frame: np.ndarray, patch: np.ndarray, region: np.ndarray, s: State, q
     size = frame.shape[0]
     colour, _ = _errors(s, q, seed)
     alpha = np.clip(cv2.GaussianBlur(region, (0, 0), q.feather * _UNIT * size / 2) * 1.25 - .125, 0, 1)
-    patch = _match_colour(_coarsen(patch, q.detail), frame, alpha * region, q.contrast) + colour + q.grain * _sensor_noise(s, size, 1 + seed)
-    return _finish(_mix(frame.astype(np.float32), patch, alpha)), np.where(alpha > .1, 255, 0).astype(np.uint8)
+    weight = alpha * region
+    weight /= max(weight.sum(), 1e-6)
+    fake, rows, columns = frame.copy(), np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
+    if rows.size:  # all else stays as it is
+        at = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+        below = frame[at].astype(np.float32)
+        patch = _match_colour(_coarsen(patch, q.detail)[at], below, weight[at], q.contrast) + colour + q.grain * _sensor_noise(s, size, 1 + seed)[at]
+        fake[at] = _finish(_mix(below, patch, alpha[at]))
+    return fake, np.where(alpha > .1, 255, 0).astype(np.uint8)
 
 # %% ../nbs/02_synthetic.ipynb #c3808b59
 def swap_face(
@@ -878,14 +918,11 @@ def _plan_celeb_df(c: dict) -> list[_Take]:
 _PLANS = {"faces": _plan_faces, "dfdc": _plan_dfdc, "faceforensics": _plan_faceforensics, "celeb-df": _plan_celeb_df}
 
 # %% ../nbs/02_synthetic.ipynb #820f8494
-def _manipulate(c: dict, how: str, frames: list, states: list[State], person: Identity, source: int | None, take: _Take) -> tuple[list, list]:
-    "Every frame of a film manipulated: fakes and masks."
-    if how == "face-swap": made = [swap_face(f, person, _cast(c["seed"], c["identities"])[source], s, c["quality"]) for f, s in zip(frames, states)]
-    elif how == "mouth":
-        spoken = trajectory([c["seed"], 8, take.identity, take.take], len(states), c["fps"])
-        made = [reenact_mouth(f, person, s, o, c["quality"]) for f, s, o in zip(frames, states, spoken)]
-    else: made = [generate_face(f, s, c["quality"]) for f, s in zip(frames, states)]
-    return [m[0] for m in made], [m[1] for m in made]
+def _manipulate(c: dict, fake: _Fake, frame: np.ndarray, person: Identity, state: State, spoken: State) -> tuple[np.ndarray, np.ndarray]:
+    "A frame of a film manipulated, and its mask."
+    if fake.manipulation == "face-swap": return swap_face(frame, person, _cast(c["seed"], c["identities"])[fake.source], state, c["quality"])
+    if fake.manipulation == "mouth": return reenact_mouth(frame, person, state, spoken, c["quality"])
+    return generate_face(frame, state, c["quality"])
 
 # %% ../nbs/02_synthetic.ipynb #fd463d17
 def _codec(c: dict) -> str: return c.get("codec", "h264")
@@ -932,9 +969,16 @@ def _make_take(c: dict, take: _Take, folder: str, number: int) -> None:
     lighting = list(LIGHTINGS)[(take.identity + take.take) % len(LIGHTINGS)]
     person, rng = _cast(c["seed"], c["identities"])[take.identity], np.random.default_rng([c["seed"], 9, take.identity, take.take])
     states, margin = trajectory([c["seed"], 7, take.identity, take.take], c["frames"], c["fps"], lighting), rng.uniform(1.2, 1.4)
-    real = [render_frame(person, s, c["size"]).image for s in states]
+    spoken = trajectory([c["seed"], 8, take.identity, take.take], c["frames"], c["fps"])
+    real, fakes = [], [([], []) for _ in take.fakes]
+    for state, other in zip(states, spoken):  # frame by frame: what a frame and its fakes share is kept for so long
+        real.append(render_frame(person, state, c["size"]).image)
+        for fake, (frames, masks) in zip(take.fakes, fakes):
+            frame, mask = _manipulate(c, fake, real[-1], person, state, other)
+            frames.append(frame)
+            masks.append(mask)
     films = [(_row(c, take, lighting, None), real, None)]
-    for fake in take.fakes: films.append((_row(c, take, lighting, fake), *_manipulate(c, fake.manipulation, real, states, person, fake.source, take)))
+    films += [(_row(c, take, lighting, fake), *made) for fake, made in zip(take.fakes, fakes)]
     boxes = [face_box(person, s, c["size"], margin) for s in states]
     write = partial(_write_faces, boxes=boxes) if c["layout"] == "faces" else _write_film
     rows = [r for row, frames, masks in films for r in write(c, row, frames, masks, folder=Path(folder))]

@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from keras.applications.imagenet_utils import preprocess_input
 from PIL import Image
 
+from deepfake_nb import loaders
 from deepfake_nb.loaders import ImageBatches, ImageCache, ImageError, MappedRows, ShuffledBatches, in_table_order, keras_generator, load_images, read_image, scale_images
 from deepfake_nb.samples import make_samples
 
@@ -73,6 +75,91 @@ def test_a_picture_is_turned_as_it_is_shown(tmp_path, orientation, form):
     with Image.open(file) as image: expected = np.asarray(ImageOps.exif_transpose(image.convert("RGB") if form != "tif" else image))
     assert expected.shape == ((40, 80, 3) if orientation < 5 else (80, 40, 3))
     assert np.array_equal(read_image(file), expected) and np.array_equal(_read_picture(str(file), 0), expected)
+
+
+CHROMA = ("444", "440", "422", "420", "411")
+
+
+def jpeg(seed: int) -> bytes:
+    "A small JPEG file: noise or gradients, any quality and subsampling, some progressive, some with restarts."
+    rng = np.random.default_rng(seed)
+    h, w = rng.integers(1, 60, 2)
+    image = rng.integers(0, 256, (h, w, 3), dtype=np.uint8)
+    if seed % 2:
+        image = cv2.resize(image[:4, :5], (int(w), int(h)), interpolation=cv2.INTER_CUBIC)
+    factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{CHROMA[seed % 5]}")
+    flags = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(1, 101)), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
+    flags += [cv2.IMWRITE_JPEG_PROGRESSIVE, int(seed % 7 == 0), cv2.IMWRITE_JPEG_RST_INTERVAL, 3 * int(seed % 11 == 0)]
+    return cv2.imencode(".jpg", image, flags)[1].tobytes()
+
+
+def damaged(seed: int) -> bytes:
+    "A JPEG file cut, cut and ended, with bytes changed, dropped or zeroed, or with another file after its first half."
+    content, rng = bytearray(jpeg(seed)), np.random.default_rng([seed, 1])
+    at, length = int(rng.integers(1, len(content))), int(rng.integers(1, 200))
+    if seed % 6 == 0:
+        return bytes(content[:at])
+    if seed % 6 == 1:
+        return bytes(content[:at]) + b"\xff\xd9"
+    if seed % 6 == 2:
+        for position in rng.integers(0, len(content), 4):
+            content[position] = rng.integers(0, 256)
+    if seed % 6 == 3:
+        del content[at:at + length]
+    if seed % 6 == 4:
+        content[at:at + length] = bytes(len(content[at:at + length]))
+    if seed % 6 == 5:
+        content[at:] = jpeg(seed + 1)
+    return bytes(content)
+
+
+def pixels_or_none(path, size=None):
+    try:
+        return read_image(path, size)
+    except ImageError:
+        return None
+
+
+@pytest.mark.parametrize("make", [jpeg, damaged])
+def test_jpeg_files_give_what_pillow_gives(tmp_path, monkeypatch, make):
+    "OpenCV decodes the plain ones: to the same pixels, and nothing that Pillow refuses."
+    by_opencv, real = [], cv2.imdecode
+    monkeypatch.setattr(loaders.cv2, "imdecode", lambda *given: (by_opencv.append(1), real(*given))[1])
+    found = []
+    for seed in range(300):
+        (tmp_path / f"{seed}.jpg").write_bytes(make(seed))
+        found.append(pixels_or_none(tmp_path / f"{seed}.jpg"))
+    assert len(by_opencv) > 60
+    monkeypatch.setattr(loaders, "_decode_jpeg", lambda *_: None)
+    expected = [pixels_or_none(tmp_path / f"{seed}.jpg") for seed in range(300)]
+    assert [seed for seed in range(300) if not np.array_equal(found[seed], expected[seed])] == []
+    assert sum(pixels is not None for pixels in expected) > (60 if make is damaged else 299)
+
+
+def test_only_jpeg_files_of_the_wanted_size_that_decode_alike_go_to_opencv(tmp_path, monkeypatch):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"plain.jpg": {}, "turned.jpg": {"exif": exif}, "progressive.jpg": {"progressive": True}, "plain.png": {}}
+    for name, more in options.items():
+        image.save(tmp_path / name, **more)
+    image.convert("L").save(tmp_path / "grey.jpg")
+    image.convert("CMYK").save(tmp_path / "print.jpg")
+    loaders._decoders_agree()  # decodes noise, once
+    monkeypatch.setattr(loaders.cv2, "imdecode", lambda *_: np.zeros((40, 48, 3), np.uint8))
+    black = lambda name, size=None: not read_image(tmp_path / name, size).any()
+    assert black("plain.jpg") and black("plain.jpg", (40, 48)) and not black("plain.jpg", (20, 24))
+    assert not any(black(path.name) for path in tmp_path.iterdir() if path.name != "plain.jpg")
+    monkeypatch.setattr(loaders, "_decoders_agree", lambda: False)
+    assert not black("plain.jpg")
+
+
+def test_decoders_that_differ_are_noticed(monkeypatch):
+    real = cv2.imdecode
+    assert loaders._decoders_agree.__wrapped__()
+    monkeypatch.setattr(loaders.cv2, "imdecode", lambda *given: real(*given) ^ (np.arange(45) == 44)[:, None])
+    assert not loaders._decoders_agree.__wrapped__()
+
 
 
 def test_second_run_reads_what_the_first_kept(samples, tmp_path, monkeypatch):

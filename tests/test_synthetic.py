@@ -21,7 +21,7 @@ from deepfake_nb import synthetic
 from deepfake_nb.samples import check_split, make_samples, split_samples
 from deepfake_nb.synthetic import LAYOUTS, MANIPULATIONS, QUALITIES, generate, make_identity, render_frame, trajectory
 
-SMALL = dict(identities=4, frames=2, progress=False)
+SMALL = dict(identities=4, videos=1, frames=2, progress=False)
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -60,7 +60,7 @@ def test_impossible_parameters_are_named_before_anything_starts(parameters, mess
 
 
 def test_killed_generation_leaves_nothing_whole_and_goes_on(tmp_path):
-    code = f"from deepfake_nb.synthetic import generate; generate('faces', {str(tmp_path)!r}, identities=8, frames=2, workers=1, progress=False)"
+    code = f"from deepfake_nb.synthetic import generate; generate('faces', {str(tmp_path)!r}, identities=8, videos=1, frames=2, workers=1, progress=False)"
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     deadline = time.time() + 60
     while time.time() < deadline and len(list(tmp_path.rglob(".takes/*.json"))) < 3: time.sleep(.05)
@@ -68,7 +68,7 @@ def test_killed_generation_leaves_nothing_whole_and_goes_on(tmp_path):
     process.wait()
     done = {p.name: p.stat().st_mtime_ns for p in tmp_path.rglob(".takes/*.json")}
     assert len(done) >= 3 and not [p for p in (tmp_path / "synthetic").iterdir() if not p.name.startswith(".")]
-    parameters = dict(identities=8, frames=2, progress=False)
+    parameters = dict(identities=8, videos=1, frames=2, progress=False)
     resumed = generate("faces", tmp_path, **parameters)
     assert hashes(resumed) == hashes(generate("faces", tmp_path / "fresh", **parameters))
     assert [p.name for p in resumed.parent.iterdir() if p.is_dir()] == [resumed.name]
