@@ -14,7 +14,8 @@ import json
 import os
 import re
 import shutil
-import struct
+import sys
+import threading
 import time
 import uuid
 from collections import Counter
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -34,6 +36,7 @@ from tqdm import tqdm
 from .manifests import cache_dir, data_dir
 from .samples import COLUMNS, make_samples
 from .video import SAMPLINGS, Frame, VideoError, as_shown, openable, read_frames, read_member, split_archive
+
 
 # %% ../nbs/04_faces.ipynb #a12e46a4
 class FaceError(ValueError):
@@ -93,6 +96,7 @@ class Detector:
         long_side: int | None = 640,  # images are made this small before; None: as they are
     ):
         self.confidence, self.long_side = self.sure if confidence is None else confidence, long_side
+        self.turn = threading.Lock()  # OpenCV's networks keep what they are at: one thread looks, the others wait
 
     def find(self, images: list[np.ndarray]) -> list[np.ndarray]:
         "Boxes (k, 5) in each of some images of one shape, (h, w, 3) uint8 RGB."
@@ -113,7 +117,8 @@ class Detector:
         small, found = [_shrink(image, long_side) for image in images], [NO_BOXES] * len(images)
         for shape in dict.fromkeys(image.shape for image in small):
             rows = [i for i, image in enumerate(small) if image.shape == shape]
-            for i, boxes in zip(rows, self.find([small[i] for i in rows]), strict=True):
+            with self.turn: boxes_of_rows = self.find([small[i] for i in rows])
+            for i, boxes in zip(rows, boxes_of_rows, strict=True):
                 found[i] = _tidy(boxes, images[i].shape, small[i].shape, self.confidence)
         return found
 
@@ -138,6 +143,19 @@ def _tidy(boxes: np.ndarray, shape: tuple, working: tuple, confidence: float) ->
     return boxes[good][np.argsort(-boxes[good][:, 4], kind="stable")]
 
 # %% ../nbs/04_faces.ipynb #fbbf3b71
+@lru_cache(maxsize=1)
+def _mtcnn_stages() -> list:
+    "The three stages of the package `mtcnn`, their networks compiled once for all detectors of a process."
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+    from mtcnn import MTCNN
+    stages = MTCNN().stages
+    for stage, side in zip(stages, (None, 24, 48)):
+        signature = [tf.TensorSpec((None, side, side, 3), tf.float32)]
+        stage._model = tf.function(stage.model, input_signature=signature)
+    return stages
+
+
 class Mtcnn(Detector):
     "Multi-task cascaded CNN (Zhang et al., arXiv 1604.02878), from the package `mtcnn`; needs TensorFlow."
 
@@ -145,20 +163,29 @@ class Mtcnn(Detector):
 
     def __init__(self, confidence: float | None = None, long_side: int | None = 640, batch_size: int = 8):
         super().__init__(confidence, long_side)
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        from mtcnn import MTCNN
-        self.network, self.batch_size = MTCNN(), batch_size
+        self.stages, self.batch_size = _mtcnn_stages(), batch_size
 
     def find(self, images: list[np.ndarray]) -> list[np.ndarray]:
         "Boxes (k, 5) in each of some images of one shape."
         found, pixels = [], images[0].shape[0] * images[0].shape[1]
         step = int(np.clip(self.batch_size * 640 * 360 // pixels, 1, 4 * self.batch_size))  # small ones cost little more together than alone
-        for first in range(0, len(images), step):
-            part = images[first : first + step]
-            faces = self.network.detect_faces(part, box_format="xyxy")
-            faces = list(faces) + [[]] * (len(part) - len(faces))
-            found += [np.array([[*f["box"], f["confidence"]] for f in image], np.float32).reshape(-1, 5) for image in faces]
+        for first in range(0, len(images), step): found += self._find(images[first : first + step])
         return found
+
+    def _find(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        "As `MTCNN.detect_faces`, which takes pixels in double precision and copies them for every scale."
+        import tensorflow as tf
+        from mtcnn.utils.bboxes import limit_bboxes, to_json
+        shapes, boxes = np.array([image.shape for image in images]), None
+        with tf.device("CPU:0"):
+            pixels = (tf.cast(np.stack(images), tf.float32) - 127.5) / 128  # exact: halves over a power of two
+            for stage in self.stages:
+                try: boxes = stage(bboxes_batch=boxes, images_normalized=pixels, images_oshapes=shapes)
+                except tf.errors.InvalidArgumentError: return [NO_BOXES] * len(images)  # an image smaller than the network
+                if not len(boxes): return [NO_BOXES] * len(images)
+        faces = to_json(limit_bboxes(boxes, shapes, limit_landmarks=False), len(images), output_as_width_height=False)
+        return [np.array([[*f["box"], f["confidence"]] for f in image], np.float32).reshape(-1, 5) for image in faces]
+
 
 # %% ../nbs/04_faces.ipynb #e0c94e85
 class Ssd(Detector):
@@ -344,8 +371,13 @@ def extract_video(
     known: Callable[[Frame], np.ndarray | None] = lambda frame: None,  # a box that is known for a frame already, or None
 ) -> tuple[list[dict], list[np.ndarray | None]]:  # a row a frame, and its crop
     "Find and cut the faces of one video; raises `VideoError` if nothing of it can be read."
+    return _cut_faces(_ahead(_groups(_frames(path, settings), 8)), settings, detector, known)
+
+
+def _cut_faces(groups: Iterable[list[Frame]], settings: Extraction, detector: Callable, known: Callable) -> tuple[list[dict], list[np.ndarray | None]]:
+    "The rows and crops of frames, which come in groups."
     rows, found, crops, shape = [], [], [], (1, 1)
-    for frames in _groups(_frames(path, settings), 8):
+    for frames in groups:
         boxes = _boxes(frames, detector, known)
         for frame, (mine, source) in zip(frames, boxes):
             shape = shape if frame.image is None else frame.image.shape
@@ -371,8 +403,11 @@ def _frames(path: str | Path, settings: Extraction) -> Iterator[Frame]:
         return
     from PIL import Image
     try:
-        with Image.open(openable(path)) as image: yield Frame(0, None, np.asarray(as_shown(image)))
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error: raise VideoError(f"{path}: cannot be read as a picture: {error or type(error).__name__}") from error
+        with Image.open(openable(path)) as image: shown = np.asarray(as_shown(image))
+    except VideoError: raise
+    except Exception as error:  # Pillow's many readers raise whatever a damaged file makes them stumble over
+        raise VideoError(f"{path}: cannot be read as a picture: {str(error) or type(error).__name__}") from error
+    yield Frame(0, None, shown)
 
 
 def _groups(items: Iterable, n: int) -> Iterator[list]:
@@ -381,6 +416,15 @@ def _groups(items: Iterable, n: int) -> Iterator[list]:
         group.append(item)
         if len(group) == n: yield group; group = []
     if group: yield group
+
+
+def _ahead(items: Iterator) -> Iterator:
+    "The same items, the next of which is being made, in a thread, while one is in use."
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def _cut(image: np.ndarray, box: np.ndarray, settings: Extraction) -> np.ndarray:
@@ -429,8 +473,8 @@ def _replace_file(path: Path, write: Callable[[Path], None]) -> None:
     os.replace(temporary, path)
 
 # %% ../nbs/04_faces.ipynb #9863600e
-_TYPES = {"frame": "Int64", "timestamp": "Float64", "left": "Float64", "top": "Float64", "right": "Float64", "bottom": "Float64", "confidence": "Float64", "faces": "Int64",
-          "frame_width": "Int64", "frame_height": "Int64", "path": "string", "reason": "string", "box_from": "string", "detector": "string", "source_path": "string", "source_sha256": "string"}
+_TYPES = {"frame": "Int64", "timestamp": "Float64", "reason": "string", "box_from": "string", "frame_height": "Int64", "frame_width": "Int64", "faces": "Int64",
+          "left": "Float64", "top": "Float64", "right": "Float64", "bottom": "Float64", "confidence": "Float64", "path": "string", "detector": "string", "source_path": "string", "source_sha256": "string"}
 
 
 def _write_part(out: Path, key: str, row: pd.Series, rows: list[dict], crops: list[np.ndarray | None], settings: Extraction, digest: str) -> None:
@@ -443,8 +487,9 @@ def _write_part(out: Path, key: str, row: pd.Series, rows: list[dict], crops: li
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
     carried = {c: row[c] for c in row.index if c not in (*_TYPES, "kind")}
-    table = pd.DataFrame([carried | line for line in rows]).assign(detector=settings.detector, source_path=str(row["path"]), source_sha256=digest, key=key)
-    table = table.reindex(columns=[*table.columns, *(c for c in _TYPES if c not in table)]).astype(_TYPES | {c: t for c, t in COLUMNS.items() if c in table and c not in _TYPES})
+    lines = [carried | dict.fromkeys(_TYPES) | line | {"detector": settings.detector, "source_path": str(row["path"]), "source_sha256": digest, "key": key} for line in rows]
+    types = COLUMNS | _TYPES
+    table = pd.DataFrame({c: pd.Series([line[c] for line in lines], dtype=types.get(c)) for c in lines[0]})
     _replace_file(out / "parts" / f"{key}.parquet", lambda path: table.to_parquet(path, index=False))
 
 
@@ -456,9 +501,29 @@ def _write_crop(temporary: Path, folder: Path, frame: int, crop: np.ndarray, set
     return f"faces/{folder.name}/{name}"
 
 # %% ../nbs/04_faces.ipynb #29825d82
-@lru_cache(maxsize=2)
+_LOOK = 1  # to be raised when what a detector finds in a picture changes with the code above
+
+
+@lru_cache(maxsize=8)
+def _boxes_folder(name: str, confidence: float, long_side: int | None) -> str:
+    "Where the boxes of a detector are kept: a name that follows from all that decides about them."
+    packages = ["mtcnn", "tensorflow"] if name == "mtcnn" else []
+    weights = {"ssd": "opencv_face_detector", "yunet": "yunet"}.get(name)
+    files = [sha256 for file, (_, sha256) in WEIGHT_FILES.items() if weights and weights in file]
+    about = [_LOOK, confidence, long_side, cv2.__version__, version("pillow"), *map(version, packages), *files]
+    return f"{name}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]}"
+
+
+_BUILDING = threading.Lock()
+
+
 def _detector(name: str, confidence: float | None, long_side: int | None) -> Detector:
-    "One detector for all videos of a process."
+    "One detector for all videos of a process, also where two threads ask for it."
+    with _BUILDING: return _built(name, confidence, long_side)
+
+
+@lru_cache(maxsize=2)
+def _built(name: str, confidence: float | None, long_side: int | None) -> Detector:
     return build_detector(name, confidence, long_side)
 
 
@@ -471,6 +536,23 @@ def _at_work(out: Path, key: str) -> Iterator[None]:
     busy.unlink(missing_ok=True)
 
 # %% ../nbs/04_faces.ipynb #2b83af41
+def _look_at_pictures(rows: list[pd.Series], out: Path, settings: Extraction) -> dict[str, tuple[str, Frame, Callable]]:
+    "Of pictures that are looked at together: hash, picture, and what a detector finds in it."
+    if settings.reuse or len(rows) < 2 or any(row["kind"] != "image" for row in rows): return {}
+    read, kept = {}, {}
+    for row in rows:
+        with _at_work(out, row["key"]), suppress(VideoError, OSError, MemoryError):  # said when its turn comes
+            digest = _source_hash(row["path"])
+            read[row["key"]] = digest, next(_frames(row["path"], settings))
+    if settings.detector != "frame": kept = {digest: boxes for digest, _ in read.values() if (boxes := _kept_boxes(digest, settings)) is not None}
+    new = {digest: frame.image for digest, frame in read.values() if digest not in kept}
+    found = _detector(settings.detector, settings.confidence, settings.long_side)(list(new.values())) if new else []
+    for digest, boxes in zip(new, found):
+        kept[digest] = boxes
+        if settings.detector != "frame": _keep_boxes(digest, settings, boxes)
+    return {key: (digest, frame, _Seen(settings.detector, kept[digest])) for key, (digest, frame) in read.items()}
+
+
 class _Seen:
     "What a detector found in a picture, in the detector's place."
 
@@ -479,15 +561,21 @@ class _Seen:
     def __call__(self, images: list) -> list[np.ndarray]: return [self.boxes] * len(images)
 
 
-def _look_at_pictures(rows: list[pd.Series], out: Path, settings: Extraction) -> dict[str, _Seen]:
-    "The boxes of pictures that are looked at together, which is several times as fast as one by one."
-    if settings.reuse or len(rows) < 2 or any(row["kind"] != "image" for row in rows): return {}
-    images = {}
-    for row in rows:
-        with _at_work(out, row["key"]), suppress(VideoError, OSError, MemoryError):  # said when its turn comes
-            images[row["key"]] = next(_frames(row["path"], settings)).image
-    found = _detector(settings.detector, settings.confidence, settings.long_side)(list(images.values()))
-    return {key: _Seen(settings.detector, boxes) for key, boxes in zip(images, found)}
+def _box_file(digest: str, settings: Extraction) -> Path:
+    return cache_dir() / "boxes" / _boxes_folder(settings.detector, settings.confidence, settings.long_side) / digest[:2] / f"{digest}.json"
+
+
+def _kept_boxes(digest: str, settings: Extraction) -> np.ndarray | None:
+    "The boxes (k, 5) that were found in a file of this hash, or None."
+    try: return np.array(json.loads(_box_file(digest, settings).read_text()), np.float32).reshape(-1, 5)
+    except (OSError, ValueError): return None  # not there, or damaged: it is found again
+
+
+def _keep_boxes(digest: str, settings: Extraction, boxes: np.ndarray) -> None:
+    file = _box_file(digest, settings)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _replace_file(file, lambda path: path.write_text(json.dumps(boxes.tolist())))
+
 
 # %% ../nbs/04_faces.ipynb #0a079f83
 def _extract_unit(unit: pd.DataFrame, out: Path, settings: Extraction) -> int:
@@ -499,12 +587,16 @@ def _extract_unit(unit: pd.DataFrame, out: Path, settings: Extraction) -> int:
     return len(rows)
 
 
-def _extract_one(row: pd.Series, unit: pd.DataFrame, out: Path, settings: Extraction, detector: Callable | None) -> None:
+def _extract_one(row: pd.Series, unit: pd.DataFrame, out: Path, settings: Extraction, seen: tuple[str, Frame, Callable] | None) -> None:
     "Extract one video into its crops and part; whatever is wrong with the video becomes a row."
     try:
-        digest = _source_hash(row["path"])
-        detector = detector or _detector(settings.detector, settings.confidence, settings.long_side)
-        rows, crops = extract_video(row["path"], settings, detector, _known_boxes(row, unit, out, settings))
+        known = _known_boxes(row, unit, out, settings)
+        if seen:
+            digest, frame, found = seen
+            rows, crops = _cut_faces([[frame]], settings, found, known)
+        else:
+            digest = _source_hash(row["path"])
+            rows, crops = extract_video(row["path"], settings, _detector(settings.detector, settings.confidence, settings.long_side), known)
     except (VideoError, OSError, MemoryError) as error: return _write_failure(out, row, settings, f"{type(error).__name__}: {error}")
     _write_part(out, row["key"], row, rows, crops, settings, digest)
 
@@ -569,6 +661,9 @@ class ExtractReport:
                 f"{self.fresh:,} videos done now, in {self.seconds:.1f} s")
 
 # %% ../nbs/04_faces.ipynb #b8db1e37
+_LOG = {"mininterval": 15, "delay": 15, "ascii": True, "ncols": 100}  # a bar that goes to a file: what takes longer says so, some times a minute
+
+
 def extract_faces(
     samples: pd.DataFrame,  # sample table of videos or pictures
     out: str | Path,  # folder of the extraction; one that is there is gone on with
@@ -577,7 +672,7 @@ def extract_faces(
     workers: int | None = None,  # processes; 0: this one; None: as many as there are cores
     scheduler: str | None = None,  # address of a Dask scheduler, such as tcp://host:8786; `workers` is then without effect
     retry: bool = False,  # do videos with faults again
-    progress: bool = True,  # show a progress bar
+    progress: bool = True,  # show a progress bar; in a file a line each quarter of a minute
 ) -> ExtractReport:
     "Extract the faces of a dataset; raises `FaceError` if the folder holds an extraction with other settings."
     started, settings, out = time.perf_counter(), settings or Extraction(), Path(out).resolve()
@@ -591,7 +686,9 @@ def extract_faces(
         open_units = [unit for unit in units if not all((out / "parts" / f"{key}.parquet").exists() for key in unit["key"])]
         before = sum(1 for _ in (out / "parts").glob("*.parquet"))
         run = _run_here if scheduler is None and workers == 0 else _run_dask if scheduler else _run_processes
-        with tqdm(total=sum(map(len, units)), initial=sum(map(len, units)) - sum(map(len, open_units)), desc=f"faces by {settings.detector}", unit="video", disable=not progress) as bar:
+        kind = "picture" if len(samples) and (samples["kind"] == "image").all() else "video"
+        with tqdm(total=sum(map(len, units)), initial=sum(map(len, units)) - sum(map(len, open_units)), desc=f"looking for faces by {settings.detector}", unit=kind,
+                  disable=not progress, **({} if sys.stderr.isatty() else _LOG)) as bar:
             for unit in run(open_units, out, settings, scheduler or workers): bar.update(len(unit))
         return _collect(out, units, sum(1 for _ in (out / "parts").glob("*.parquet")) - before, started)
 
@@ -636,10 +733,13 @@ def _units(samples: pd.DataFrame, settings: Extraction) -> list[pd.DataFrame]:
 
 # %% ../nbs/04_faces.ipynb #95cda71d
 def _run_here(units: list[pd.DataFrame], out: Path, settings: Extraction, _) -> Iterator[pd.DataFrame]:
-    "One unit after the other, in this process."
-    for unit in units:
-        _extract_unit(unit, out, settings)
-        yield unit
+    "Unit after unit, in this process: one is read or written while the detector looks at another."
+    with ThreadPoolExecutor(2) as pool: yield from _in_order(pool, units, lambda unit: _extract_unit(unit, out, settings))
+
+
+def _in_order(pool: ThreadPoolExecutor, units: list, work: Callable) -> Iterator:
+    "Each unit when its work is done; what is still waiting when one fails is given up."
+    for unit, _ in zip(units, pool.map(work, units)): yield unit
 
 
 def _start_worker() -> None:
@@ -753,10 +853,14 @@ def _brought_up_to_date(table: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFr
 def _collect(out: Path, units: list[pd.DataFrame], fresh: int, started: float) -> ExtractReport:
     "Put the parts together, in the order of datasets and videos; what a dead worker left is removed."
     keys = [key for unit in units for key in unit["key"]]
-    with ThreadPoolExecutor() as pool: parts = list(pool.map(lambda key: pd.read_parquet(out / "parts" / f"{key}.parquet"), keys))
+    import pyarrow as pa
+    from pyarrow import parquet
+    with ThreadPoolExecutor() as pool: parts = list(pool.map(lambda key: parquet.read_table(out / "parts" / f"{key}.parquet", partitioning=None), keys))
     _clear_unfinished(out)
     if not parts: raise FaceError(f"{out}: there are no videos to extract faces from")
-    table = _brought_up_to_date(pd.concat(parts, ignore_index=True), pd.concat(units))
+    names = [*_TYPES, "key"]  # the other columns are the sample table's, which knows them better
+    table = pa.concat_tables([part.select(names) for part in parts]).to_pandas()
+    table = _brought_up_to_date(table, pd.concat(units))
     index = table[table["path"].notna()].drop(columns="reason").reset_index(drop=True).assign(kind="image")
     index = index[[*(c for c in COLUMNS if c in index), *(c for c in index if c not in COLUMNS)]]
     lost = table[table["path"].isna()].assign(video=lambda t: t["video"].fillna(t["key"]))

@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 import zlib
@@ -73,11 +74,11 @@ def start(tmp_path: Path, out: Path, **environment) -> subprocess.Popen:
     return process
 
 
-def test_killed_ten_times_it_ends_like_one_never_killed(films, undisturbed, tmp_path):
+def test_killed_again_and_again_it_ends_like_one_never_killed(films, undisturbed, tmp_path):
     rng, out = random.Random(0), tmp_path / "out"
-    for _ in range(10):
+    for earliest in (0.05, 0.8, 1.6, 2.4):  # while its workers start, and while they work
         process = start(tmp_path, out)
-        time.sleep(rng.uniform(0.05, 3))
+        time.sleep(rng.uniform(earliest, earliest + 0.75))
         before = set(p.name for p in (out / "parts").glob("*.parquet"))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -92,7 +93,7 @@ def test_killed_ten_times_it_ends_like_one_never_killed(films, undisturbed, tmp_
 
 
 def test_what_was_begun_when_it_was_killed_is_cleared(films, undisturbed, tmp_path):
-    extract_faces(films, tmp_path, SMALL, workers=0, progress=False)
+    shutil.copytree(undisturbed.out, tmp_path, dirs_exist_ok=True)
     left = [tmp_path / f for f in (".index.parquet.b4a0f711", ".failures.csv.00000000", ".extraction.json.12345678", "parts/.x.busy", "faces/.x.12345678")]
     for file in left: file.write_text("half")
     (tmp_path / ".notes").write_text("of the user")
@@ -163,6 +164,7 @@ def test_a_crashing_and_a_hanging_decoder_cost_one_video_each(films, tmp_path, m
     (tmp_path / "site" / "sitecustomize.py").write_text(SABOTAGE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.setattr(faces, "_patience", lambda unit, settings: 7.0)
+    monkeypatch.setattr(faces, "_MOST_ENDS", 2)  # each end costs a new process
     rows = []
     for name in ("a", "crash", "hang", "z"):
         shutil.copy(films["path"][0], tmp_path / f"{name}.mp4")
@@ -172,35 +174,36 @@ def test_a_crashing_and_a_hanging_decoder_cost_one_video_each(films, tmp_path, m
     reasons = report.broken.set_index("video")["reason"]
     assert set(reasons.index) == {"crash", "hang"} and "died" in reasons["crash"] and "not done after 7 s" in reasons["hang"]
     monkeypatch.delenv("PYTHONPATH")
-    again = extract_faces(make_samples(rows), tmp_path / "out", SMALL, workers=2, progress=False, retry=True)
+    again = extract_faces(make_samples(rows), tmp_path / "out", SMALL, workers=0, progress=False, retry=True)
     assert again.fresh == 2 and len(again.broken) == 0 and len(again.index) == 4 * len(report.index) // 2
 
 
 def broken_files(folder: Path, whole: bytes) -> list[str]:
-    "Twenty broken videos of different kinds."
+    "Twenty-one broken videos of different kinds."
     rng, n = np.random.default_rng(0), len(whole)
     noise = lambda k: rng.integers(0, 256, k, dtype=np.uint8).tobytes()
     made = {"empty": b"", "one_byte": b"\0", "text": b"not found", "html": b"<html><body>403</body></html>", "noise": noise(5000), "zeros": bytes(5000), "header_only": whole[:32],
             "jpeg": b"\xff\xd8\xff\xe0" + noise(500), "zip": b"PK\x03\x04" + noise(500), "json": b'{"error": "quota"}', "no_head": whole[40:], "reversed": whole[::-1],
             "ftyp_then_noise": whole[:32] + noise(5000), "no_moov": whole.replace(b"moov", b"muuv"), "no_trak": whole.replace(b"trak", b"truk"), "no_mdat": whole[: whole.index(b"mdat")],
-            "playlist": b"#EXTM3U\n#EXTINF:10,\nfile:///etc/hostname\n", "concat": b"ffconcat version 1.0\nfile /etc/hostname\n"}
+            "codec": whole.replace(b"avc1", b"zzz1"), "playlist": b"#EXTM3U\n#EXTINF:10,\nfile:///etc/hostname\n", "concat": b"ffconcat version 1.0\nfile /etc/hostname\n"}
     made |= {f"cut_{share}": whole[: n * share // 100] for share in (20, 60)}
     for name, content in made.items(): (folder / f"bad_{name}.mp4").write_bytes(content)
     return [f"bad_{name}" for name in made]
 
 
-def test_twenty_broken_videos_among_good_ones(films, tmp_path, capsys):
+def test_broken_videos_among_good_ones(films, tmp_path, capsys):
     part = tmp_path / "dfdc" / "dfdc_train_part_0"
     part.mkdir(parents=True)
     bad = broken_files(part, Path(films["path"][0]).read_bytes())
     good = [shutil.copy(path, part / f"good_{i}.mp4").stem for i, path in enumerate(films["path"][:6])]
     (part / "metadata.json").write_text(__import__("json").dumps({f"{n}.mp4": {"label": "REAL"} for n in [*bad, *good]}))
-    assert len(bad) == 20
+    assert len(bad) == 21
     status = main(["extract", "dfdc", "--root", str(tmp_path / "dfdc"), "--out", str(tmp_path / "out"), "--detector", "haar", "-n", "3", "--size", "64"])
     said = capsys.readouterr().out
     index, failures = load_faces(tmp_path / "out"), pd.read_csv(tmp_path / "out" / "failures.csv")
     assert status == 1
     assert set(failures[failures.reason != NO_FACE]["video"]) == set(bad) and all(name in said for name in bad)
+    assert "bad_codec: VideoError: no decoder is known for its codec (tag 'zzz1'); convert it" in said
     assert set(index["video"]) == set(good) and len(index) + failures[failures.video.isin(good)].frames.sum() == 3 * len(good)
 
 
@@ -241,21 +244,18 @@ def test_archives_are_not_trusted(tmp_path):
     with pytest.raises(VideoError): probe(tmp_path / "damaged.zip!/bomb.mp4")
 
 
-@pytest.mark.parametrize("lose_a_worker", [False, True])
-def test_on_a_dask_cluster(films, undisturbed, tmp_path, lose_a_worker):
+def test_on_a_dask_cluster_that_loses_a_worker(films, undisturbed, tmp_path):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        if lose_a_worker:
-            import threading
-            def lose():
-                for _ in range(400):
-                    if list((tmp_path / "out" / "parts").glob("*.parquet")): break
-                    time.sleep(0.05)
-                os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
-            thread = threading.Thread(target=lose)
-            thread.start()
+        def lose():
+            for _ in range(400):
+                if list((tmp_path / "out" / "parts").glob("*.parquet")): break
+                time.sleep(0.05)
+            os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
+        thread = threading.Thread(target=lose)
+        thread.start()
         report = extract_faces(films, tmp_path / "out", SMALL, scheduler=cluster.scheduler_address, progress=False)
-        if lose_a_worker: thread.join()
+        thread.join()
     same(report, undisturbed)
 
 
@@ -322,13 +322,15 @@ def test_detectors_with_files_of_their_own_find_hand_drawn_faces(name):
     assert all_of == 43 and hit >= {"ssd": 10, "yunet": 40}[name]
 
 
-def test_pictures_looked_at_together_give_what_one_by_one_gives(tmp_path):
+def test_pictures_looked_at_together_give_what_one_by_one_gives(tmp_path, monkeypatch):
     pictures = load_samples("synthetic-faces", identities=4, frames=4)
+    monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path / "cache 1"))
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     pictures = pd.concat([pictures, make_samples([{"path": str(tmp_path / "bad.jpg"), "kind": "image", "label": 0, "dataset": "synthetic-faces"}])], ignore_index=True)
     together = extract_faces(pictures, tmp_path / "together", Extraction(detector="haar", size=0, reuse=False), workers=0, progress=False)
     assert len(together.broken) == 1 and "bad.jpg" in together.broken["source_path"].iloc[0]
-    again = extract_faces(pictures, tmp_path / "two", Extraction(detector="haar", size=0, reuse=False), workers=2, progress=False)
+    monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path / "cache 2"))  # boxes are not taken from the first run
+    again = extract_faces(pictures, tmp_path / "other", Extraction(detector="haar", size=0, reuse=False), workers=1, progress=False)
     same(again, together)
     alone = pd.concat([extract_faces(pictures.iloc[[i]], tmp_path / f"alone {i}", Extraction(detector="haar", size=0, reuse=False), workers=0, progress=False).index for i in range(0, len(pictures) - 1, 7)])
     columns = ["key", "left", "top", "right", "bottom", "confidence"]
@@ -336,6 +338,40 @@ def test_pictures_looked_at_together_give_what_one_by_one_gives(tmp_path):
     assert len(alone) and expected[columns].equals(alone[columns].reset_index(drop=True))
     sides = [round(float(max(right - left, bottom - top)) * 1.3) for left, top, right, bottom in expected[["left", "top", "right", "bottom"]].itertuples(index=False)]
     assert [read_image(together.out / path).shape for path in expected["path"]] == [(side, side, 3) for side in sides]  # not resized
+
+
+def test_boxes_of_pictures_are_kept_by_content(tmp_path, monkeypatch):
+    import deepfake_nb.faces as faces
+    monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path / "cache"))
+    looked = []
+
+    class Middle(faces.Haar):
+        def __call__(self, images):
+            looked.append(len(images))
+            return [np.float32([[1 / 3, 2, 20 + i, 30, 0.9]]) for i in range(len(images))]
+
+    def extract(name: str, **options):
+        "Copies of the four pictures under other names."
+        monkeypatch.setattr(faces, "_detector", lambda *_: Middle())
+        (tmp_path / name).mkdir()
+        rows = [{"path": shutil.copy(path, tmp_path / name / f"{name}_{i}.png"), "kind": "image", "label": 0, "dataset": "test"} for i, path in enumerate(originals)]
+        report = extract_faces(make_samples(rows), tmp_path / f"{name} out", Extraction(detector="haar", size=16, reuse=False, **options), workers=0, progress=False)
+        return report.index[["left", "top", "right", "bottom", "confidence"]].to_numpy(float)
+
+    originals = [tmp_path / f"{i}.png" for i in range(4)]
+    for i, path in enumerate(originals): Image.fromarray(np.full((40, 60, 3), 50 * i, np.uint8)).save(path)
+    first = extract("a")
+    assert looked == [4] and np.array_equal(extract("b"), first) and looked == [4], "found once, whatever the files are called"
+    extract("c", confidence=0.2)
+    assert looked == [4, 4], "another setting looks again"
+    kept = sorted((tmp_path / "cache" / "boxes").rglob("*.json"))
+    assert len(kept) == 8 and not list((tmp_path / "cache" / "boxes").rglob(".*"))
+    for file in kept: file.write_text("[[1, 2")
+    extract("d")
+    assert looked == [4, 4, 4], "what cannot be read is found again"
+    Image.fromarray(np.full((40, 60, 3), 7, np.uint8)).save(originals[0])
+    extract("e")
+    assert looked == [4, 4, 4, 1], "another content looks again"
 
 
 @pytest.mark.parametrize("form", ["jpg", "png", "webp"])
@@ -380,11 +416,27 @@ def test_a_picture_too_large_and_one_cut_off_cost_themselves_alone(tmp_path):
         assert report.broken["reason"].str.contains("cannot be read as a picture: .").all()
 
 
-@pytest.mark.parametrize("error", [EOFError(), struct.error("unpack requires a buffer of 4 bytes")])
+@pytest.mark.parametrize("error", [EOFError(), struct.error("unpack requires a buffer of 4 bytes"), OverflowError("too large"), ZeroDivisionError("by zero"), MemoryError()])
 def test_what_readers_of_pictures_raise_names_the_file(error, tmp_path, monkeypatch):
     def fail(*_, **__): raise error
     monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(VideoError, match=f"x.png: cannot be read as a picture: {error or 'EOFError'}"): extract_video(tmp_path / "x.png", Extraction(detector="frame"), build_detector("frame"))
+    with pytest.raises(VideoError, match=f"x.png: cannot be read as a picture: {str(error) or type(error).__name__}"): extract_video(tmp_path / "x.png", Extraction(detector="frame"), build_detector("frame"))
+
+
+def test_what_readers_of_videos_raise_names_the_file(films, monkeypatch):
+    import av
+    import deepfake_nb.video as video
+    path = films["path"][0]
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "MOST_FRAMES", 5)
+        with pytest.raises(VideoError, match="its header promises 20 frames, more than the limit of 5"): probe(path)
+    for error in (OverflowError("too large"), MemoryError()):
+        def fail(*_, error=error, **__): raise error
+        with monkeypatch.context() as patch:
+            patch.setattr(av, "open", fail)
+            with pytest.raises(VideoError, match=f"mp4: cannot be opened as a video: {str(error) or 'MemoryError'}"): probe(path)
+        picture = type("Picture", (), {"to_ndarray": fail})()
+        assert video._turned(picture, 0) == (None, f"its colours cannot be converted: {str(error) or 'MemoryError'}")
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path):
