@@ -145,19 +145,9 @@ def _lower_activation(lowering, x, function, **options):
         raise NotIncremental(f"has the activation {function!r}, which may look beyond a pixel")
     return lowering.emit("activation", [x], x.shape, (function, tuple(options.items())))
 
-# %% ../nbs/12a_incremental.ipynb #1c53babc
-def _lower_pixelwise(lowering, layer, x):
-    "Normalisation, rescaling, activations, dense layers on maps, and what acts in training only."
-    channels_last = getattr(layer, "axis", -1) in (-1, len(x.shape))
-    if isinstance(layer, (layers.BatchNormalization, layers.Softmax)) and not channels_last:
-        raise NotIncremental(f"works along axis {layer.axis}, not along channels")
-    if isinstance(layer, layers.BatchNormalization):
-        mean = ops.convert_to_numpy(layer.moving_mean)
-        variance = ops.convert_to_numpy(layer.moving_variance).astype(np.float64)
-        scale = 1 / np.sqrt(variance + layer.epsilon)
-        scale = scale * ops.convert_to_numpy(layer.gamma) if layer.scale else scale
-        beta = ops.convert_to_numpy(layer.beta) if layer.center else 0
-        return _lower_affine(lowering, x, scale, beta - mean * scale)
+# %% ../nbs/12a_incremental.ipynb #ccef7414
+def _lower_normalization(lowering, layer, x):
+    "Normalisation on stored statistics, rescaling."
     if isinstance(layer, layers.Rescaling):
         return _lower_affine(lowering, x, layer.scale, layer.offset)
     if isinstance(layer, layers.Normalization):
@@ -166,6 +156,16 @@ def _lower_pixelwise(lowering, layer, x):
         mean, variance = (ops.convert_to_numpy(w).ravel() for w in (layer.mean, layer.variance))
         scale = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
         return _lower_affine(lowering, x, scale, 0, mean)
+    if layer.axis not in (-1, len(x.shape)):
+        raise NotIncremental(f"works along axis {layer.axis}, not along channels")
+    scale = ops.rsqrt(layer.moving_variance + layer.epsilon)
+    scale = ops.convert_to_numpy(scale * layer.gamma if layer.scale else scale)
+    beta = ops.convert_to_numpy(layer.beta) if layer.center else np.float32(0)
+    return _lower_affine(lowering, x, scale, beta - ops.convert_to_numpy(layer.moving_mean) * scale)
+
+
+def _lower_pixelwise(lowering, layer, x):
+    "Activations, dense layers on maps."
     if isinstance(layer, layers.Dense):
         shape = layer.compute_output_shape((1, *x.shape))[1:]
         weights = [layer.kernel, layer.bias] if layer.use_bias else [layer.kernel]
@@ -173,6 +173,8 @@ def _lower_pixelwise(lowering, layer, x):
     if isinstance(layer, (layers.Dense, layers.Activation)):
         return _lower_activation(lowering, x, layer.activation)
     if isinstance(layer, layers.Softmax):
+        if layer.axis not in (-1, len(x.shape)):
+            raise NotIncremental(f"works along axis {layer.axis}, not along channels")
         return _lower_activation(lowering, x, keras.activations.softmax)
     if isinstance(layer, layers.PReLU):
         alpha = ops.convert_to_numpy(layer.alpha)
@@ -260,8 +262,8 @@ _LAYERS: dict[type, Callable] = {
     for lower, names in {
         _lower_sliding: "Conv2D DepthwiseConv2D SeparableConv2D MaxPooling2D AveragePooling2D"
         " ZeroPadding2D Cropping2D",
-        _lower_pixelwise: "BatchNormalization Normalization Rescaling Dense Activation Softmax"
-        " PReLU ReLU LeakyReLU ELU",
+        _lower_normalization: "BatchNormalization Normalization Rescaling",
+        _lower_pixelwise: "Dense Activation Softmax PReLU ReLU LeakyReLU ELU",
         _lower_merge: "Add Subtract Multiply Average Maximum Minimum Concatenate",
         _lower_head: "GlobalAveragePooling2D GlobalMaxPooling2D Flatten Reshape",
         _leave_out: "Identity Dropout SpatialDropout2D AlphaDropout GaussianDropout GaussianNoise"
@@ -269,7 +271,7 @@ _LAYERS: dict[type, Callable] = {
         " RandomContrast RandomBrightness",
     }.items()
     for name in names.split()
-} | {BatchStatistics: _lower_pixelwise}
+} | {BatchStatistics: _lower_normalization}
 
 # %% ../nbs/12a_incremental.ipynb #3365b7dd
 def lower_model(
@@ -511,7 +513,7 @@ def _take(rows, index):
         import tensorflow as tf
 
         return tf.gather(rows, index)
-    return rows.at[index].get(mode="promise_in_bounds")
+    return ops.convert_to_tensor(rows).at[index].get(mode="promise_in_bounds")
 
 # %% ../nbs/12a_incremental.ipynb #eb0b612a
 def _grid(first, extent: tuple[int, int]) -> list[np.ndarray]:

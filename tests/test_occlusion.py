@@ -16,6 +16,10 @@ from deepfake_nb.occlusion import deletion_insertion, mass_inside, mass_test, oc
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own, under NumPy 2
 
 
+JAX = keras.backend.backend() == "jax"  # compiles for seconds what TensorFlow traces in tenths of one
+once = pytest.mark.skipif(JAX, reason="does not depend on the backend: shown on TensorFlow")
+
+
 def network(shape, classes=1, dtype=None):
     "A small network with everything that behaves differently in training."
     keras.utils.set_random_seed(0)
@@ -46,7 +50,8 @@ def loop(model, images, patch, stride, fill=0, column=0):
     for i, image in enumerate(images):
         hidden = np.stack([image] * len(places)).astype("float32")
         for one, (top, left) in zip(hidden, places):
-            one[top:top + ph, left:left + pw] = fill[i, top:top + ph, left:left + pw] if np.ndim(fill) == 4 else fill
+            where = np.s_[top:top + ph, left:left + pw]
+            one[where] = fill[i][where] if np.ndim(fill) == 4 else fill
         scores = ops.convert_to_numpy(model(hidden, training=False))[:, column]
         for score, (top, left) in zip(scores, places):
             sums[i, top:top + ph, left:left + pw] += score
@@ -59,7 +64,7 @@ SHAPES = [  # image, patch, stride
 ]
 
 
-@pytest.mark.parametrize("shape, patch, stride", SHAPES, ids=lambda v: "x".join(map(str, v)))
+@pytest.mark.parametrize("shape, patch, stride", SHAPES[1:3] if JAX else SHAPES, ids=lambda v: "x".join(map(str, v)))
 def test_equal_to_one_patch_at_a_time(shape, patch, stride):
     model, images = network(shape, 3), pictures(3, *shape)
     expected = loop(model, images, patch, stride, column=2)
@@ -147,7 +152,7 @@ def random_network(seed):
     return model
 
 
-@pytest.mark.parametrize("seed", range(4 if keras.backend.backend() == "jax" else 30))  # JAX compiles for seconds
+@pytest.mark.parametrize("seed", range(3 if JAX else 18))
 def test_incremental_maps_are_those_of_the_loop(seed, monkeypatch):
     "Any stride, patch that does not divide the side, fill and column, with little memory or with much."
     rng, model = np.random.default_rng(seed), random_network(seed)
@@ -207,6 +212,7 @@ def test_models_of_one_architecture_share_a_compiled_program():
         assert (incremental._compiled.cache_info().hits > found.hits) == hits
 
 
+@once
 @pytest.mark.parametrize("layer, word", [
     (layers.Lambda(lambda x: x[:, ::-1], name="turned"), r"layer 'turned' \(Lambda\) has no incremental form"), (layers.Activation(lambda x: x[:, ::-1]), "may look beyond a pixel"),
     (layers.Softmax(axis=1), "works along axis 1"), (layers.Conv2D(8, 3, dtype="mixed_bfloat16"), "computes in bfloat16"), (layers.BatchNormalization(axis=1), "works along axis 1"),
@@ -271,6 +277,7 @@ def test_rows_and_columns_are_not_exchanged():
     assert np.argwhere(found).tolist() == [[1, 12]]
 
 
+@once
 @pytest.mark.parametrize("side, patch, stride", [(7, 3, 2), (8, 3, 3), (5, 5, 5), (100, 7, 6), (3, 1, 1)])
 def test_patches_cover_the_side_and_stay_within_it(side, patch, stride):
     first = patch_positions(side, patch, stride)
@@ -304,18 +311,20 @@ most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sy
 image = np.random.default_rng(0).random((1, 128, 128, 3), dtype="float32")
 occlusion_sensitivity(model, image, 32, batch_size=16, method="batch", progress=False)
 before = most()
-occlusion_sensitivity(model, image, 8, 2, batch_size=16, method="batch", progress=False)
-occlusion_sensitivity(model, image, 8, 2, progress=False)
+occlusion_sensitivity(model, image, 8, 3, batch_size=16, method="batch", progress=False)
+occlusion_sensitivity(model, image, 8, 3, progress=False)
 print(most() - before)
 """
 
 
+@once
 def test_memory_does_not_grow_with_the_number_of_patches():
-    "3,721 partly hidden images would take 730 MB; MB as the operating system counts them, since the backend's memory is not Python's."
+    "1,681 partly hidden images would take 330 MB; MB as the operating system counts them, since the backend's memory is not Python's."
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    assert float(done.stdout.split()[-1]) < 200
+    assert float(done.stdout.split()[-1]) < 150
 
 
+@once
 def test_host_memory_does_not_grow_with_the_number_of_images():
     model, peaks = linear(np.ones((32, 32, 3))), []
     for n in (200, 600):
@@ -384,6 +393,7 @@ def test_deletion_and_insertion_of_a_linear_model():
     assert (upside_down["deletion"] > upside_down["random_deletion"]).all()
 
 
+@once
 def test_a_flat_map_is_at_chance():
     "Equal pixels follow in random order, so a constant map is one more random order."
     weights, images = np.random.default_rng(5).normal(size=(6, 6, 1)), pictures(200, 6, 6, 1)
@@ -392,6 +402,7 @@ def test_a_flat_map_is_at_chance():
     assert abs(each.mean()) < 4 * each.std() / np.sqrt(len(each)) and each.std() > 0
 
 
+@once
 def test_masses_against_shifting_by_hand():
     rng = np.random.default_rng(0)
     maps, masks = rng.normal(size=(4, 9, 7)), rng.random((4, 9, 7)) > .6
@@ -403,6 +414,7 @@ def test_masses_against_shifting_by_hand():
         np.testing.assert_allclose(row.others, np.mean([mass[masks[k]].sum() / mass.sum() for k in range(4) if k != i]), rtol=1e-5)
 
 
+@once
 def test_masses_that_cannot_be_told_are_counted():
     maps, masks = np.ones((8, 4, 4)), np.zeros((8, 4, 4), bool)
     maps[0], maps[1] = -1, 1e-9
@@ -419,6 +431,7 @@ def test_masses_that_cannot_be_told_are_counted():
     with pytest.raises(ValueError, match="3 groups for 8"): mass_test(table, groups=[1, 2, 3])
 
 
+@once
 def test_mass_test_is_at_chance_where_nothing_is_and_respects_groups():
     rng, at_chance, widths = np.random.default_rng(0), 0, []
     people, ramp = np.repeat(np.arange(25), 8), np.add.outer(np.arange(12), np.arange(12)) ** 2.
@@ -435,6 +448,7 @@ def test_mass_test_is_at_chance_where_nothing_is_and_respects_groups():
     assert np.median(widths) > 2
 
 
+@once
 def test_maps_in_the_middle_beat_the_area_but_not_the_others():
     y, x = np.indices((16, 16)) - 7.5
     blob = np.exp(-(y**2 + x**2) / 20)
