@@ -36,7 +36,7 @@ class _Step(NamedTuple):
     options: tuple = ()  # what the operation needs besides arrays
     frame: tuple = _POINT  # (kernel, stride, padding before) down and across
 
-
+# %% ../nbs/12a_incremental.ipynb #53ce5dc2
 class _Lowered(NamedTuple):
     "A Keras model as steps, with its weights as they were when it was lowered."
 
@@ -53,10 +53,10 @@ class _Tensor:
         self.number = number
         self.shape = shape
 
-# %% ../nbs/12a_incremental.ipynb #2fb5cca0
+# %% ../nbs/12a_incremental.ipynb #b00d2e34
 _FUNCTIONAL = type(keras.Model(*[keras.Input((1,))] * 2))
 
-
+# %% ../nbs/12a_incremental.ipynb #491774ce
 class _Lowering:
     "Collects steps while the graph of a model is walked."
 
@@ -100,7 +100,7 @@ class _Lowering:
             name = f"layer {layer.name!r} ({type(layer).__name__})"
             raise NotIncremental(f"{name} {error}") from None
 
-# %% ../nbs/12a_incremental.ipynb #e53ae334
+# %% ../nbs/12a_incremental.ipynb #6b0852b1
 def _lower_sliding(lowering, layer, x):
     "Convolutions, pooling, zero padding, cropping."
     shape = layer.compute_output_shape((1, *x.shape))[1:]
@@ -135,7 +135,7 @@ def _lower_sliding(lowering, layer, x):
     x = lowering.emit(op, [x], shape, options, weights, tuple(frame))
     return _lower_activation(lowering, x, layer.activation)
 
-
+# %% ../nbs/12a_incremental.ipynb #73ee3227
 def _lower_activation(lowering, x, function, **options):
     "An activation that Keras defines: all of those work pixel by pixel."
     if function in (None, keras.activations.linear):
@@ -145,7 +145,7 @@ def _lower_activation(lowering, x, function, **options):
         raise NotIncremental(f"has the activation {function!r}, which may look beyond a pixel")
     return lowering.emit("activation", [x], x.shape, (function, tuple(options.items())))
 
-# %% ../nbs/12a_incremental.ipynb #ccef7414
+# %% ../nbs/12a_incremental.ipynb #2520aa93
 def _lower_normalization(lowering, layer, x):
     "Normalisation on stored statistics, rescaling."
     if isinstance(layer, layers.Rescaling):
@@ -163,7 +163,7 @@ def _lower_normalization(lowering, layer, x):
     beta = ops.convert_to_numpy(layer.beta) if layer.center else np.float32(0)
     return _lower_affine(lowering, x, scale, beta - ops.convert_to_numpy(layer.moving_mean) * scale)
 
-
+# %% ../nbs/12a_incremental.ipynb #81e388ef
 def _lower_pixelwise(lowering, layer, x):
     "Activations, dense layers on maps."
     if isinstance(layer, layers.Dense):
@@ -186,14 +186,14 @@ def _lower_pixelwise(lowering, layer, x):
     options = {name: value if value is None else float(value) for name, value in options.items()}
     return _lower_activation(lowering, x, function, **options)
 
-
+# %% ../nbs/12a_incremental.ipynb #e3a5062c
 _RECTIFIERS = {
     layers.ReLU: (keras.activations.relu, ("negative_slope", "max_value", "threshold")),
     layers.LeakyReLU: (keras.activations.leaky_relu, ("negative_slope",)),
     layers.ELU: (keras.activations.elu, ("alpha",)),
 }
 
-# %% ../nbs/12a_incremental.ipynb #540523dd
+# %% ../nbs/12a_incremental.ipynb #bc4a5a14
 def _lower_affine(lowering, x, scale, shift, centre=None):
     "(x − centre) · scale + shift by channel."
     before = lowering.steps[x.number - 1] if x.number else None
@@ -209,7 +209,7 @@ def _lower_affine(lowering, x, scale, shift, centre=None):
     weights = [np.asarray(w, np.float32) for w in weights]
     return lowering.emit("affine", [x], x.shape, weights=weights)
 
-
+# %% ../nbs/12a_incremental.ipynb #faf3abff
 def _lower_operator(lowering, operation, inputs):
     "Python operators between tensors, and between a tensor and a number."
     name = type(operation).__name__.lower().replace("truedivide", "divide")
@@ -227,7 +227,7 @@ def _lower_operator(lowering, operation, inputs):
         return _lower_affine(lowering, x, 1, number)
     return _lower_affine(lowering, x, number if name == "multiply" else 1 / number, 0)
 
-# %% ../nbs/12a_incremental.ipynb #c6ff5f5e
+# %% ../nbs/12a_incremental.ipynb #2d29e332
 def _lower_merge(lowering, layer, inputs):
     "Layers and operators that combine several tensors pixel by pixel."
     name = layer if isinstance(layer, str) else type(layer).__name__.lower()
@@ -242,7 +242,7 @@ def _lower_merge(lowering, layer, inputs):
         shape = np.broadcast_shapes(*(x.shape for x in inputs))
     return lowering.emit(name, inputs, shape)
 
-
+# %% ../nbs/12a_incremental.ipynb #e7797475
 def _lower_head(lowering, layer, x):
     "Global pooling, flattening, reshaping."
     shape = layer.compute_output_shape((1, *x.shape))[1:]
@@ -256,7 +256,7 @@ def _leave_out(lowering, layer, x):
     "What acts in training only."
     return x
 
-
+# %% ../nbs/12a_incremental.ipynb #f48ea201
 _LAYERS: dict[type, Callable] = {
     getattr(layers, name): lower
     for lower, names in {
@@ -319,7 +319,7 @@ def _union(reached: list, length: int, full: float = 0.8) -> tuple[np.ndarray, i
     extent = length if extent > full * length else extent
     return np.clip(first, 0, length - extent), extent
 
-# %% ../nbs/12a_incremental.ipynb #7a24bda7
+# %% ../nbs/12a_incremental.ipynb #25e3d27c
 class _Read(NamedTuple):
     "A window that a step reads from an input; it begins at start · stride − before."
 
@@ -339,7 +339,7 @@ class _Plan(NamedTuple):
     reads: tuple  # for each step and input a `_Read`, or None: the changed window as it is
     kept: tuple[int, ...]  # tensors whose original values are read
 
-
+# %% ../nbs/12a_incremental.ipynb #5c5b696c
 def _make_plan(lowered: _Lowered, patch: tuple, tops: np.ndarray, lefts: np.ndarray):
     "A plan, and for each tensor the first rows (tops,) and columns (lefts,) of its windows."
     shapes = lowered.shape, *(step.shape for step in lowered.steps)
@@ -363,7 +363,7 @@ def _make_plan(lowered: _Lowered, patch: tuple, tops: np.ndarray, lefts: np.ndar
     starts = [(w[0][0], w[1][0]) if w else (0 * tops, 0 * lefts) for w in windows]
     return _Plan(lowered.steps, shapes, extents, tuple(reads), tuple(sorted(needed))), starts
 
-
+# %% ../nbs/12a_incremental.ipynb #c38d7620
 def _read(step: _Step, window, source, shape: tuple) -> _Read | None:
     "What a step reads of an input: windows of its result, and of the input."
     if source is None:
@@ -421,7 +421,7 @@ def _compute(step: _Step, xs: list, weights: list, full: bool = True):
         x = getattr(ops, op)(x, other)
     return x
 
-# %% ../nbs/12a_incremental.ipynb #fd0f9a27
+# %% ../nbs/12a_incremental.ipynb #85a22567
 def _biased(x, weights: list):
     "x plus the bias, if there is one."
     if len(weights) == 1:
@@ -439,7 +439,7 @@ def _shifted(x, rows: tuple[int, int], columns: tuple[int, int]):
     sides = [(max(before, 0), max(after, 0)) for before, after in (rows, columns)]
     return ops.pad(x[:, slices[0], slices[1]], [(0, 0), *sides, (0, 0)])
 
-
+# %% ../nbs/12a_incremental.ipynb #62787318
 def _depthwise_as_sum(step: _Step, x, kernel, full: bool):
     "A depthwise convolution as a sum over the pixels of its kernel."
     strides, _, dilation = step.options
@@ -456,7 +456,7 @@ def _depthwise_as_sum(step: _Step, x, kernel, full: bool):
         total = total + part * kernel[i, j]
     return ops.reshape(total, (*total.shape[:3], -1))
 
-# %% ../nbs/12a_incremental.ipynb #6ffec6a2
+# %% ../nbs/12a_incremental.ipynb #e98208a8
 def _original_values(plan: _Plan, weights: list, images):
     "Values of tensors that the plan reads, and the outputs."
     values, last_use = [images], {i: k for k, step in enumerate(plan.steps) for i in step.inputs}
@@ -467,7 +467,7 @@ def _original_values(plan: _Plan, weights: list, images):
                 values[i] = None  # frees its memory
     return [values[i] for i in plan.kept], values[-1]
 
-
+# %% ../nbs/12a_incremental.ipynb #3a30b2a1
 def _hidden_outputs(plan: _Plan, weights: list, kept: list, canvas, which, places: tuple):
     "Outputs (b, …), each with one patch hidden."
     original = dict(zip(plan.kept, kept))
@@ -492,7 +492,7 @@ def _hidden_outputs(plan: _Plan, weights: list, kept: list, canvas, which, place
         values.append(x * extra if step.op == "average_pool" and extra is not None else x)
     return values[-1]
 
-
+# %% ../nbs/12a_incremental.ipynb #a886e57e
 def _rows(maps):
     "Maps (…, c) as rows (n, c), one for each pixel."
     return ops.reshape(maps, (-1, maps.shape[-1]))
@@ -506,7 +506,7 @@ def _gathered(original, changed, read: _Read, index):
     rows.append(_rows(original))
     return _take(ops.concatenate(rows, 0) if len(rows) > 1 else rows[0], index)
 
-
+# %% ../nbs/12a_incremental.ipynb #90411d7e
 def _take(rows, index):
     "Rows by number, without a check of bounds."
     if keras.backend.backend() == "tensorflow":
@@ -515,7 +515,7 @@ def _take(rows, index):
         return tf.gather(rows, index)
     return ops.convert_to_tensor(rows).at[index].get(mode="promise_in_bounds")
 
-# %% ../nbs/12a_incremental.ipynb #eb0b612a
+# %% ../nbs/12a_incremental.ipynb #6e9ce1ed
 def _grid(first, extent: tuple[int, int]) -> list[np.ndarray]:
     "Rows (b, h) and columns (b, w) of windows that begin at `first`, two arrays (b,)."
     return [begin[:, None] + np.arange(side, dtype=np.int32) for begin, side in zip(first, extent)]
@@ -531,7 +531,7 @@ def _pixels(y: np.ndarray, x: np.ndarray, shape: tuple, image=0) -> np.ndarray:
     numbers = ((image * shape[0] + y) * shape[1])[:, :, None] + x[:, None]
     return numbers.astype(np.int32, copy=False)
 
-
+# %% ../nbs/12a_incremental.ipynb #a5dd74b9
 def _shares(step: _Step, shape: tuple, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     "Pixels of a pooling kernel over those of them that lie inside the map, (b, h, w, 1)."
     factors = []
@@ -540,7 +540,7 @@ def _shares(step: _Step, shape: tuple, y: np.ndarray, x: np.ndarray) -> np.ndarr
         factors.append(kernel / (np.minimum(first + kernel, length) - np.maximum(first, 0)))
     return (factors[0][:, :, None] * factors[1][:, None])[..., None].astype(np.float32)
 
-
+# %% ../nbs/12a_incremental.ipynb #b24101b5
 def _index(plan: _Plan, first: list, k: int, i: int, read: _Read, which) -> np.ndarray:
     "Rows (b, h, w) that step k gathers from tensor i, numbered as in `_gathered`."
     shape, extent = plan.shapes[i], plan.extents[i]
@@ -559,7 +559,7 @@ def _index(plan: _Plan, first: list, k: int, i: int, read: _Read, which) -> np.n
         index = np.where(new, _pixels(y, x, extent, window), index)
     return index
 
-
+# %% ../nbs/12a_incremental.ipynb #328d02fd
 def _make_places(plan: _Plan, starts: list, which, row, column, varied: bool) -> tuple:
     "What each step gathers, for patches at (row, column) of images `which`."
     first = [(ys[row].astype(np.int32), xs[column].astype(np.int32)) for ys, xs in starts]
@@ -578,7 +578,7 @@ def _make_places(plan: _Plan, starts: list, which, row, column, varied: bool) ->
         places.append((indices, extra))
     return tuple(places)
 
-# %% ../nbs/12a_incremental.ipynb #210b61a3
+# %% ../nbs/12a_incremental.ipynb #060c4f9d
 @lru_cache(maxsize=16)
 def _compiled(function: Callable, plan: _Plan, sizes: tuple) -> Callable:
     "The function for a plan, compiled; `sizes` tells apart programs for batches of several sizes."
@@ -590,7 +590,7 @@ def _compiled(function: Callable, plan: _Plan, sizes: tuple) -> Callable:
 
     return jax.jit(partial(function, plan))
 
-
+# %% ../nbs/12a_incremental.ipynb #f93f2a2e
 def _batch_sizes(plan: _Plan, n: int, m: int, budget: float = 16e6) -> tuple[int, int]:
     "Images in a group, and positions in a batch, for n images with m positions each."
     numbers = [int(np.prod(shape)) for shape in plan.shapes]
@@ -606,7 +606,7 @@ def _batch_sizes(plan: _Plan, n: int, m: int, budget: float = 16e6) -> tuple[int
     group = max(min(n, most // m, int(budget / kept)), 1)
     return group, group * m
 
-# %% ../nbs/12a_incremental.ipynb #28e6b6f8
+# %% ../nbs/12a_incremental.ipynb #ad33eb2c
 def hidden_patch_scores(
     lowered: _Lowered,  # of `lower_model`, for the size of the images
     images: np.ndarray,  # (n, h, w, c)
@@ -648,7 +648,7 @@ def hidden_patch_scores(
         update((m + 1) * min(group, n - start) - len(job))
     return whole_scores, scores.reshape(n, len(tops), len(lefts))
 
-
+# %% ../nbs/12a_incremental.ipynb #9285817c
 def _differ(images, canvas, patch: tuple, tops: np.ndarray, lefts: np.ndarray) -> np.ndarray:
     "Whether a patch changes anything: (n, tops · lefts)."
     sums = np.pad((images != canvas).any(-1), ((0, 0), (1, 0), (1, 0))).cumsum(1).cumsum(2)

@@ -166,6 +166,15 @@ def test_incremental_maps_are_those_of_the_loop(seed, monkeypatch):
     np.testing.assert_allclose(found, loop(model, images, patch, stride, fill, column), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("pool", [layers.MaxPooling2D, layers.AveragePooling2D])
+def test_padding_of_pooling_is_no_pixel(pool):
+    "All values are negative, so that a zero beyond the edge would be the highest, and count in a mean."
+    model = keras.Sequential([layers.Input((20, 20, 1)), layers.Rescaling(-1., -1.), pool(3, 1, "same"), layers.Flatten(), layers.Dense(1)])
+    images = pictures(1, 20, 20, 1)
+    found = occlusion_sensitivity(model, images, 3, 2, method="incremental", output="score", progress=False)
+    np.testing.assert_allclose(found, loop(model, images, (3, 3), (2, 2)), atol=3e-6)
+
+
 def wide_network(*more):
     return keras.Sequential([layers.Input((48, 40, 3)), layers.Conv2D(8, 3, padding="same", activation="relu"), *more, layers.MaxPooling2D(),
                              layers.Conv2D(8, 3, padding="same"), layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax")])
