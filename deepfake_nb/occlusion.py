@@ -17,6 +17,7 @@ from scipy import fft
 from tqdm import tqdm
 
 from .evaluation import Interval, mean_interval
+from .incremental import NotIncremental, hidden_patch_scores, lower_model
 
 # %% auto #0
 __all__ = ['patch_positions', 'occlusion_sensitivity', 'DeletionInsertion', 'deletion_insertion', 'mass_inside', 'MassTest',
@@ -177,6 +178,24 @@ def _prepared(model: keras.Model, images: np.ndarray, fill: object, class_index:
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1: raise ValueError(f"batch_size={batch_size!r}: expected a whole number from 1")
     return _Shown(images, _canvas(images, fill), np.broadcast_to(columns, len(images)).astype(np.int32))
 
+# %% ../nbs/13_occlusion.ipynb #5d0c1a3e
+def _lowered(model: keras.Model, shape: tuple[int, int, int], highest: int, method: str):
+    "Steps of the model and no words, or None and why it is computed as a whole; `ValueError` for what `method` rules out."
+    if method not in ("auto", "incremental", "batch"):
+        raise ValueError(f"method={method!r}: expected 'auto', 'incremental' or 'batch'")
+    if method == "batch":
+        return None, ""
+    try:
+        lowered = lower_model(model, shape)
+    except NotIncremental as error:
+        if method == "incremental":
+            raise ValueError(f"method='incremental': {error}: use 'auto' or 'batch'") from error
+        return None, f" by batches ({error})"
+    outputs = np.zeros((1, *lowered.steps[-1].shape), np.float32)
+    _column(outputs, np.zeros(1, np.int32), highest)  # raises if that is no table of scores
+    return lowered, ""
+
+
 # %% ../nbs/13_occlusion.ipynb #c85a256f
 def occlusion_sensitivity(
     model: keras.Model,  # one input of images, one output (b,) or (b, k)
@@ -187,23 +206,31 @@ def occlusion_sensitivity(
     class_index: int | Sequence[int] = 0,  # output column that is the score; or one an image, (n,)
     *,
     output: str = "drop",  # score of the whole image less that with the patch hidden; "score": the latter alone, as in report 000
-    batch_size: int = 64,  # partly hidden images at once
+    method: str = "auto",  # "incremental": recompute what a patch can reach; "batch": all of the model; "auto": the first where it can
+    batch_size: int = 64,  # partly hidden images at once, with "batch"
     progress: bool = True,  # show a bar
 ) -> np.ndarray:  # (n, h, w) float32 in the images' coordinates, in the unit of the score
-    "Which parts of each image its score rests on (arXiv 1311.2901; report 000); `ValueError` naming what is wrong with images, model, patch, fill or class."
+    "Which parts of each image its score rests on (arXiv 1311.2901; report 000); `ValueError` naming what is wrong with images, model, patch, fill, class or method."
     if output not in ("drop", "score"): raise ValueError(f"output={output!r}: expected 'drop' or 'score'")
     shown = _prepared(model, images, fill, class_index, batch_size)
+    lowered, reason = _lowered(model, shown.images.shape[1:], int(shown.columns.max()), method)
     (n, h, w, _), patch = shown.images.shape, _pair(patch, "patch")
     stride = patch if stride is None else _pair(stride, "stride")
     tops, lefts = (patch_positions(*numbers) for numbers in zip((h, w), patch, stride))
-    table = np.array([(top, top + patch[0], left, left + patch[1]) for top in tops for left in lefts] + [(0, 0, 0, 0)] * (output == "drop"), np.int32)
-    with tqdm(total=n * len(table), desc="occlusion", unit="patch", disable=not progress) as bar:
-        scores = _scores(_compiled(model, _window, int(shown.columns.max())), shown, None, table, batch_size, bar)
-    values = scores[:, -1:] - scores[:, :-1] if output == "drop" else scores
+    with tqdm(total=n * (len(tops) * len(lefts) + 1), desc="occlusion" + reason, unit="patch", disable=not progress) as bar:
+        if lowered is not None:
+            whole, scores = hidden_patch_scores(lowered, shown.images, shown.canvas, patch, tops, lefts, shown.columns, bar.update)
+        else:
+            table = [(0, 0, 0, 0)] + [(top, top + patch[0], left, left + patch[1]) for top in tops for left in lefts]
+            step = _compiled(model, _window, int(shown.columns.max()))
+            scores = _scores(step, shown, None, np.array(table, np.int32), batch_size, bar)
+            whole, scores = scores[:, 0], scores[:, 1:].reshape(n, len(tops), len(lefts))
+    values = whole[:, None, None] - scores if output == "drop" else scores
     down, across = (_averages(*numbers) for numbers in zip((h, w), patch, stride))
     maps = np.empty((n, h, w), np.float32)
-    for i, value in enumerate(values.reshape(n, len(tops), len(lefts))): maps[i] = down @ value @ across.T
+    for i, value in enumerate(values): maps[i] = down @ value @ across.T
     return maps
+
 
 # %% ../nbs/13_occlusion.ipynb #9a3be5cd
 def _ranks(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
