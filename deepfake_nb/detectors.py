@@ -241,16 +241,22 @@ def choose_band(
     return float(min(max(ends[0], 0.0), threshold)), float(max(min(ends[1], 1.0), threshold))
 
 # %% ../nbs/16a_detectors.ipynb #f347324a
-def _predict(model: keras.Model, x: np.ndarray, batch_size: int, output: str | None = None) -> np.ndarray:
-    "An output of a model in batches filled up to a power of two, since a network is compiled anew for each shape; by its name, where there are several."
+def _predict(
+    model: keras.Model, x: np.ndarray, batch_size: int
+) -> np.ndarray | dict[str, np.ndarray]:
+    "Outputs of a model in batches of one size, the last filled up: each shape is compiled anew."
     parts = []
     for start in range(0, len(x), batch_size):
-        part = x[start:start + batch_size]
-        filled = np.zeros((min(batch_size, 1 << (len(part) - 1).bit_length()), *x.shape[1:]), x.dtype)
-        filled[:len(part)] = part
+        part = x[start : start + batch_size]
+        filled = np.zeros((batch_size, *x.shape[1:]), x.dtype)
+        filled[: len(part)] = part
         found = model.predict_on_batch(filled)
-        parts.append(keras.ops.convert_to_numpy(found[output] if isinstance(found, Mapping) else found)[:len(part)])
-    return np.concatenate(parts)
+        parts.append(
+            keras.tree.map_structure(
+                lambda output, n=len(part): keras.ops.convert_to_numpy(output)[:n], found
+            )
+        )
+    return keras.tree.map_structure(lambda *outputs: np.concatenate(outputs), *parts)
 
 # %% ../nbs/16a_detectors.ipynb #7a31715e
 SIDES: tuple[str, ...] = ("below", "abstains", "above")
@@ -280,17 +286,41 @@ class DeepfakeDetector:
         "Whether it is a localiser that gives a score of its own beside the map, as `models.pretrained_unet`."
         return len(getattr(self.model, "outputs", None) or []) > 1
 
+    @property
+    def score_network(self) -> keras.Model | None:
+        "The network that ends in the score; None where another rule makes the score."
+        if self.kind == "classifier":
+            return self.model
+        if not self._has_frame_output:
+            return None
+        return keras.Model(self.model.inputs, self.model.output["fake"])
+
+    def score_with_maps(
+        self, pictures: np.ndarray, batch_size: int = 32
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        "Scores (n,) as from `score`, and the maps (n, h, w) of a localiser, else None: one pass."
+        if not len(pictures):
+            shape = (0, *self.preprocessing.size)
+            return np.empty(0), np.empty(shape) if self.kind == "localiser" else None
+        x = model_inputs(pictures, self.preprocessing)
+        if self.kind == "features":
+            return np.asarray(self.model.decision_function(x), float), None
+        found = _predict(self.model, x, batch_size)
+        if self.kind == "classifier":
+            return models.fake_score(found), None
+        maps = found["changed"] if self._has_frame_output else found
+        maps = np.clip(maps[..., 0], 0, 1)
+        if self._has_frame_output:
+            return models.fake_score(found["fake"]), maps
+        return frame_scores(maps, self.min_points), maps
+
     def maps(self, pictures: np.ndarray, batch_size: int = 32) -> np.ndarray:
         "P(changed) of each pixel, (n, h, w), of pictures from `prepare_pictures`; for localisers."
-        return np.clip(_predict(self.model, model_inputs(pictures, self.preprocessing), batch_size, "changed")[..., 0], 0, 1)
+        return self.score_with_maps(pictures, batch_size)[1]
 
     def score(self, pictures: np.ndarray, batch_size: int = 32) -> np.ndarray:
         "Scores (n,) float64, higher for fakes, of pictures (n, h, w, 3) uint8 from `prepare_pictures`."
-        if not len(pictures): return np.empty(0)
-        if self.kind == "localiser" and not self._has_frame_output: return frame_scores(self.maps(pictures, batch_size), self.min_points)
-        x = model_inputs(pictures, self.preprocessing)
-        if self.kind == "localiser": return models.fake_score(_predict(self.model, x, batch_size, "fake"))
-        return np.asarray(self.model.decision_function(x), float) if self.kind == "features" else models.fake_score(_predict(self.model, x, batch_size))
+        return self.score_with_maps(pictures, batch_size)[0]
 
     def side(self, probability: np.ndarray) -> np.ndarray:
         "On which side of the band probabilities lie: 'below', 'abstains' or 'above'."

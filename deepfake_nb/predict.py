@@ -6,10 +6,19 @@
 from __future__ import annotations
 
 import base64
+import heapq
 import io
-from collections.abc import Callable, Iterable, Sequence
+import logging
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 
 import keras
 import numpy as np
@@ -17,7 +26,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from .detectors import DeepfakeDetector, DetectorError, Preprocessing, load_detector, prepare_pictures
+from .detectors import DeepfakeDetector, DetectorError, Preprocessing, load_detector, model_inputs, prepare_pictures
 from .faces import NO_FACE, Detector, build_detector, extract_video
 from .figures import atomic_path
 from .manifests import file_hash
@@ -47,6 +56,8 @@ def find_files(
 
 # %% ../nbs/16b_predict.ipynb #aab4c9ca
 STATES: tuple[str, ...] = ("scored", "no face", "unreadable")
+_FRAME = ("frame", "timestamp", "score", "probability", "side")
+_FRAME += ("left", "top", "right", "bottom", "reason")
 
 
 @dataclass
@@ -58,19 +69,27 @@ class FileResult:
     sha256: str  # of the file
     state: str  # one of STATES
     reason: str = ""  # why it was not scored
-    frames: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)  # frame, timestamp (s), score, probability, side, left, top, right, bottom, reason
+    rows: list[dict] = field(default_factory=list, repr=False)  # a frame each, see `frames`
     score: float | None = None  # mean over frames, not calibrated
     probability: float | None = None  # mean over frames of the calibrated P(fake)
     side: str | None = None  # of the band: below, abstains, above
     face: np.ndarray | None = field(default=None, repr=False)  # of the frame with the highest probability, (h, w, 3) uint8
     picture: np.ndarray | None = field(default=None, repr=False)  # the same as the model sees it
     changed: np.ndarray | None = field(default=None, repr=False)  # of localisers: its map of P(changed), (height, width)
+    changed_share: float | None = None  # of localisers: share of that map above 0.5
     occlusion: np.ndarray | None = field(default=None, repr=False)  # drop of its score where a part is hidden, (height, width)
+    stored: dict[str, Callable[[], bytes]] = field(default_factory=dict, repr=False)  # JPEGs of the page that wait on disk
+
+    @property
+    def frames(self) -> pd.DataFrame:
+        "frame, timestamp (s), score, probability, side, left, top, right, bottom, reason."
+        return pd.DataFrame(self.rows, columns=_FRAME)
 
     @property
     def at(self) -> int:
         "Number of the frame with the highest probability."
-        return int(self.frames.loc[self.frames["probability"].idxmax(), "frame"])
+        scored = [row for row in self.rows if "probability" in row]
+        return int(max(scored, key=lambda row: row["probability"])["frame"])
 
 # %% ../nbs/16b_predict.ipynb #ecfa6089
 def _encoded(face: np.ndarray, quality: int | None) -> np.ndarray:
@@ -95,6 +114,105 @@ def _face_finder(how: Preprocessing, crops: bool) -> Detector:
     return build_detector(how.detector, how.confidence)
 
 # %% ../nbs/16b_predict.ipynb #94e05169
+@dataclass
+class _Reading:
+    "A file as it was read, and what is known by now of the scores of its pictures."
+
+    result: FileResult
+    seen: Sequence[int] = ()  # rows of the frames that show a face
+    faces: Sequence[np.ndarray] = ()
+    pictures: Sequence[np.ndarray] = ()  # the faces as the model sees them
+    scores: list[float] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    changed: np.ndarray | None = None  # map of the picture with the highest probability
+
+    def enter(self, score: float, probability: float, changed: np.ndarray | None) -> None:
+        "Take the score of the next picture."
+        if changed is not None and probability > max(self.probabilities, default=-1):
+            self.changed = changed.copy()
+        self.scores.append(float(score))
+        self.probabilities.append(float(probability))
+
+    def finish(self, detector: DeepfakeDetector) -> FileResult:
+        "Enter the scores into the result, with the frame that has the highest probability."
+        result, probability = self.result, np.array(self.probabilities)
+        if not self.scores:
+            return result
+        scored = zip(self.seen, self.scores, self.probabilities, detector.side(probability))
+        for i, score, p, side in scored:
+            result.rows[i] |= {"score": score, "probability": p, "side": str(side)}
+        best = int(probability.argmax())
+        result.state, result.score = "scored", float(np.mean(self.scores))
+        result.probability = float(probability.mean())
+        result.side = str(detector.side(result.probability))
+        result.face, result.picture = self.faces[best], self.pictures[best].copy()
+        if self.changed is not None:
+            result.changed = self.changed
+            result.changed_share = float((self.changed > 0.5).mean())
+        return result
+
+# %% ../nbs/16b_predict.ipynb #4b1e7c02
+def _read_file(
+    path: Path, detector: DeepfakeDetector, crops: bool, frames: int | None, finder: Detector
+) -> _Reading:
+    "Hash and decode a file and cut its faces; what is wrong with it stands in the result."
+    how, kind = detector.preprocessing, "picture" if path.suffix.lower() in PICTURES else "video"
+    crops = crops or (kind == "picture" and how.detector == "frame")  # whole pictures are read as in training
+    result = FileResult(path, kind, "", "unreadable")
+    try:
+        result.sha256 = file_hash(path)
+    except OSError as error:
+        result.reason = error.strerror or "cannot be read"
+        return _Reading(result)
+    try:
+        rows, found = extract_video(path, _settings(how, crops, frames), finder)
+    except (VideoError, MemoryError) as error:
+        result.reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
+        return _Reading(result)
+    except Exception as error:  # a decoder may fail in any way: that is this file's row, but no secret
+        result.reason = f"cannot be read: {type(error).__name__}: {error}"
+        logging.getLogger(__name__).warning("%s: %s", path, result.reason, exc_info=True)
+        return _Reading(result)
+    result.rows = [{name: row[name] for name in _FRAME if name in row} for row in rows]
+    seen = [i for i, face in enumerate(found) if face is not None]
+    if not seen:
+        reasons = [row["reason"] for row in rows if row["reason"] != NO_FACE] if rows else ["holds no frames"]
+        result.state = "unreadable" if len(reasons) == len(rows) or not rows else "no face"
+        result.reason = reasons[0] if reasons else NO_FACE
+        return _Reading(result)
+    try:
+        faces = [found[i] if crops else _encoded(found[i], how.jpeg) for i in seen]
+        return _Reading(result, seen, faces, prepare_pictures(faces, how))
+    except (OSError, ValueError, MemoryError) as error:  # too long a side for JPEG, say
+        result.reason = f"cannot be prepared: {error or type(error).__name__}"
+        return _Reading(result)
+
+# %% ../nbs/16b_predict.ipynb #d4f0a920
+_AT_ONCE = 32  # pictures a batch
+
+
+def _score_all(readings: Iterable[_Reading], detector: DeepfakeDetector) -> Iterator[FileResult]:
+    "Score files, in their order, in batches that reach from one file into the next."
+    waiting = deque()
+
+    def pictures() -> Iterator[tuple[_Reading, np.ndarray]]:
+        for reading in readings:
+            waiting.append(reading)
+            for picture in reading.pictures:
+                yield reading, picture
+
+    stream = pictures()
+    while batch := list(islice(stream, _AT_ONCE)):
+        scores, maps = detector.score_with_maps(np.stack([p for _, p in batch]), _AT_ONCE)
+        maps = [None] * len(batch) if maps is None else maps
+        for (reading, _), *found in zip(batch, scores, detector.calibration(scores), maps):
+            reading.enter(*found)
+        while waiting and len(waiting[0].scores) == len(waiting[0].pictures):
+            yield waiting.popleft().finish(detector)
+    for reading in waiting:
+        yield reading.finish(detector)
+
+# %% ../nbs/16b_predict.ipynb #7d20c9b1
 def score_file(
     path: str | Path,  # a picture or a video
     detector: DeepfakeDetector,
@@ -104,35 +222,78 @@ def score_file(
     finder: Detector | None = None,  # of faces; None: a new one, as declared
 ) -> FileResult:  # without an occlusion map
     "Score one file; what is wrong with it stands in the result."
-    path, how = Path(path), detector.preprocessing
-    kind = "picture" if path.suffix.lower() in PICTURES else "video"
-    crops = crops or (kind == "picture" and how.detector == "frame")  # whole pictures are read as in training
-    try: digest = file_hash(path)
-    except OSError as error: return FileResult(path, kind, "", "unreadable", error.strerror or "cannot be read")
-    try: rows, found = extract_video(path, _settings(how, crops, frames), finder or _face_finder(how, crops))
-    except (VideoError, MemoryError) as error: return FileResult(path, kind, digest, "unreadable", str(error).removeprefix(f"{path}: "))
-    table, seen = pd.DataFrame(rows), [i for i, face in enumerate(found) if face is not None]
-    if not seen:
-        reasons = [r for r in table["reason"] if r != NO_FACE] if len(table) else ["holds no frames"]
-        return FileResult(path, kind, digest, "unreadable" if len(reasons) == len(table) else "no face", reasons[0] if reasons else NO_FACE, table)
-    shown = [found[i] if crops else _encoded(found[i], how.jpeg) for i in seen]
-    return _scored(FileResult(path, kind, digest, "scored"), table, seen, shown, detector)
+    finder = finder or _face_finder(detector.preprocessing, crops)
+    return next(_score_all([_read_file(Path(path), detector, crops, frames, finder)], detector))
 
-# %% ../nbs/16b_predict.ipynb #d4f0a920
-def _scored(result: FileResult, table: pd.DataFrame, seen: list[int], faces: list[np.ndarray], detector: DeepfakeDetector) -> FileResult:
-    "Enter scores of the frames that show a face."
-    pictures = prepare_pictures(faces, detector.preprocessing)
-    score = detector.score(pictures)
-    probability = detector.calibration(score)
-    columns = {"score": score, "probability": probability}
-    table = table.assign(**{name: pd.Series(values, table.index[seen]) for name, values in columns.items()})
-    table["side"] = pd.Series(detector.side(probability), table.index[seen], dtype=object)
-    best = int(np.argmax(probability))
-    result.frames = table[["frame", "timestamp", "score", "probability", "side", "left", "top", "right", "bottom", "reason"]]
-    result.score, result.probability = float(score.mean()), float(probability.mean())
-    result.side, result.face, result.picture = str(detector.side(result.probability)), faces[best], pictures[best]
-    if detector.kind == "localiser": result.changed = detector.maps(pictures[best:best + 1])[0]
-    return result
+# %% ../nbs/16b_predict.ipynb #6f60f208
+def _jpeg(image: np.ndarray) -> bytes:
+    "A picture of the page."
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=88)
+    return file.getvalue()
+
+
+def _square(image: np.ndarray, side: int = 224) -> np.ndarray:
+    "A face at the page's size."
+    if image.shape == (side, side, 3):
+        return image
+    resized = Image.fromarray(image).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+@lru_cache
+def _colours(name: str) -> np.ndarray:
+    "The colours of a map, float32 (256, 3)."
+    import matplotlib
+    return matplotlib.colormaps[name](np.arange(256))[:, :3].astype(np.float32)
+
+
+def _overlay(
+    face: np.ndarray, values: np.ndarray, colours: str, low: float, high: float, rest: float
+) -> np.ndarray:
+    "A map in colour on a face in grey, both 224×224; the colour is the stronger, the farther a value is from `rest`."
+    grey = np.asarray(Image.fromarray(_square(face)).convert("L"), np.float32)[..., None] / 255
+    values = Image.fromarray(values.astype(np.float32))
+    smooth = np.asarray(values.resize((224, 224), Image.Resampling.BILINEAR))
+    level = np.clip((smooth - low) / ((high - low) or 1), 0, 1)
+    colour = _colours(colours).take(np.minimum((256 * level).astype(np.uint16), 255), 0)
+    distance = np.abs(smooth - rest) / (max(high - rest, rest - low) or 1)
+    alpha = 0.8 * np.clip(distance, 0, 1)[..., None] ** 0.6
+    return np.rint(255 * (grey + alpha * (colour - grey))).astype(np.uint8)
+
+# %% ../nbs/16b_predict.ipynb #c81f3a55
+def _page_jpegs(result: FileResult, detector: DeepfakeDetector) -> dict[str, bytes]:
+    "What the page shows of a file that was scored: the face and, of localisers, their map."
+    if result.state != "scored":
+        return {}
+    jpegs = {"face": _jpeg(_square(result.face))}
+    if result.changed is not None:
+        on = _under(result, detector)
+        jpegs["changed"] = _jpeg(_overlay(on, result.changed, "plasma", 0, 1, 0))
+    return jpegs
+
+
+def _under(result: FileResult, detector: DeepfakeDetector) -> np.ndarray:
+    "What the coordinates of maps are of."
+    return result.picture if detector.preprocessing.shown_by.moves else result.face
+
+
+class _Store:
+    "A file without a name for what waits until the page is written, so that memory need not hold it."
+
+    def __init__(self):
+        self.file = tempfile.TemporaryFile()
+
+    def put(self, content: bytes) -> Callable[[], bytes]:
+        "Write; the function that comes back reads it."
+        start = self.file.seek(0, os.SEEK_END)
+        self.file.write(content)
+        return partial(self.get, start, len(content))
+
+    def get(self, start: int, length: int) -> bytes:
+        "Read."
+        self.file.seek(start)
+        return self.file.read(length)
 
 # %% ../nbs/16b_predict.ipynb #75b89029
 def _occluded_scores(detector: DeepfakeDetector, picture: np.ndarray, patch: tuple[int, int], stride: tuple[int, int]) -> np.ndarray:
@@ -149,39 +310,96 @@ def _occluded_scores(detector: DeepfakeDetector, picture: np.ndarray, patch: tup
 
 # %% ../nbs/16b_predict.ipynb #0468370f
 def add_occlusion(
-    results: Sequence[FileResult],  # scored ones get a map, in place
+    results: Sequence[FileResult],  # scored ones get a map, in place, if their `picture` is there
     detector: DeepfakeDetector,
     most: int = 50,  # files that get one: those with the highest probability
     progress: bool = True,  # show a progress bar
 ) -> None:
     "Occlusion maps of the frames with the highest probability."
-    from deepfake_nb.detectors import model_inputs
-    chosen = sorted((r for r in results if r.picture is not None), key=lambda r: -r.probability)[:most]
-    if not chosen: return
+    pictured = (result for result in results if result.picture is not None)
+    chosen = sorted(pictured, key=lambda result: -result.probability)[:most]
+    if not chosen:
+        return
     patch = tuple(max(2, side // 6) for side in detector.preprocessing.size)
     stride = tuple(-(-side // 2) for side in patch)
-    if detector.kind in ("features", "localiser"):
-        for result in tqdm(chosen, desc="occlusion", unit="file", disable=not progress): result.occlusion = _occluded_scores(detector, result.picture, patch, stride)
+    network = detector.score_network
+    if network is None:
+        for result in tqdm(chosen, desc="occlusion", unit="file", disable=not progress):
+            result.occlusion = _occluded_scores(detector, result.picture, patch, stride)
         return
-    inputs = model_inputs(np.stack([r.picture for r in chosen]), detector.preprocessing)
-    column = detector.model.output_shape[-1] - 1
-    for result, drops in zip(chosen, occlusion_sensitivity(detector.model, inputs, patch, stride, "mean", column, progress=progress)): result.occlusion = drops
+    pictures, fill = np.stack([result.picture for result in chosen]), "mean"
+    if detector.kind == "localiser":  # its mean colour is one of the 256 levels
+        means = np.broadcast_to(pictures.mean((1, 2), keepdims=True), pictures.shape)
+        fill = model_inputs(means.astype(np.uint8), detector.preprocessing)
+    inputs, column = model_inputs(pictures, detector.preprocessing), network.output_shape[-1] - 1
+    maps = occlusion_sensitivity(network, inputs, patch, stride, fill, column, progress=progress)
+    for result, drops in zip(chosen, maps):
+        result.occlusion = drops
+
+# %% ../nbs/16b_predict.ipynb #e5907b3d
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahead: int
+) -> Iterator:
+    "Results of a function in the order of its arguments; so many are worked at ahead, and no more."
+    waiting = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
+def _score_files(
+    files: Sequence[Path], detector: DeepfakeDetector, crops: bool, frames: int | None, maps: int, progress: bool
+) -> list[FileResult]:
+    "Read, score and draw in a pipeline; what only the page needs goes to disk."
+    cores, finders = min(8, os.cpu_count() or 1), SimpleQueue()
+    alone = not crops and detector.preprocessing.detector == "mtcnn"  # which is on all cores by itself
+    for _ in range(1 if alone else cores):
+        finders.put(_face_finder(detector.preprocessing, crops))
+
+    def read(path: Path) -> _Reading:
+        finder = finders.get()
+        try:
+            return _read_file(path, detector, crops, frames, finder)
+        finally:
+            finders.put(finder)
+
+    def draw(result: FileResult) -> tuple[FileResult, dict[str, bytes]]:
+        return result, _page_jpegs(result, detector)
+
+    readers, drawers = ThreadPoolExecutor(finders.qsize()), ThreadPoolExecutor(cores)
+    results, best, store = [], [], _Store()
+    bar = partial(tqdm, total=len(files), desc="scoring", unit="file", disable=not progress)
+    try:
+        scored = _score_all(bar(_in_order(readers, read, files, 2 * cores)), detector)
+        for result, jpegs in _in_order(drawers, draw, scored, 2 * cores):
+            results.append(result)
+            result.stored = {name: store.put(content) for name, content in jpegs.items()}
+            if result.state == "scored":
+                heapq.heappush(best, (result.probability, -len(results), result))
+            if len(best) > maps:
+                dropped = heapq.heappop(best)[-1]
+                dropped.face = dropped.picture = dropped.changed = None
+    finally:
+        readers.shutdown(cancel_futures=True)
+        drawers.shutdown(cancel_futures=True)
+    add_occlusion(results, detector, maps, progress)
+    return results
+
+# %% ../nbs/16b_predict.ipynb #90b3d6fe
 def predict_files(
     paths: Iterable[str | Path],  # files and folders
     detector: DeepfakeDetector,
     *,
     crops: bool = False,  # see `score_file`
     frames: int | None = None,  # see `score_file`
-    maps: int = 50,  # files that get an occlusion map
+    maps: int = 50,  # files that get an occlusion map, and keep their arrays: those with the highest probability
     progress: bool = True,  # show progress bars
-) -> list[FileResult]:  # in the order of `find_files`
+) -> list[FileResult]:  # in the order of `find_files`; of the others, what the page shows waits on disk
     "Score files and folders; raises `DetectorError` as `find_files` does."
-    files, finder = find_files(paths)[0], _face_finder(detector.preprocessing, crops)
-    results = [score_file(file, detector, crops=crops, frames=frames, finder=finder) for file in tqdm(files, desc="scoring", unit="file", disable=not progress)]
-    add_occlusion(results, detector, maps, progress)
-    return results
+    return _score_files(find_files(paths)[0], detector, crops, frames, maps, progress)
 
 # %% ../nbs/16b_predict.ipynb #9501440b
 def results_table(
@@ -189,46 +407,40 @@ def results_table(
     detector: DeepfakeDetector,
 ) -> pd.DataFrame:  # a row a file: file, kind, state, reason, frames, frames_with_a_face, score, probability, side, sha256, detector_sha256
     "What `scores.csv` holds."
-    return pd.DataFrame([{"file": str(r.path), "kind": r.kind, "state": r.state, "reason": r.reason, "frames": len(r.frames), "frames_with_a_face": int(r.frames["score"].notna().sum()) if "score" in r.frames else 0,
-                          "score": r.score, "probability": r.probability, "side": r.side, "sha256": r.sha256, "detector_sha256": detector.sha256} for r in results])
+    return pd.DataFrame(
+        [
+            {
+                "file": str(r.path),
+                "kind": r.kind,
+                "state": r.state,
+                "reason": r.reason,
+                "frames": len(r.rows),
+                "frames_with_a_face": sum("score" in row for row in r.rows),
+                "score": r.score,
+                "probability": r.probability,
+                "side": r.side,
+                "sha256": r.sha256,
+                "detector_sha256": detector.sha256,
+            }
+            for r in results
+        ]
+    )
 
 
 def frames_table(
     results: Sequence[FileResult],
 ) -> pd.DataFrame:  # a row a frame: file, frame, timestamp (s), score, probability, side, left, top, right, bottom (of the face, pixels), reason
     "What `frames.csv` holds."
-    columns = ["file", "frame", "timestamp", "score", "probability", "side", "left", "top", "right", "bottom", "reason"]
-    parts = [r.frames.assign(file=str(r.path)).reindex(columns=columns).astype(object) for r in results if len(r.frames)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-
-# %% ../nbs/16b_predict.ipynb #6f60f208
-def _uri(image: np.ndarray) -> str:
-    "A picture as a data URI."
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _square(image: np.ndarray, side: int = 224) -> np.ndarray:
-    "A face at the page's size."
-    return np.asarray(Image.fromarray(image).convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
-
-
-def _overlay(face: np.ndarray, values: np.ndarray, colours: str, low: float, high: float, rest: float) -> np.ndarray:
-    "A map in colour on a face in grey, both 224×224; the colour is the stronger, the farther a value is from `rest`."
-    import matplotlib
-    grey = np.asarray(Image.fromarray(_square(face)).convert("L"), float)[..., None] / 255
-    smooth = np.asarray(Image.fromarray(values.astype(np.float32)).resize((224, 224), Image.Resampling.BILINEAR))
-    colour = matplotlib.colormaps[colours](np.clip((smooth - low) / ((high - low) or 1), 0, 1))[..., :3]
-    alpha = .8 * np.clip(np.abs(smooth - rest) / (max(high - rest, rest - low) or 1), 0, 1)[..., None] ** .6
-    return (255 * ((1 - alpha) * grey + alpha * colour).clip(0, 1)).round().astype(np.uint8)
+    rows = [{"file": str(r.path)} | row for r in results for row in r.rows]
+    return pd.DataFrame(rows, columns=["file", *_FRAME], dtype=object)
 
 # %% ../nbs/16b_predict.ipynb #14202b03
 def _chart(result: FileResult, detector: DeepfakeDetector, width: int = 620, height: int = 190) -> str:
     "Probabilities over time as SVG."
-    rows = result.frames[result.frames["probability"].notna()]
+    frames = result.frames
+    rows = frames[frames["probability"].notna()]
     times = rows["timestamp"].astype(float) if rows["timestamp"].notna().all() else rows["frame"].astype(float)
-    every = result.frames["timestamp" if rows["timestamp"].notna().all() else "frame"].astype(float)
+    every = frames["timestamp" if rows["timestamp"].notna().all() else "frame"].astype(float)
     first, last, unit = float(every.min()), float(every.max()), "s" if rows["timestamp"].notna().all() else "frame"
     x = lambda t: 44 + (width - 60) * ((t - first) / ((last - first) or 1))
     y = lambda p: 12 + (height - 46) * (1 - p)
@@ -238,7 +450,7 @@ def _chart(result: FileResult, detector: DeepfakeDetector, width: int = 620, hei
     parts.append(f'<line class="threshold" x1="44" x2="{width - 16}" y1="{y(detector.threshold):.1f}" y2="{y(detector.threshold):.1f}"/>')
     places = " ".join(f"{x(t):.1f},{y(p):.1f}" for t, p in zip(times, rows["probability"]))
     parts.append(f'<polyline class="line" points="{places}"/>' + "".join(f'<circle class="dot" cx="{x(t):.1f}" cy="{y(p):.1f}" r="3.5"><title>{t:.2f} {unit}: {p:.3f}</title></circle>' for t, p in zip(times, rows["probability"])))
-    missing = result.frames[result.frames["probability"].isna()]
+    missing = frames[frames["probability"].isna()]
     parts += [f'<text class="lost" x="{x(t):.1f}" y="{y(0) - 4:.1f}" text-anchor="middle">×<title>{t:.2f} {unit}: no score</title></text>' for t in every[missing.index].dropna()]
     parts += [f'<text x="{x(t):.1f}" y="{height - 16}" text-anchor="{anchor}">{t:.1f} {unit}</text>' for t, anchor in ((first, "start"), (last, "end"))]
     said = f"Calibrated probability of {len(rows)} frames over time, from {rows['probability'].min():.2f} to {rows['probability'].max():.2f}, mean {result.probability:.2f}; {len(missing)} frames without a score"
@@ -248,22 +460,28 @@ def _chart(result: FileResult, detector: DeepfakeDetector, width: int = 620, hei
 _SAID = {"above": "above the band", "below": "below the band", "abstains": "within the band: the detector abstains"}
 
 
-def _entry(number: int, result: FileResult, detector: DeepfakeDetector, limit: float) -> dict:
-    "What the page shows of a file."
-    entry = {"id": f"file-{number}", "name": str(result.path), "short": result.path.name, "result": result, "said": _SAID.get(result.side, ""), "images": []}
-    if result.state != "scored": return entry
+def _uri(jpeg: bytes) -> str:
+    "A picture as a data URI."
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def _images(result: FileResult, detector: DeepfakeDetector, limit: float) -> list[dict[str, str]]:
+    "The pictures of a file on the page: uri, alt, caption."
+    if result.state != "scored":
+        return []
+    jpegs = {name: read() for name, read in result.stored.items()} or _page_jpegs(result, detector)
     where = f", frame {result.at}" if result.kind == "video" else ""
-    under = result.picture if detector.preprocessing.shown_by.moves else result.face  # what the maps' coordinates are of
-    entry["images"].append({"uri": _uri(_square(result.face)), "alt": f"The face that was scored in {result.path.name}{where}", "caption": f"The face{where}: the frame with the highest probability" if where else "The face, as it was cut out"})
-    if result.changed is not None:
-        entry["images"].append({"uri": _uri(_overlay(under, result.changed, "plasma", 0, 1, 0)), "alt": f"Where the model takes {result.path.name} for changed: {(result.changed > .5).mean():.0%} of the face above 0.5",
-                                "caption": "Where the model takes it for changed: grey 0, yellow 1"})
+    images = [{"uri": _uri(jpegs["face"]), "alt": f"The face that was scored in {result.path.name}{where}",
+               "caption": f"The face{where}: the frame with the highest probability" if where else "The face, as it was cut out"}]
+    if "changed" in jpegs:
+        images.append({"uri": _uri(jpegs["changed"]), "alt": f"Where the model takes {result.path.name} for changed: {result.changed_share:.0%} of the face above 0.5",
+                       "caption": "Where the model takes it for changed: grey 0, yellow 1"})
     if result.occlusion is not None:
         low, high = float(result.occlusion.min()), float(result.occlusion.max())
-        entry["images"].append({"uri": _uri(_overlay(under, result.occlusion, "RdBu_r", -limit, limit, 0)), "alt": f"Occlusion map of {result.path.name}: the score falls by up to {high:.3f} and rises by up to {-low:.3f} where a part is hidden",
-                                "caption": f"What the score rests on: red, it falls when this is hidden (by up to {max(high, 0):.3f}); blue, it rises (by up to {max(-low, 0):.3f})"})
-    if result.kind == "video": entry["chart"] = _chart(result, detector)
-    return entry
+        drawn = _overlay(_under(result, detector), result.occlusion, "RdBu_r", -limit, limit, 0)
+        images.append({"uri": _uri(_jpeg(drawn)), "alt": f"Occlusion map of {result.path.name}: the score falls by up to {high:.3f} and rises by up to {-low:.3f} where a part is hidden",
+                       "caption": f"What the score rests on: red, it falls when this is hidden (by up to {max(high, 0):.3f}); blue, it rises (by up to {max(-low, 0):.3f})"})
+    return images
 
 # %% ../nbs/16b_predict.ipynb #2f9eff4d
 _STYLE = """
@@ -291,8 +509,8 @@ _BODY = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name
 {% for e in entries %}<article id="{{ e.id }}"><h3>{{ e.name }}</h3>
 {% if e.result.state == 'scored' %}<p>{{ e.result.kind|capitalize }}: calibrated probability {{ '%.3f'|format(e.result.probability) }}, {{ e.said }} (score {{ '%.3f'|format(e.result.score) }}{% if e.result.kind == 'video' %}; means over {{ e.result.frames.probability.notna().sum() }} of {{ e.result.frames|length }} frames{% endif %}).</p>
 {% else %}<p class="state">Not scored, {{ e.result.state }}: {{ e.result.reason }}.</p>{% endif %}
-{% if e.images %}<div class="pictures">{% for i in e.images %}<figure><img src="{{ i.uri }}" alt="{{ i.alt }}" width="224" height="224"><figcaption>{{ i.caption }}.</figcaption></figure>{% endfor %}</div>{% endif %}
-{% if e.chart %}<div class="chart">{{ e.chart|safe }}<p class="small">Calibrated probability over time; the band in which the detector abstains is shaded, the threshold dashed; × marks frames without a score.</p></div>{% endif %}
+{% set shown = images(e.result) %}{% if shown %}<div class="pictures">{% for i in shown %}<figure><img src="{{ i.uri }}" alt="{{ i.alt }}" width="224" height="224"><figcaption>{{ i.caption }}.</figcaption></figure>{% endfor %}</div>{% endif %}
+{% if e.result.kind == 'video' and e.result.state == 'scored' %}<div class="chart">{{ chart(e.result)|safe }}<p class="small">Calibrated probability over time; the band in which the detector abstains is shaded, the threshold dashed; × marks frames without a score.</p></div>{% endif %}
 <p class="small">SHA-256 <code>{{ e.result.sha256 or 'unknown' }}</code></p></article>
 {% endfor %}<h2 id="detector">The detector</h2><dl>{% for k, v in about %}<dt>{{ k }}</dt><dd>{{ v }}</dd>{% endfor %}</dl>
 <h3>Out of scope</h3><ul>{% for line in card.out_of_scope %}<li>{{ line }}</li>{% endfor %}</ul></main></body></html>
@@ -342,11 +560,34 @@ def write_page(
     import jinja2
     from deepfake_nb.detectors import RESEARCH_ONLY
     limit = max([float(np.abs(r.occlusion).max()) for r in results if r.occlusion is not None], default=1.0)
-    entries = [_entry(number, result, detector, limit) for number, result in enumerate(results, 1)]
-    page = jinja2.Environment(autoescape=True).from_string(_MACROS.replace("{% macro", "{%- macro") + _BODY).render(
-        title=f"Scores of {len(results)} file{'s' * (len(results) != 1)}", style=_STYLE, summary=count_states(results), card=detector.card, warning=RESEARCH_ONLY,
-        meaning=_meaning(results, detector), entries=entries, other=[str(p) for p in other], about=_about(detector), band=detector.band)
-    with atomic_path(file) as path: path.write_text(page.lstrip(), encoding="utf-8")
+    entries = [
+        {
+            "id": f"file-{number}",
+            "name": str(result.path),
+            "short": result.path.name,
+            "result": result,
+            "said": _SAID.get(result.side, ""),
+        }
+        for number, result in enumerate(results, 1)
+    ]
+    environment = jinja2.Environment(autoescape=True)
+    page = environment.from_string(_MACROS.replace("{% macro", "{%- macro") + _BODY).stream(
+        title=f"Scores of {len(results)} file{'s' * (len(results) != 1)}",
+        style=_STYLE,
+        summary=count_states(results),
+        card=detector.card,
+        warning=RESEARCH_ONLY,
+        meaning=_meaning(results, detector),
+        entries=entries,
+        other=[str(p) for p in other],
+        about=_about(detector),
+        band=detector.band,
+        images=lambda result: _images(result, detector, limit),
+        chart=lambda result: _chart(result, detector),
+    )
+    page.enable_buffering(64)
+    with atomic_path(file) as path:
+        page.dump(str(path), "utf-8")  # as it is made: a page of many pictures is never in memory
     return Path(file)
 
 # %% ../nbs/16b_predict.ipynb #00566782
@@ -361,9 +602,9 @@ def predict_command(
     progress: bool = True,  # show progress bars
 ) -> int:  # 0 all scored, 1 if files could not be
     "Score files and write table and page: `deepfake-nb predict`; raises `DetectorError` where nothing can be done."
-    _, other = find_files(paths)
+    files, other = find_files(paths)
     detector = load_detector(model)
-    results, out = predict_files(paths, detector, crops=crops, frames=frames, maps=maps, progress=progress), Path(out)
+    results, out = _score_files(files, detector, crops, frames, maps, progress), Path(out)
     for name, table in (("scores.csv", results_table(results, detector)), ("frames.csv", frames_table(results))):
         with atomic_path(out / name) as path: table.to_csv(path, index=False, lineterminator="\n")
     page = write_page(out / "index.html", results, detector, other)
