@@ -33,6 +33,7 @@ from .faces import DETECTORS, Extraction, build_detector, cached_faces
 from .loaders import INTERPOLATIONS, SCALINGS, ImageBatches, load_images, read_image, scale_images
 from .manifests import ManifestError, file_hash, load_manifest, load_samples
 from .masks import MaskError, mask_samples
+from .memory import keep_freed_memory
 from .pairs import Augmentation, PairedBatches
 from .samples import COLUMNS, SPLITS, SampleError, class_weights, linked_groups, split_samples, subsample_originals
 from .spectrum import azimuthal_spectrum, feature_classifier, grey_image, load_classifier, save_classifier
@@ -245,6 +246,7 @@ def _predict(
     model: keras.Model, x: np.ndarray, batch_size: int
 ) -> np.ndarray | dict[str, np.ndarray]:
     "Outputs of a model in batches of one size, the last filled up: each shape is compiled anew."
+    keep_freed_memory()
     parts = []
     for start in range(0, len(x), batch_size):
         part = x[start : start + batch_size]

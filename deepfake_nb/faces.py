@@ -34,6 +34,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from .manifests import cache_dir, data_dir
+from .memory import keep_freed_memory
 from .samples import COLUMNS, make_samples
 from .video import SAMPLINGS, Frame, VideoError, as_shown, openable, read_frames, read_member, split_archive
 
@@ -163,6 +164,7 @@ class Mtcnn(Detector):
 
     def __init__(self, confidence: float | None = None, long_side: int | None = 640, batch_size: int = 8):
         super().__init__(confidence, long_side)
+        keep_freed_memory()
         self.stages, self.batch_size = _mtcnn_stages(), batch_size
 
     def find(self, images: list[np.ndarray]) -> list[np.ndarray]:

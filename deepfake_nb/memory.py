@@ -10,33 +10,36 @@ import ctypes
 import os
 from functools import lru_cache
 
-import keras
-
 # %% ../nbs/00a_memory.ipynb #be849d04
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # parameters of glibc's mallopt
 
 
 @lru_cache
-def keep_freed_memory() -> bool:  # whether the thresholds were raised
+def keep_freed_memory(
+    network: bool = True,  # whether Keras is going to run a network; False: NumPy alone, and no Keras is imported
+) -> bool:  # whether the thresholds were raised
     """Raise glibc's thresholds so that freed tensors are used again instead of returned to the kernel.
 
     Does nothing on other backends than TensorFlow, on other C libraries than glibc, and where `MALLOC_TRIM_THRESHOLD_`,
     `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TOP_PAD_` or `GLIBC_TUNABLES` is set: then the user has chosen.
     """
-    if keras.backend.backend() != "tensorflow" or _chosen_by_user():
+    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if any(name in os.environ for name in names) or not hasattr(libc, "gnu_get_libc_version"):
         return False
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "gnu_get_libc_version"):
+    if network and not _first_generator():
         return False
-    import tensorflow as tf
-
-    # TensorFlow lowers the threshold once a process, at its first generator: have that behind us.
-    one = tf.data.Dataset.from_generator(lambda: iter([0]), output_signature=tf.TensorSpec((), tf.int32))
-    list(one)
     mapped = libc.mallopt(_MMAP_THRESHOLD, 2**30) or libc.mallopt(_MMAP_THRESHOLD, 2**25)  # before glibc 2.35, 32 MB at most
     return bool(mapped and libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1) and libc.mallopt(_TOP_PAD, 2**26))
 
 
-def _chosen_by_user() -> bool:
-    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
-    return any(name in os.environ for name in names)
+def _first_generator() -> bool:
+    "Let TensorFlow lower the threshold, which it does once a process; False on other backends."
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    list(tf.data.Dataset.from_generator(lambda: iter([0]), output_signature=tf.TensorSpec((), tf.int32)))
+    return True

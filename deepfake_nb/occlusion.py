@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .evaluation import Interval, mean_interval
 from .incremental import NotIncremental, hidden_patch_scores, lower_model
+from .memory import keep_freed_memory
 
 # %% auto #0
 __all__ = ['patch_positions', 'occlusion_sensitivity', 'DeletionInsertion', 'deletion_insertion', 'mass_inside', 'MassTest',
@@ -212,6 +213,7 @@ def occlusion_sensitivity(
 ) -> np.ndarray:  # (n, h, w) float32 in the images' coordinates, in the unit of the score
     "Which parts of each image its score rests on (arXiv 1311.2901; report 000); `ValueError` naming what is wrong with images, model, patch, fill, class or method."
     if output not in ("drop", "score"): raise ValueError(f"output={output!r}: expected 'drop' or 'score'")
+    keep_freed_memory()
     shown = _prepared(model, images, fill, class_index, batch_size)
     lowered, reason = _lowered(model, shown.images.shape[1:], int(shown.columns.max()), method)
     (n, h, w, _), patch = shown.images.shape, _pair(patch, "patch")

@@ -21,6 +21,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from .memory import keep_freed_memory
+
 # %% auto #0
 __all__ = ['SKIN_TONES', 'LIGHTINGS', 'QUALITIES', 'MANIPULATIONS', 'CODECS', 'GENERATOR_VERSION', 'LAYOUTS', 'Identity',
            'make_identity', 'State', 'trajectory', 'Rendered', 'render_frame', 'Quality', 'landmarks', 'face_box',
@@ -965,6 +967,7 @@ def _make_take(c: dict, take: _Take, folder: str, number: int) -> None:
     "Film one take and its fakes, write their files, and last of all the record that says that they are there."
     done = Path(folder) / ".takes" / f"{number}.json"
     if done.exists(): return
+    keep_freed_memory(network=False)
     cv2.setNumThreads(1)
     lighting = list(LIGHTINGS)[(take.identity + take.take) % len(LIGHTINGS)]
     person, rng = _cast(c["seed"], c["identities"])[take.identity], np.random.default_rng([c["seed"], 9, take.identity, take.take])
