@@ -15,6 +15,7 @@ from deepfake_nb.claims import papers_dir
 from deepfake_nb.cli import main
 from deepfake_nb.runs import list_papers
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 TIMES = {"figures": {"time_and_size"}, "tables": {"cost"}}  # measured times differ from run to run
 JUDGED_BY_TIME = {"forbush": [20], "torlapati": [56, 57, 58]}  # claims
