@@ -458,24 +458,20 @@ def _depthwise_as_sum(step: _Step, x, kernel, full: bool):
 
 # %% ../nbs/12a_incremental.ipynb #e98208a8
 def _original_values(plan: _Plan, weights: list, images):
-    "Values of tensors that the plan reads, and the outputs."
+    "Values of the tensors that the plan reads."
     values, last_use = [images], {i: k for k, step in enumerate(plan.steps) for i in step.inputs}
     for k, (step, arrays) in enumerate(zip(plan.steps, weights)):
         values.append(_compute(step, [values[i] for i in step.inputs], arrays))
         for i in step.inputs:
             if last_use[i] == k and i not in plan.kept:
                 values[i] = None  # frees its memory
-    return [values[i] for i in plan.kept], values[-1]
+    return [values[i] for i in plan.kept]
 
 # %% ../nbs/12a_incremental.ipynb #3a30b2a1
-def _hidden_outputs(plan: _Plan, weights: list, kept: list, canvas, which, places: tuple):
+def _hidden_outputs(plan: _Plan, weights: list, kept: list, sources, which, places: tuple):
     "Outputs (b, …), each with one patch hidden."
     original = dict(zip(plan.kept, kept))
-    if places[0] is None:  # one colour
-        shape = which.shape[0], *plan.extents[0], canvas.shape[-1]
-        values = [ops.broadcast_to(_take(canvas, which), shape)]
-    else:
-        values = [_take(_rows(canvas), places[0])]
+    values = [_take(_rows(sources), places[0])]
     for k, (step, arrays, reads) in enumerate(zip(plan.steps, weights, plan.reads), 1):
         xs, (indices, extra) = [], places[k]
         for i, read, index in zip(step.inputs, reads, indices):
@@ -560,11 +556,11 @@ def _index(plan: _Plan, first: list, k: int, i: int, read: _Read, which) -> np.n
     return index
 
 # %% ../nbs/12a_incremental.ipynb #328d02fd
-def _make_places(plan: _Plan, starts: list, which, row, column, varied: bool) -> tuple:
-    "What each step gathers, for patches at (row, column) of images `which`."
+def _make_places(plan: _Plan, starts: list, which, source, row, column) -> tuple:
+    "What is gathered for patches at (row, column) of images `which` that show images `source`."
     first = [(ys[row].astype(np.int32), xs[column].astype(np.int32)) for ys, xs in starts]
-    patch = _grid(first[0], plan.extents[0])
-    places = [_pixels(*patch, plan.shapes[0], which[:, None]) if varied else None]
+    source = source.astype(np.int32)[:, None]
+    places = [_pixels(*_grid(first[0], plan.extents[0]), plan.shapes[0], source)]
     for k, (step, reads) in enumerate(zip(plan.steps, plan.reads), 1):
         indices = [
             read and _index(plan, first, k, i, read, which)
@@ -621,32 +617,35 @@ def hidden_patch_scores(
     n, m = len(images), len(tops) * len(lefts)
     plan, starts = _make_plan(lowered, patch, tops, lefts)
     row, column = np.divmod(np.arange(m), len(lefts))
-    group, size = sizes = _batch_sizes(plan, n, m)
+    group, size = sizes = _batch_sizes(plan, n, m + 1)
     hidden = _compiled(_hidden_outputs, plan, sizes)
-    whole = partial(_original_values, plan)  # on TensorFlow as it is: compiling takes longer
+    original = partial(_original_values, plan)  # on TensorFlow as it is: compiling takes longer
     if keras.backend.backend() == "jax":
-        whole = _compiled(_original_values, plan, sizes)
+        original = _compiled(_original_values, plan, sizes)
     weights = [[ops.convert_to_tensor(w) for w in arrays] for arrays in lowered.weights]
     as_taken = lambda x: x.astype("float32").astype(lowered.dtype).astype("float32")
-    whole_scores, scores = np.empty(n, np.float32), np.empty((n, m), np.float32)
+    whole, scores = np.empty(n, np.float32), np.empty((n, m), np.float32)
     for start in range(0, n, group):
         near = np.minimum(np.arange(start, start + group), n - 1)  # the last group repeats an image
+        count = min(group, n - start)
         seen, shown = as_taken(images[near]), as_taken(canvas[near])
-        kept, outputs = whole(weights, seen)
-        outputs = ops.convert_to_numpy(outputs).reshape(group, -1)
-        whole_scores[near] = outputs[np.arange(group), columns[near]]
-        scores[near] = whole_scores[near, None]  # of a patch that shows what was there already
-        image, job = np.nonzero(_differ(seen, shown, patch, tops, lefts)[: n - start])
+        kept, sources = original(weights, seen), np.r_[seen, np.broadcast_to(shown, seen.shape)]
+        image, job = np.nonzero(_differ(seen, shown, patch, tops, lefts)[:count])
+        image, job = np.r_[np.arange(count), image], np.r_[np.zeros(count, int), job]
+        source = np.r_[np.arange(count), image[count:] + group]  # at first each image as it is
+        found = np.empty(len(job), np.float32)
         for first in range(0, len(job), size):
             batch = np.minimum(np.arange(first, first + size), len(job) - 1)
             which, at = image[batch].astype(np.int32), job[batch]
-            places = _make_places(plan, starts, which, row[at], column[at], canvas.shape[1] > 1)
-            outputs = ops.convert_to_numpy(hidden(weights, kept, shown, which, places))
-            outputs = outputs.reshape(size, -1)[np.arange(size), columns[near[which]]]
-            scores[near[which], at] = outputs
+            places = _make_places(plan, starts, which, source[batch], row[at], column[at])
+            outputs = ops.convert_to_numpy(hidden(weights, kept, sources, which, places))
+            found[batch] = outputs.reshape(size, -1)[np.arange(size), columns[near[which]]]
             update(min(size, len(job) - first))
-        update((m + 1) * min(group, n - start) - len(job))
-    return whole_scores, scores.reshape(n, len(tops), len(lefts))
+        whole[near[:count]] = found[:count]
+        scores[near[:count]] = found[:count, None]  # of a patch that shows what was there already
+        scores[near[image[count:]], job[count:]] = found[count:]
+        update((m + 1) * count - len(job))
+    return whole, scores.reshape(n, len(tops), len(lefts))
 
 # %% ../nbs/12a_incremental.ipynb #9285817c
 def _differ(images, canvas, patch: tuple, tops: np.ndarray, lefts: np.ndarray) -> np.ndarray:
