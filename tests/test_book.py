@@ -49,6 +49,7 @@ def notebooks() -> list[str]:
     return [p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in sorted(ROOT.glob("nbs/**/*.ipynb")) if not p.name.startswith(".") and "checkpoint" not in str(p)]
 
 
+@pytest.mark.slow
 def test_every_notebook_has_its_page(book):
     assert [n for n in notebooks() if not (book / f"{n}.html").is_file()] == []
     contents = (book / "index.html").read_text()

@@ -401,6 +401,7 @@ def test_equivalence_needs_data_and_a_margin():
     assert equivalence(y[few][:60], close[few][:60], score[few][:60], 0.05, who[few][:60]).verdict == "undecided"  # four people: no interval
 
 
+@pytest.mark.slow
 def test_thresholds_are_best_where_they_were_chosen():
     rng = np.random.default_rng(5)
     for _ in range(20):
@@ -536,6 +537,7 @@ def test_leak_features_are_the_files_own(tmp_path):
     assert np.isnan(table.quantisation_mean[0]) and table.quantisation_mean[1] > 0
 
 
+@pytest.mark.slow
 def test_quantisation_names_are_the_same_in_every_process(sound):
     "Python salts its hashes of strings by process; the table's name must not depend on that."
     code = (
@@ -745,6 +747,7 @@ def test_take_balanced(sound):
     )
 
 
+@pytest.mark.slow
 def test_health_check(sound, careless, tmp_path):
     good, frames = health_check(sound), health_check(careless)
     resized = health_check(fabricate(tmp_path / "x", frames=3, fake=lambda p: cv2.resize(p, (64, 64))))
@@ -767,6 +770,7 @@ def test_health_check(sound, careless, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_real_pieces():
     "On real crops the checks run in seconds and find people-free splits sound."
     root = os.environ.get("DEEPFAKE_NB_DATA")

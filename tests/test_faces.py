@@ -74,6 +74,7 @@ def start(tmp_path: Path, out: Path, **environment) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_like_one_never_killed(films, undisturbed, tmp_path):
     rng, out = random.Random(0), tmp_path / "out"
     for earliest in (0.05, 0.8, 1.6, 2.4):  # while its workers start, and while they work
@@ -114,6 +115,7 @@ def spawned(pid: int) -> list:
     return found
 
 
+@pytest.mark.slow
 def test_lost_workers_cost_nothing(films, undisturbed, tmp_path):
     process, killed = start(tmp_path, tmp_path / "out"), 0
     for _ in range(200):
@@ -129,6 +131,7 @@ def test_lost_workers_cost_nothing(films, undisturbed, tmp_path):
     same(extract_faces(films, tmp_path / "out", SMALL, workers=0, progress=False), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_lost_pool_costs_nothing(films, undisturbed, tmp_path):
     process, killed = start(tmp_path, tmp_path / "out"), 0
     while killed < 4 and process.poll() is None:
@@ -141,6 +144,7 @@ def test_a_lost_pool_costs_nothing(films, undisturbed, tmp_path):
     same(extract_faces(films, tmp_path / "out", SMALL, workers=0, progress=False), undisturbed)
 
 
+@pytest.mark.slow
 def test_in_this_process_and_in_others_the_same(films, undisturbed, tmp_path):
     same(extract_faces(films, tmp_path, SMALL, workers=0, progress=False), undisturbed)
 
@@ -158,6 +162,7 @@ video.read_frames = read_frames
 """
 
 
+@pytest.mark.slow
 def test_a_crashing_and_a_hanging_decoder_cost_one_video_each(films, tmp_path, monkeypatch):
     import deepfake_nb.faces as faces
     (tmp_path / "site").mkdir()
@@ -191,6 +196,7 @@ def broken_files(folder: Path, whole: bytes) -> list[str]:
     return [f"bad_{name}" for name in made]
 
 
+@pytest.mark.slow
 def test_broken_videos_among_good_ones(films, tmp_path, capsys):
     part = tmp_path / "dfdc" / "dfdc_train_part_0"
     part.mkdir(parents=True)
@@ -244,6 +250,7 @@ def test_archives_are_not_trusted(tmp_path):
     with pytest.raises(VideoError): probe(tmp_path / "damaged.zip!/bomb.mp4")
 
 
+@pytest.mark.slow
 def test_on_a_dask_cluster_that_loses_a_worker(films, undisturbed, tmp_path):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
@@ -294,6 +301,7 @@ def real_data() -> Path:
     return Path(root)
 
 
+@pytest.mark.slow
 def test_boxes_of_originals_are_reused_only_where_geometry_agrees(tmp_path):
     samples = load_samples("faceforensics", real_data())
     samples = samples[samples.original.isin(["469"])].reset_index(drop=True)
@@ -322,6 +330,7 @@ def test_detectors_with_files_of_their_own_find_hand_drawn_faces(name):
     assert all_of == 43 and hit >= {"ssd": 10, "yunet": 40}[name]
 
 
+@pytest.mark.slow
 def test_pictures_looked_at_together_give_what_one_by_one_gives(tmp_path, monkeypatch):
     pictures = load_samples("synthetic-faces", identities=4, frames=4)
     monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path / "cache 1"))
@@ -439,6 +448,7 @@ def test_what_readers_of_videos_raise_names_the_file(films, monkeypatch):
         assert video._turned(picture, 0) == (None, f"its colours cannot be converted: {str(error) or 'MemoryError'}")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_video(tmp_path):
     import tracemalloc
     from deepfake_nb.synthetic import write_video

@@ -210,6 +210,7 @@ def test_skipping_survives_an_index_that_is_not_unique(samples, tmp_path):
     assert batches.n == 36 and batches.skipped["position"].tolist() == [3]
 
 
+@pytest.mark.slow
 def test_killed_first_epoch_leaves_no_whole_cache(samples, tmp_path):
     code = ("import sys, os, signal, pandas as pd; from deepfake_nb.loaders import ImageCache; from pathlib import Path\n"
             "cache = ImageCache(sys.argv[2:], (16, 16), folder=Path(sys.argv[1])); [cache[i] for i in range(20)]; os.kill(os.getpid(), signal.SIGKILL)")
@@ -282,6 +283,7 @@ def test_a_batch_of_every_row_once():
         batches.on_epoch_end()
 
 
+@pytest.mark.slow
 def test_no_tensorflow_under_jax():
     code = "import sys, deepfake_nb.loaders, deepfake_nb.training; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "KERAS_BACKEND": "jax"}).returncode == 0

@@ -273,6 +273,7 @@ print(mask_samples(faces, overwrite=True, cache=sys.argv[1], threads=1, progress
 """
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_like_one_never_killed(faces, tmp_path):
     rng, out = random.Random(0), tmp_path / "out"
     (tmp_path / "make.py").write_text(SCRIPT)

@@ -326,6 +326,7 @@ print(most() - before)
 """
 
 
+@pytest.mark.slow
 @once
 def test_memory_does_not_grow_with_the_number_of_patches():
     "1,681 partly hidden images would take 330 MB; MB as the operating system counts them, since the backend's memory is not Python's."
@@ -402,6 +403,7 @@ def test_deletion_and_insertion_of_a_linear_model():
     assert (upside_down["deletion"] > upside_down["random_deletion"]).all()
 
 
+@pytest.mark.slow
 @once
 def test_a_flat_map_is_at_chance():
     "Equal pixels follow in random order, so a constant map is one more random order."
@@ -440,6 +442,7 @@ def test_masses_that_cannot_be_told_are_counted():
     with pytest.raises(ValueError, match="3 groups for 8"): mass_test(table, groups=[1, 2, 3])
 
 
+@pytest.mark.slow
 @once
 def test_mass_test_is_at_chance_where_nothing_is_and_respects_groups():
     rng, at_chance, widths = np.random.default_rng(0), 0, []

@@ -112,6 +112,7 @@ def test_augmented_batches_follow_from_seed_epoch_and_pair(samples):
     for a, b in zip(epoch(one), epoch(jumped)): np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_another_process_and_backend_give_the_same_batches(samples, tmp_path):
     "Without TensorFlow, which neither batches nor augmentation need."
     samples.to_pickle(tmp_path / "samples.pkl")

@@ -112,6 +112,7 @@ def undisturbed(papers, tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0])
 def test_killed_three_times_and_resumed(seed, papers, undisturbed, tmp_path):
     "Whatever is there after a kill is whole and stays; in the end every run is there once, and is what it would have been."
@@ -178,6 +179,7 @@ with runs._hold(plan.folder, False): runs._publish(plan, work, 1.)
 """
 
 
+@pytest.mark.slow
 def test_no_moment_of_publishing_leaves_half_a_run(papers, tmp_path):
     "A process that dies at each step of putting a new run in the place of an old one: there is the old one, the new one, or none."
     seen = set()
@@ -199,6 +201,7 @@ def test_no_moment_of_publishing_leaves_half_a_run(papers, tmp_path):
     assert {("dead", "old"), ("dead", "none"), ("dead", "new"), ("cleaned", "old"), ("cleaned", "new")} <= seen and ended.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how, reason", [
     ("raise", "cell 4 failed with ValueError: this seed is bad"), ("kill", "cell 4 of 5: the kernel died"),
     ("kill parent", "its process died of signal 9"), ("sleep", "cell 4 of 5 was stopped: it took longer than 3 s"),
@@ -233,6 +236,7 @@ def test_total_timeout(papers, tmp_path):
     assert states[0].state == "failed" and "the run took longer than 6 s" in states[0].reason and time.monotonic() - started < 60
 
 
+@pytest.mark.slow
 def test_two_commands_make_each_run_once(papers, tmp_path):
     root = tmp_path / "runs"
     words = run_words(papers, root, "--seeds", "0-2", "--jobs", "2", "-p", "pause=0.5")
@@ -244,6 +248,7 @@ def test_two_commands_make_each_run_once(papers, tmp_path):
     assert len(whole(root)) == 3 and left_over(root) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_is_being_made_is_left_alone(papers, tmp_path):
     plan = plan_run("draw", root=tmp_path / "runs", papers=papers, parameters={"pause": 4.})
     process = start(run_words(papers, tmp_path / "runs", "-p", "pause=4.0"))
@@ -382,6 +387,7 @@ def test_notebooks_read_with_the_options_that_were_planned():
         assert calls and not any("if is_embedded" in line for line in calls), name
 
 
+@pytest.mark.slow
 def test_a_notebook_that_is_changed_while_it_runs(tmp_path):
     papers = paper(tmp_path / "papers")
     plans = plan_grid(["draw"], parameters={"pause": 3.}, root=tmp_path / "runs", papers=papers)
@@ -391,6 +397,7 @@ def test_a_notebook_that_is_changed_while_it_runs(tmp_path):
     assert states[0].state == "failed" and "changed since" in states[0].reason and not plans[0].whole
 
 
+@pytest.mark.slow
 def test_force_makes_whole_runs_again_and_resume_does_not(papers, tmp_path):
     root = tmp_path / "runs"
     stamps = []
@@ -400,6 +407,7 @@ def test_force_makes_whole_runs_again_and_resume_does_not(papers, tmp_path):
     assert stamps[0] == stamps[1] < stamps[2] and len(whole(root)) == 1 and left_over(root) == []
 
 
+@pytest.mark.slow
 def test_dry_run_starts_nothing(papers, tmp_path):
     done = subprocess.run(run_words(papers, tmp_path / "runs", "--seeds", "0-3", "--dataset", "synthetic-faces,synthetic-faces-crude", "--dry-run"), capture_output=True, text=True)
     assert done.returncode == 0 and "8 runs, 8 to do" in done.stdout and not (tmp_path / "runs").exists()
@@ -441,6 +449,7 @@ def test_plain_output_is_one_line_a_change(undisturbed):
     assert changes[-1].startswith(f"[{RUNS}/{RUNS}] draw on synthetic-faces (quick, seed ") and ": made after 0:00:" in changes[-1]
 
 
+@pytest.mark.slow
 def test_a_log_hears_of_a_long_cell(papers, tmp_path, capsys, monkeypatch):
     "A log was silent from the beginning of a run to its end."
     from deepfake_nb import runs
@@ -484,6 +493,7 @@ def noisy(folder: Path) -> Path:
     return papers
 
 
+@pytest.mark.slow
 def test_bars_and_chatter_reach_no_log(tmp_path):
     "Of a bar its end, of TensorFlow's own words nothing; warnings and errors arrive. Rendering the data has a bar in the command itself."
     options = "dataset_options={'identities': 4, 'frames': 1, 'videos': 1, 'seed': 9}"
@@ -508,6 +518,7 @@ def test_loading_tensorflow_is_quiet_and_its_faults_are_heard():
     assert done.stderr.splitlines() == ["W0000 00:00:1.5 1 x.cc:1] beware", "python", "after"]
 
 
+@pytest.mark.slow
 def test_jobs_share_the_cores(papers, tmp_path):
     root, cores = tmp_path / "runs", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = lambda: {json.loads((f / "metrics.json").read_text())["threads"]["value"] for f in whole(root).values()}
@@ -518,6 +529,7 @@ def test_jobs_share_the_cores(papers, tmp_path):
         assert threads() == {expected}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_the_runs_and_says_what_is_whole(number, papers, tmp_path):
     root = tmp_path / "runs"
@@ -536,6 +548,7 @@ def test_ctrl_c_stops_the_runs_and_says_what_is_whole(number, papers, tmp_path):
     assert list(whole(root)) == [plans[1].folder.name] and left_over(root) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 def test_live_table_in_a_terminal(papers, tmp_path):
     import pty
@@ -563,6 +576,7 @@ def test_wrong_words_stop_before_anything_starts(words, says, papers, tmp_path):
     assert done.returncode == 2 and says in done.stderr and not whole(tmp_path / "runs") and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_precision_reaches_notebooks_that_take_it(tmp_path):
     papers = paper(tmp_path / "papers")
     book = nbformat.read(papers / "draw.ipynb", 4)
@@ -573,6 +587,7 @@ def test_precision_reaches_notebooks_that_take_it(tmp_path):
     assert json.loads(next(iter(whole(tmp_path / "runs").values())).joinpath("provenance.json").read_text())["parameters"]["precision"] == "mixed_float16"
 
 
+@pytest.mark.slow
 def test_on_a_dask_cluster(papers, undisturbed, tmp_path):
     distributed = pytest.importorskip("distributed")
     root = tmp_path / "runs"
@@ -591,6 +606,7 @@ def test_on_a_dask_cluster(papers, undisturbed, tmp_path):
     assert found == {0: expected[0]}
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_library_is_refused(papers, tmp_path):
     distributed = pytest.importorskip("distributed")
     import shutil
@@ -799,6 +815,7 @@ def test_help_loads_nothing_heavy():
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.strip() == "0 []"
 
 
+@pytest.mark.slow
 def test_refreshed_outputs_come_home(tmp_path):
     from deepfake_nb.runs import refresh_papers
     papers = paper(paper(tmp_path / "papers"), "fails")

@@ -17,6 +17,7 @@ def tables(draw):
     return make_samples(pd.DataFrame(rows).assign(kind="image", dataset="made"))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(tables(), st.integers(0, 5), st.sampled_from(["auto", "original"]))
 def test_splits_keep_their_promise(table, seed, group_by):

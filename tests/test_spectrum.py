@@ -321,6 +321,7 @@ def test_class_bands_cover_the_true_difference():
     assert .90 <= np.mean(hits) <= .99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_learn_score_and_come_back(name, tmp_path):
     x, y = two_classes(gap=8.)

@@ -162,6 +162,7 @@ def test_images_without_room_are_counted():
     assert table.drop(columns="pairs").isna().all(axis=1).tolist() == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_views_feed_both_loaders(faces, tmp_path):
     samples = faces.assign(split="train")
     for view in (ErrorLevel(75), FacialCrop(margin=.2), FacialCrop(fit="pad")):
@@ -189,6 +190,7 @@ def test_rows_may_share_a_file(pictures, tmp_path):
     assert report.fresh == len(pictures) and report.samples["path"][:6].tolist() == report.samples["path"][6:].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pictures_without_a_face_follow_the_policy_and_are_counted(pictures, tmp_path, workers):
     options = dict(cache=tmp_path / "c", workers=workers, progress=False)
@@ -205,6 +207,7 @@ def test_pictures_without_a_face_follow_the_policy_and_are_counted(pictures, tmp
     with pytest.raises(ViewError, match="in any of 2 pictures"): view_samples(pictures.loc[4:], FacialCrop(missing="drop"), **options)
 
 
+@pytest.mark.slow
 def test_masks_follow_the_pixels(faces, tmp_path):
     report = view_samples(faces, FacialCrop(margin=.1), cache=tmp_path, progress=False)
     fakes = report.samples[(report.samples["label"] == 1) & report.samples["face_found"]]
@@ -267,6 +270,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_again_and_again_it_ends_like_one_never_killed(faces, tmp_path, workers):
     rng, out, view = random.Random(workers), tmp_path / "out", FacialCrop(margin=.25)
@@ -289,6 +293,7 @@ def test_killed_again_and_again_it_ends_like_one_never_killed(faces, tmp_path, w
     shutil.rmtree(out)
 
 
+@pytest.mark.slow
 def test_mtcnn_under_another_backend_gets_a_process_of_its_own(faces, tmp_path):
     few = faces.iloc[:6]
     code = ("import sys; import keras; from deepfake_nb.manifests import load_samples; from deepfake_nb.views import FacialCrop, ViewError, view_samples\n"
