@@ -13,7 +13,7 @@ from deepfake_nb.losses import SIGNS, BceDiceLoss, ConditionalLoss, DiceScore, c
 from deepfake_nb.models import build_model, build_unet, compile_model
 from deepfake_nb.training import fit, set_precision
 
-pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras's own, under NumPy 2
+pytestmark = [pytest.mark.backend, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras's own, under NumPy 2
               pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")]  # JAX has none
 JAX = keras.backend.backend() == "jax"
 

@@ -43,7 +43,7 @@ from deepfake_nb.models import (
 )
 
 SMALL = "MobileNetV2-0.35"
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own, under NumPy 2
+pytestmark = [pytest.mark.backend, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]  # Keras's own, under NumPy 2
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from keras import layers, ops
 from deepfake_nb import incremental
 from deepfake_nb.occlusion import deletion_insertion, mass_inside, mass_test, occlusion_sensitivity, patch_positions
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own, under NumPy 2
+pytestmark = [pytest.mark.backend, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]  # Keras's own, under NumPy 2
 
 
 JAX = keras.backend.backend() == "jax"  # compiles for seconds what TensorFlow traces in tenths of one

@@ -82,7 +82,7 @@ def test_a_lying_picture_is_scored_as_it_was_trained_on(tmp_path):
 
     class Detector:
         preprocessing, kind, min_points = Preprocessing(size=(80, 40), detector="frame"), "classifier", 0
-        def score(self, pictures): seen.append(pictures); return np.array([.5])
+        def score_with_maps(self, pictures, _): seen.append(pictures); return np.array([.5]), None
         def calibration(self, score): return score
         def side(self, probability): return np.full(np.shape(probability), "above") if np.ndim(probability) else "above"
 
@@ -231,7 +231,7 @@ def test_other_heads(head, faces, inbox, tmp_path):
     made = train_detector(tmp_path / head, "synthetic-faces-crude", head, "smoke", faces="haar", epochs=1, progress=False)
     np.testing.assert_array_equal(score_samples(load_detector(tmp_path / head), faces[:4], progress=False), score_samples(made, faces[:4], progress=False))
     result = predict_files([inbox / "sub"], made, progress=False)[0]
-    assert result.state == "scored" and (result.changed is not None) == (shows_where)
+    assert result.state == "scored" and (result.changed is not None) == ("changed" in result.stored) == shows_where
     for shown in (result.occlusion, *([result.changed] if shows_where else [])): assert shown.shape == made.preprocessing.size and np.isfinite(shown).all()
     page = write_page(tmp_path / "page.html", [result], made).read_text()
     assert ("What the score rests on" in page) and ("takes it for changed" in page) == (shows_where)
@@ -269,10 +269,11 @@ def spoil(place: Path, how: str, faces: pd.DataFrame, film: Path) -> Path:
     if how == "text": (place / "x.jpg").write_text("no picture")
     if how == "no face": Image.fromarray(np.full((120, 160, 3), 77, np.uint8)).save(place / "x.png")
     if how == "broken video": (place / "x.mp4").write_bytes(film.read_bytes()[:300])
+    if how == "unknown codec": (place / "x.mp4").write_bytes(film.read_bytes().replace(b"avc1", b"zzz1"))
     return next(place.iterdir())
 
 
-@pytest.mark.parametrize("how", ["cut off", "empty", "text", "no face", "broken video"])
+@pytest.mark.parametrize("how", ["cut off", "empty", "text", "no face", "broken video", "unknown codec"])
 def test_what_cannot_be_scored_is_said_and_counted(how, folder, faces, inbox, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     bad = spoil(tmp_path / "in", how, faces, inbox / "film.mp4")
@@ -357,7 +358,7 @@ def test_the_card_says_a_rate_only_where_there_are_enough_reals():
 
 def test_interrupted_writing_leaves_no_half_page(folder, inbox, tmp_path, monkeypatch):
     import deepfake_nb.predict as predict
-    monkeypatch.setattr(predict, "_entry", lambda *a: 1 / 0)
+    monkeypatch.setattr(predict, "_images", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError): predict.predict_command([inbox / "sub"], folder, tmp_path / "out", progress=False)
     assert {p.name for p in (tmp_path / "out").iterdir()} <= {"scores.csv", "frames.csv"}
 

@@ -21,6 +21,8 @@ from deepfake_nb.samples import make_samples
 from deepfake_nb.training import (CheckpointError, compute_features, cut_base, deep_features, evaluate, fit, fit_frozen, predict_scores, prepare_training, read_history, restart,
                                   save_checkpoint, set_precision, split_base, training_folder)
 
+pytestmark = pytest.mark.backend
+
 once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on the other backend, a smaller one does")
 files = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of files and orders, not of tensors: the killed training is enough of the other backend")
 tracing = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends do not make variables while they trace")
