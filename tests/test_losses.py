@@ -16,6 +16,7 @@ from deepfake_nb.training import fit, set_precision
 pytestmark = [pytest.mark.backend, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras's own, under NumPy 2
               pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")]  # JAX has none
 JAX = keras.backend.backend() == "jax"
+once = pytest.mark.skipif(JAX, reason="the same on every backend")
 
 
 def value_and_gradient(f, x):
@@ -182,6 +183,7 @@ def data(n=96, seed=0):
     return x, (x[:, 0] + x[:, 1]**2 > .5).astype("float32")
 
 
+@once
 def test_configuration_survives_saving(tmp_path):
     settings = dict(tau=.125, phi=.5, sign="penalty", symmetric=True, from_logits=False)
     loss = ConditionalLoss(**settings, name="mine")
@@ -211,6 +213,7 @@ def test_training_step_in_a_compiled_graph(outputs, xla):
     assert logged == pytest.approx(entropy + printed(p, .05, 2, "penalty", False), rel=1e-4)
 
 
+@once
 def test_models_of_the_library_take_it():
     model = compile_model(build_model("II", (16, 16, 3), seed=0), loss=ConditionalLoss(.1, sign="penalty"))
     x = np.random.default_rng(0).random((8, 16, 16, 3), "float32")
@@ -333,6 +336,7 @@ def test_weights_of_pixels_are_refused():
     assert number(BceDiceLoss()(truth, p, np.ones((4, 1)))) == pytest.approx(number(BceDiceLoss()(truth, p)))
 
 
+@once
 def test_dice_loss_and_metric_survive_saving(tmp_path):
     model = compile_model(build_unet(input_shape=(16, 16, 3), features=2, levels=2, seed=0), loss=BceDiceLoss(2, .5, True), metrics=[DiceScore(.3, True, "skip")])
     x, (truth, _) = np.random.default_rng(0).random((4, 16, 16, 3), "float32"), maps()
@@ -345,7 +349,7 @@ def test_dice_loss_and_metric_survive_saving(tmp_path):
     assert (metric.threshold, metric.pooled, metric.empty, metric.name) == (.3, True, "skip", "dice_pooled_fakes")
 
 
-@pytest.mark.parametrize("policy, pooled", [("float32", False), ("float32", True), ("mixed_bfloat16", False), ("mixed_float16", True)])
+@pytest.mark.parametrize("policy, pooled", [pytest.param("float32", False, marks=once), ("float32", True), ("mixed_bfloat16", False), pytest.param("mixed_float16", True, marks=once)])
 def test_unet_learns_masks(policy, pooled):
     "A bright square is outlined in images that it has not seen; nothing is marked where there is none."
     rng = np.random.default_rng(0)

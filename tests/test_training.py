@@ -24,7 +24,7 @@ from deepfake_nb.training import (CheckpointError, compute_features, cut_base, d
 pytestmark = pytest.mark.backend
 
 once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on the other backend, a smaller one does")
-files = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of files and orders, not of tensors: the killed training is enough of the other backend")
+files = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of files and orders, not of tensors: a resumed training is enough of the other backend")
 tracing = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends do not make variables while they trace")
 
 RUN = '''
@@ -68,6 +68,7 @@ def whole_run(tmp_path_factory):
     return folder
 
 
+@once
 @pytest.mark.parametrize("kill_at", [3, pytest.param(18, marks=once), pytest.param(28, marks=once)])  # in the first epoch of 7 batches, in the third, and just at the end of the fourth
 def test_killed_training_ends_like_one_never_killed(whole_run, tmp_path, kill_at):
     killed = launch(tmp_path / "killed", tmp_path / "killed.npz", kill_at)
@@ -125,6 +126,7 @@ def test_features_train_like_the_whole_network(samples, tmp_path, scaling):
     compare(small, samples, tmp_path, 64, scaling)
 
 
+@once
 def test_features_without_pooling_and_two_outputs(samples, tmp_path):
     whole, head = small(pool=False), small(pool=False)
     data = lambda: batches(samples, tmp_path, 64, class_mode="categorical")
@@ -370,6 +372,7 @@ def test_checkpoints_made_before_settings_were_kept_go_on(tmp_path):
         assert {k: v for k, v in kept.items() if k.startswith("loss")} == {"loss": name}
 
 
+@once
 def test_frozen_training_takes_a_conditional_loss(samples, tmp_path):
     "The head is trained with the model's own loss object, settings included."
     model = compile_model(small(), loss=ConditionalLoss(1 / 16, 2, "penalty"))
@@ -387,6 +390,7 @@ def test_checkpoint_is_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 # Without dropout, since XLA and 16-bit layers draw other masks from the same state.
+@once
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_xla_is_a_switch(samples, tmp_path, jit_compile):
     model = small(dropout=0)
@@ -395,7 +399,7 @@ def test_xla_is_a_switch(samples, tmp_path, jit_compile):
     assert model.jit_compile == jit_compile and np.abs(history["loss"] - reference["loss"]).max() < 1e-3
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=once)])
 def test_mixed_precision_is_a_switch(samples, tmp_path, policy):
     model = small(dropout=0)
     history = fit(model, *batches(samples, tmp_path, 64), epochs=2, precision=policy, checkpoint=tmp_path / "run", progress=False)
@@ -407,6 +411,7 @@ def test_mixed_precision_is_a_switch(samples, tmp_path, policy):
     assert again["loss"].tolist() == history["loss"].tolist()
 
 
+@once
 def test_scores_are_of_fake_and_in_the_order_of_the_table(samples, tmp_path):
     train, validation = batches(samples, tmp_path, 64)
     model = small(3)
