@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 
+import cv2
 import keras
 import numpy as np
 import pandas as pd
@@ -243,23 +244,25 @@ def _square(image: np.ndarray, side: int = 224) -> np.ndarray:
 
 @lru_cache
 def _colours(name: str) -> np.ndarray:
-    "The colours of a map, float32 (256, 3)."
+    "The colours of a map: red, green and blue from 0 to 255, float32 (3, 256)."
     import matplotlib
-    return matplotlib.colormaps[name](np.arange(256))[:, :3].astype(np.float32)
+
+    table = matplotlib.colormaps[name](np.arange(256))[:, :3].T
+    return np.ascontiguousarray(255 * table, np.float32)
 
 
 def _overlay(
     face: np.ndarray, values: np.ndarray, colours: str, low: float, high: float, rest: float
 ) -> np.ndarray:
     "A map in colour on a face in grey, both 224×224; the colour is the stronger, the farther a value is from `rest`."
-    grey = np.asarray(Image.fromarray(_square(face)).convert("L"), np.float32)[..., None] / 255
-    values = Image.fromarray(values.astype(np.float32))
-    smooth = np.asarray(values.resize((224, 224), Image.Resampling.BILINEAR))
+    grey = np.asarray(Image.fromarray(_square(face)).convert("L"), np.float32)
+    smooth = cv2.resize(values.astype(np.float32), (224, 224), interpolation=cv2.INTER_LINEAR)
     level = np.clip((smooth - low) / ((high - low) or 1), 0, 1)
-    colour = _colours(colours).take(np.minimum((256 * level).astype(np.uint16), 255), 0)
+    place = np.minimum((256 * level).astype(np.uint16), 255)
     distance = np.abs(smooth - rest) / (max(high - rest, rest - low) or 1)
-    alpha = 0.8 * np.clip(distance, 0, 1)[..., None] ** 0.6
-    return np.rint(255 * (grey + alpha * (colour - grey))).astype(np.uint8)
+    alpha = 0.8 * np.clip(distance, 0, 1) ** 0.6
+    channels = [grey + alpha * (table.take(place) - grey) for table in _colours(colours)]
+    return cv2.merge([np.rint(channel).astype(np.uint8) for channel in channels])
 
 # %% ../nbs/16b_predict.ipynb #c81f3a55
 def _page_jpegs(result: FileResult, detector: DeepfakeDetector) -> dict[str, bytes]:
