@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 JOBS   ?= 2  # papers, or processes of tests, at once
 STAMP  := .venv/.ready
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 

@@ -1,24 +1,38 @@
 """Share the tests out between processes so that none is left alone at the end.
 
-`make test` runs `pytest -n 2 --dist loadgroup --no-loadscope-reorder`: a group goes to one process, in the order given here,
-the longest first. Tests of a file share their fixtures and are one group; notebooks and papers are groups of their own.
+A group goes to one process, the longest group first. Tests of a file share their fixtures and are one group; notebooks and
+papers are groups of their own.
 """
+import re
+
 import pytest
 
-SECONDS = {  # processor seconds of the groups that take longest, roughly; the others follow in the order of their names
-    "test_backends": 100,
-}
+LONGEST = (
+    "kaminskyi", "torlapati", "denholtz", "test_training", "test_backends", "test_runs", "02_synthetic", "kun", "forbush",
+    "test_predict", "test_papers", "test_models", "test_samples", "test_readme", "06_masks", "bring_your_own_dataset",
+    "10_models", "11_training", "16a_detectors", "16b_predict", "test_faces", "test_losses", "test_views", "test_book",
+)
 
 
-def group_of(item) -> str:
-    "The name of a test's group: its paper or notebook, else its file."
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    of = parameters.get("run") or getattr(parameters.get("path"), "stem", None)
-    return of if of and item.path.stem in ("test_papers", "test_notebooks") else item.path.stem
+def group_of(nodeid: str) -> str:
+    "The name of a test's group: its notebook or paper, else its file."
+    file = re.search(r"(\w+)\.py", nodeid)[1]
+    of = re.search(r"\[(\w+)\]$", nodeid)
+    return of[1] if of and (file == "test_notebooks" or (file == "test_papers" and of[1] in LONGEST)) else file
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+@pytest.hookimpl(trylast=True)  # after pytest has put tests of one parameter together
 def pytest_collection_modifyitems(items):
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    items.sort(key=lambda item: -SECONDS.get(group_of(item), 0))
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(group_of(item.nodeid), len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
