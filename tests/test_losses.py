@@ -183,6 +183,7 @@ def data(n=96, seed=0):
     return x, (x[:, 0] + x[:, 1]**2 > .5).astype("float32")
 
 
+@pytest.mark.slow
 @once
 def test_configuration_survives_saving(tmp_path):
     settings = dict(tau=.125, phi=.5, sign="penalty", symmetric=True, from_logits=False)
@@ -200,6 +201,7 @@ def test_configuration_survives_saving(tmp_path):
     assert done.stdout.split() == ["0.125", "penalty"], done.stderr[-500:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("xla", [False, True])
 def test_training_step_in_a_compiled_graph(outputs, xla):
@@ -213,6 +215,7 @@ def test_training_step_in_a_compiled_graph(outputs, xla):
     assert logged == pytest.approx(entropy + printed(p, .05, 2, "penalty", False), rel=1e-4)
 
 
+@pytest.mark.slow
 @once
 def test_models_of_the_library_take_it():
     model = compile_model(build_model("II", (16, 16, 3), seed=0), loss=ConditionalLoss(.1, sign="penalty"))
@@ -229,6 +232,7 @@ def test_smaller_last_batch_counts_its_own_predictions():
     assert model.evaluate(x, y, batch_size=32, verbose=0, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(policy):
     (x, y), losses = data(64), {}
@@ -240,6 +244,7 @@ def test_mixed_precision(policy):
     assert np.isfinite(half.fit(x, y, verbose=0).history["loss"][0])
 
 
+@pytest.mark.slow
 def test_it_does_what_it_says_in_training():
     "Nine in ten are fake and nothing can be learnt: the penalty lowers the mean prediction, the printed sign raises it."
     x, y = np.zeros((300, 6), "float32"), (np.arange(300) % 10 > 0).astype("float32")
@@ -297,6 +302,7 @@ def test_soft_dice_agrees_with_keras():
         assert value == pytest.approx(1 - number(keras.losses.Dice()(truth[[i]], p[[i]])), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("truth", [0, 1])
@@ -310,6 +316,7 @@ def test_empty_and_full_masks_are_finite(p, truth, kind, pooled):
     for logit in (-60, 0, 60): assert np.isfinite(number(BceDiceLoss(pooled=pooled, from_logits=True)(truth, np.full(truth.shape, logit, kind if kind != "bfloat16" else "float32"))))
 
 
+@pytest.mark.slow
 def test_pull_on_an_empty_mask_is_bounded():
     "Σ|∂(−ln DICE)/∂logit| ≤ 1 for one empty mask, whatever is predicted."
     truth = np.zeros((1, 64, 64, 1), "float32")
@@ -336,6 +343,7 @@ def test_weights_of_pixels_are_refused():
     assert number(BceDiceLoss()(truth, p, np.ones((4, 1)))) == pytest.approx(number(BceDiceLoss()(truth, p)))
 
 
+@pytest.mark.slow
 @once
 def test_dice_loss_and_metric_survive_saving(tmp_path):
     model = compile_model(build_unet(input_shape=(16, 16, 3), features=2, levels=2, seed=0), loss=BceDiceLoss(2, .5, True), metrics=[DiceScore(.3, True, "skip")])
@@ -349,6 +357,7 @@ def test_dice_loss_and_metric_survive_saving(tmp_path):
     assert (metric.threshold, metric.pooled, metric.empty, metric.name) == (.3, True, "skip", "dice_pooled_fakes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy, pooled", [pytest.param("float32", False, marks=once), ("float32", True), ("mixed_bfloat16", False), pytest.param("mixed_float16", True, marks=once)])
 def test_unet_learns_masks(policy, pooled):
     "A bright square is outlined in images that it has not seen; nothing is marked where there is none."
@@ -376,6 +385,7 @@ def hard(truth, p, pooled, empty, threshold=.5):
     return np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) if a.any() or b.any() else 1.0 for a, b in pairs]) if pairs else np.nan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("empty", ["one", "skip"])
 @pytest.mark.parametrize("pooled", [False, True])
 def test_metric_over_batches_is_the_metric_of_all(pooled, empty):

@@ -147,6 +147,7 @@ def test_printed_rows_of_model_iv_contradict_its_total(five):
     assert sum(row.parameters for row in REPORTED_LAYERS["IV as printed"]) - REPORTED_TOTALS["IV"]["total"] == 8192
 
 
+@pytest.mark.slow
 def test_comparison_notices_a_wrong_layer():
     model = build_model("I", (32, 32, 3))
     assert (compare_layers(model, "I").verdict == "differs").any()
@@ -154,6 +155,7 @@ def test_comparison_notices_a_wrong_layer():
         compare_layers(model, "VI")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [pytest.param(number, marks=once) if number in ("III", "IV", "V") else number for number in TOTALS])
 def test_reduced_models_give_probabilities(number):
     model = build_model(number, (80, 80, 3), weights="none", seed=0)
@@ -165,6 +167,7 @@ def test_reduced_models_give_probabilities(number):
         np.testing.assert_allclose(score, predictions[:, 1])
 
 
+@pytest.mark.slow
 def test_fake_is_column_one():
     "A model trained on bright = fake gives bright images the high score, whichever its output."
     rng = np.random.default_rng(0)
@@ -198,6 +201,7 @@ def test_losses_match_outputs():
         compile_model(keras.Sequential([layers.Input((4,)), layers.Dense(3)]))
 
 
+@pytest.mark.slow
 @once
 def test_seed_repeats_weights():
     assert weights_equal(build_model("I", (16, 16, 3), seed=5), build_model("I", (16, 16, 3), seed=5))
@@ -379,6 +383,7 @@ def test_weights_value_names_the_file_not_the_machine(tmp_path):
     assert isinstance(resolve_weights(SMALL, weights), Weights) and resolve_weights(SMALL, weights) is weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["weights.h5", "keras", "head.keras", "h5"])
 def test_path_round_trip(tmp_path, kind):
     base, _ = build_base(SMALL, "none", (32, 32, 3), seed=1)
@@ -393,6 +398,7 @@ def test_path_round_trip(tmp_path, kind):
     assert weights.kind == "path" and weights_equal(base, loaded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["other.weights.h5", "other.keras", "cut.weights.h5", "cut.h5", "text.h5"])
 def test_file_of_another_network_is_refused(tmp_path, kind):
     path = tmp_path / kind
@@ -504,6 +510,7 @@ def test_unfrozen_batch_statistics_is_ordinary():
     assert ours.get_weights()[2].any()
 
 
+@pytest.mark.slow
 def test_batch_statistics_base(tmp_path):
     plain, _ = build_base("MobileNet-0.25", "none", (32, 32, 3), seed=1)
     old, _ = build_base("MobileNet-0.25", "none", (32, 32, 3), seed=1, batch_statistics=True)
@@ -569,6 +576,7 @@ def test_unfreeze_top():
             unfreeze_top(model, n)
 
 
+@pytest.mark.slow
 def test_second_stage_trains_the_top_only():
     model = pretrained_head(build_base(SMALL, "none", (32, 32, 3), seed=0)[0], seed=0)
     base = find_base(model)
@@ -580,6 +588,7 @@ def test_second_stage_trains_the_top_only():
     assert moved and moved <= allowed and len(allowed) < len(base.weights)
 
 
+@pytest.mark.slow
 def test_first_stage_leaves_the_base_alone():
     model = compile_model(pretrained_head(build_base(SMALL, "none", (32, 32, 3), seed=0)[0], "slim"))
     before = find_base(model).get_weights()
@@ -604,6 +613,7 @@ def test_chosen_by_us_tells_the_truth():
 # ---- the small network for report 000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("join", ["channels", "branches"])
 @pytest.mark.parametrize("views, shape", [(1, (32, 48, 3)), (3, (32, 32, 3)), (2, (28, 28, 1))])
 def test_convnet(views, shape, join, tmp_path):
@@ -619,6 +629,7 @@ def test_convnet(views, shape, join, tmp_path):
     assert len(layer_table(first)) == len(first.layers) - 1
 
 
+@pytest.mark.slow
 @once
 def test_convnet_counts_by_hand():
     (h, w, c), filters, dense = (32, 24, 3), (4, 8, 16), 10
@@ -642,6 +653,7 @@ def test_branches_see_their_own_view():
         assert [not np.array_equal(a, b) for a, b in zip(before, branches.predict(changed, verbose=0))] == [i == view for i in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("join", ["channels", "branches"])
 def test_convnet_learns_from_any_of_its_views(join):
     "A bright corner in the last of two views is found, in images that it has not seen."
@@ -703,6 +715,7 @@ def test_unets_are_what_the_report_states(name, features, levels, deepest):
     assert parameter_counts(model)["total"] == unet_parameters(tuple(features * 2**i for i in range(levels)))
 
 
+@pytest.mark.slow
 @once
 def test_reduced_unet_is_the_same_network_narrower(tmp_path):
     model = build_unet("Unet_v1", (32, 64, 3), features=4, levels=3, dropout=.2, seed=1)
@@ -716,6 +729,7 @@ def test_reduced_unet_is_the_same_network_narrower(tmp_path):
     np.testing.assert_allclose(keras.saving.load_model(tmp_path / "unet.keras").predict(x, verbose=0), maps, atol=1e-6)
 
 
+@pytest.mark.slow
 @once
 def test_every_level_of_a_unet_reaches_the_map():
     "Both ways: a change of one pixel is seen far away through the deepest level, and at full resolution through the first."
@@ -738,6 +752,7 @@ def test_unet_refuses(wrong, says):
     with pytest.raises(ValueError, match=says): build_unet(**wrong)
 
 
+@pytest.mark.slow
 @once
 def test_choices_about_the_unets_are_what_is_built():
     text = {row["item"]: row["choice"] for row in UNET_CHOSEN_BY_US}
@@ -752,6 +767,7 @@ def test_choices_about_the_unets_are_what_is_built():
 # ---- a U-Net on a pretrained base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base, stride", [("MobileNet-0.25", 8), ("MobileNet-0.25", 2), pytest.param("MobileNetV2-0.35", 4, marks=once),
                          *(pytest.param(*large, marks=once) for large in (("EfficientNetB0", 8), ("ResNet50", 8), ("VGG16", 16), ("DenseNet121", 8), ("Xception", 8)))])
 def test_unets_on_bases(base, stride):
@@ -763,6 +779,7 @@ def test_unets_on_bases(base, stride):
     assert len(model.trainable_variables) > len(build_base(base, "none", (96, 128, 3))[0].weights) * .5 and not [layer.name for layer in model.layers if not layer.trainable]
 
 
+@pytest.mark.slow
 @once
 def test_a_unet_takes_the_last_features_of_each_size_and_all_of_it_learns(tmp_path):
     model, _ = pretrained_unet("MobileNet-0.25", "none", (64, 64, 3), features=8, stride=2, seed=0)
@@ -784,6 +801,7 @@ def test_pretrained_unet_refuses(wrong, says):
     with pytest.raises(ValueError, match=says): pretrained_unet(**dict(weights="none") | wrong)
 
 
+@pytest.mark.slow
 def test_other_backend_needs_no_tensorflow():
     "Under JAX the room imports, builds and predicts without TensorFlow being loaded."
     pytest.importorskip("jax")

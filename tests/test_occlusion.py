@@ -64,6 +64,7 @@ SHAPES = [  # image, patch, stride
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, patch, stride", SHAPES[1:3] if JAX else SHAPES, ids=lambda v: "x".join(map(str, v)))
 def test_equal_to_one_patch_at_a_time(shape, patch, stride):
     model, images = network(shape, 3), pictures(3, *shape)
@@ -152,6 +153,7 @@ def random_network(seed):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3 if JAX else 18))
 def test_incremental_maps_are_those_of_the_loop(seed, monkeypatch):
     "Any stride, patch that does not divide the side, fill and column, with little memory or with much."
@@ -180,6 +182,7 @@ def wide_network(*more):
                              layers.Conv2D(8, 3, padding="same"), layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax")])
 
 
+@pytest.mark.slow
 def test_only_what_a_patch_reaches_is_computed_in_bounded_batches(monkeypatch):
     sizes, compute = [], incremental._compute
     def recorded(step, xs, weights, full=True):
@@ -241,6 +244,7 @@ def test_a_model_that_takes_bytes():
     np.testing.assert_allclose(occlusion_sensitivity(model, images, 4, fill=7, output="score", progress=False), loop(model, images, (4, 4), (4, 4), fill=7), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
 def test_other_precisions(policy):
     if policy == "float64" and keras.backend.backend() == "jax": pytest.skip("JAX has no float64 unless it is told")
@@ -250,6 +254,7 @@ def test_other_precisions(policy):
     np.testing.assert_allclose(found, loop(model, images, (4, 4), (4, 4)), atol={"mixed_bfloat16": 2e-2, "mixed_float16": 2e-3, "float64": 1e-6}[policy])
 
 
+@pytest.mark.slow
 def test_fills():
     model, images = network((8, 6, 3)), pictures(2, 8, 6, 3)
     found = {str(fill): occlusion_sensitivity(model, images, (4, 3), fill=fill, output="score", progress=False) for fill in (.5, [.1, .2, .3], "mean")}

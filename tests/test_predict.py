@@ -100,6 +100,7 @@ def test_views_are_shown_before_resizing(faces):
     np.testing.assert_array_equal(fed, in_table_order(ImageBatches(viewed, None, (40, 40), 4, interpolation="bilinear"))[0][0])
 
 
+@pytest.mark.slow
 def test_crops_are_scored_as_the_training_data_was(folder, faces):
     detector = load_detector(folder)
     whole = [score_file(path, detector, crops=True).score for path in faces["path"][:3]]
@@ -208,6 +209,7 @@ def test_a_part_without_a_class_is_refused(faces, tmp_path):
     with pytest.raises(DetectorError, match="the test part has .* 0 fakes"): save_detector(tmp_path / "x", model, how, faces[(faces["split"] != "test") | (faces["label"] == 0)], progress=False)
 
 
+@pytest.mark.slow
 def test_the_optimizer_stays_behind(faces, tmp_path):
     model = models.compile_model(models.build_convnet((32, 32, 3), filters=(4,), seed=0))
     model.optimizer.build(model.trainable_variables)  # as after a training
@@ -225,6 +227,7 @@ def test_the_card_says_what_is_needed(folder):
     assert card["data"]["sha256"] in text and "Research only" not in text and all(re.search(rf"^## {head}$", text, re.M) for head in ("Intended use", "Out of scope", "Data", "Numbers"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["mobilenet", "unet", "localiser", "spectrum"])
 def test_other_heads(head, faces, inbox, tmp_path):
     shows_where = head in ("unet", "localiser")
@@ -366,6 +369,7 @@ def test_files_are_found_once(folder, inbox):
     assert sorted(r.path.name for r in results) == ["face.jpg", "face.webp", "film.mp4"]
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_bytes(folder, inbox, tmp_path):
     "In this process, whose networks have run before, and in a new one."
     words = ["predict", str(inbox), "--model", str(folder), "--out"]
@@ -423,6 +427,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_jax_loads_and_scores_what_tensorflow_saved(folder, inbox, tmp_path):
     faces = load_samples("synthetic-faces-crude", identities=16, videos=1, frames=2)
     done = subprocess.run([sys.executable, "-c", JAX, str(folder), str(tmp_path), str(inbox)], env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True)

@@ -68,6 +68,7 @@ def whole_run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @once
 @pytest.mark.parametrize("kill_at", [3, pytest.param(18, marks=once), pytest.param(28, marks=once)])  # in the first epoch of 7 batches, in the third, and just at the end of the fourth
 def test_killed_training_ends_like_one_never_killed(whole_run, tmp_path, kill_at):
@@ -121,11 +122,13 @@ def small(seed=0, pool=True, **options):
     return compile_model(keras.Sequential([layers.Input((64, 64, 3)), base, layers.Flatten(), layers.Dropout(0.3), layers.Dense(2, activation="softmax")]), learning_rate=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaling", [pytest.param("unit", marks=once), "tf"])
 def test_features_train_like_the_whole_network(samples, tmp_path, scaling):
     compare(small, samples, tmp_path, 64, scaling)
 
 
+@pytest.mark.slow
 @once
 def test_features_without_pooling_and_two_outputs(samples, tmp_path):
     whole, head = small(pool=False), small(pool=False)
@@ -137,6 +140,7 @@ def test_features_without_pooling_and_two_outputs(samples, tmp_path):
     assert np.load(file, mmap_mode="r").shape[1:] == (15, 15, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*(pytest.param(large, marks=once) for large in ("DenseNet121", "Xception", "ResNet50", "MobileNetV2-0.35")), "MobileNet-0.25"])
 def test_trunk_and_top_make_the_base(name):
     base, _ = build_base(name, "none", (72, 72, 3))
@@ -309,6 +313,7 @@ def test_training_on_augmented_pairs_resumes(tmp_path):
         fit(b, PairedBatches(samples, size=(32, 32), pairs=4, seed=3, cache=None, progress=False), epochs=4, checkpoint=tmp_path / "part", progress=False)
 
 
+@pytest.mark.slow
 def test_frozen_training_resumes(samples, tmp_path):
     def run(folder, epochs):
         model = small()
@@ -320,6 +325,7 @@ def test_frozen_training_resumes(samples, tmp_path):
     assert len(parts) == 5 and max(np.abs(x - y).max() for x, y in zip(a.get_weights(), b.get_weights())) <= 1e-6
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_training_is_refused(samples, tmp_path):
     x, y = np.random.default_rng(0).normal(size=(40, 6)).astype("float32"), np.arange(40) % 2
     def model(units=4, rate=0.01):
@@ -348,6 +354,7 @@ def test_other_labels_make_another_training(samples, tmp_path, loader):
     assert run(turned, tmp_path / "other")[0] != first
 
 
+@pytest.mark.slow
 def test_losses_of_one_name_are_told_apart_by_their_settings(tmp_path):
     x, y = np.random.default_rng(0).normal(size=(40, 6)).astype("float32"), (np.arange(40) % 2).astype("float32")
     def run(loss, folder="run", epochs=1):
@@ -362,6 +369,7 @@ def test_losses_of_one_name_are_told_apart_by_their_settings(tmp_path):
     with pytest.raises(CheckpointError, match="loss.label_smoothing"): run(keras.losses.BinaryCrossentropy(label_smoothing=.1), "keras", 2)
 
 
+@pytest.mark.slow
 def test_checkpoints_made_before_settings_were_kept_go_on(tmp_path):
     "A loss given by name, and Keras's with its defaults, are described by their name alone, as they always were."
     x, y = np.random.default_rng(0).normal(size=(40, 6)).astype("float32"), (np.arange(40) % 2).astype("float32")
@@ -372,6 +380,7 @@ def test_checkpoints_made_before_settings_were_kept_go_on(tmp_path):
         assert {k: v for k, v in kept.items() if k.startswith("loss")} == {"loss": name}
 
 
+@pytest.mark.slow
 @once
 def test_frozen_training_takes_a_conditional_loss(samples, tmp_path):
     "The head is trained with the model's own loss object, settings included."
@@ -390,6 +399,7 @@ def test_checkpoint_is_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 # Without dropout, since XLA and 16-bit layers draw other masks from the same state.
+@pytest.mark.slow
 @once
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_xla_is_a_switch(samples, tmp_path, jit_compile):
@@ -399,6 +409,7 @@ def test_xla_is_a_switch(samples, tmp_path, jit_compile):
     assert model.jit_compile == jit_compile and np.abs(history["loss"] - reference["loss"]).max() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=once)])
 def test_mixed_precision_is_a_switch(samples, tmp_path, policy):
     model = small(dropout=0)
@@ -411,6 +422,7 @@ def test_mixed_precision_is_a_switch(samples, tmp_path, policy):
     assert again["loss"].tolist() == history["loss"].tolist()
 
 
+@pytest.mark.slow
 @once
 def test_scores_are_of_fake_and_in_the_order_of_the_table(samples, tmp_path):
     train, validation = batches(samples, tmp_path, 64)
@@ -424,6 +436,7 @@ def test_scores_are_of_fake_and_in_the_order_of_the_table(samples, tmp_path):
     with pytest.raises(ValueError, match="no probabilities"): predict_scores(logits, np.array([[4.0], [-3.0]], "float32"))
 
 
+@pytest.mark.slow
 def test_evaluate_agrees_with_the_history(samples, tmp_path):
     train, validation = batches(samples, tmp_path, 64)
     model = small()
@@ -449,6 +462,7 @@ def test_deep_features_of_a_base_by_name(samples, tmp_path):
     with pytest.raises(ValueError, match="unknown base"): deep_features(images, "ResNet34", (64, 64))
 
 
+@pytest.mark.slow
 def test_deep_features_of_pretrained_mobilenet(samples, tmp_path):
     root = os.environ.get("DEEPFAKE_NB_DATA")
     if root is None or not (Path(root) / "weights" / "mobilenet_v2_0.35_224_imagenet_notop.weights.h5").exists():
@@ -457,6 +471,7 @@ def test_deep_features_of_pretrained_mobilenet(samples, tmp_path):
     assert loaded.kind == "imagenet" and features.shape == (8, 1280) and np.isfinite(features).all() and features.std(0).max() > .1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_a_restarted_model_trains_as_a_new_one_in_any_precision(policy):
     rng = np.random.default_rng(0)
