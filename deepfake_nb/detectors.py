@@ -260,6 +260,26 @@ def _predict(
         )
     return keras.tree.map_structure(lambda *outputs: np.concatenate(outputs), *parts)
 
+# %% ../nbs/16a_detectors.ipynb #89cfa489
+def _score_with_maps(
+    detector: DeepfakeDetector, pictures: np.ndarray, batch_size: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    "Scores, and the maps of a localiser, from one pass."
+    if not len(pictures):
+        shape = (0, *detector.preprocessing.size)
+        return np.empty(0), np.empty(shape) if detector.kind == "localiser" else None
+    x = model_inputs(pictures, detector.preprocessing)
+    if detector.kind == "features":
+        return np.asarray(detector.model.decision_function(x), float), None
+    found = _predict(detector.model, x, batch_size)
+    if detector.kind == "classifier":
+        return models.fake_score(found), None
+    maps = found["changed"] if detector._has_frame_output else found
+    maps = np.clip(maps[..., 0], 0, 1)
+    if detector._has_frame_output:
+        return models.fake_score(found["fake"]), maps
+    return frame_scores(maps, detector.min_points), maps
+
 # %% ../nbs/16a_detectors.ipynb #7a31715e
 SIDES: tuple[str, ...] = ("below", "abstains", "above")
 
@@ -301,20 +321,7 @@ class DeepfakeDetector:
         self, pictures: np.ndarray, batch_size: int = 32
     ) -> tuple[np.ndarray, np.ndarray | None]:
         "Scores (n,) as from `score`, and the maps (n, h, w) of a localiser, else None: one pass."
-        if not len(pictures):
-            shape = (0, *self.preprocessing.size)
-            return np.empty(0), np.empty(shape) if self.kind == "localiser" else None
-        x = model_inputs(pictures, self.preprocessing)
-        if self.kind == "features":
-            return np.asarray(self.model.decision_function(x), float), None
-        found = _predict(self.model, x, batch_size)
-        if self.kind == "classifier":
-            return models.fake_score(found), None
-        maps = found["changed"] if self._has_frame_output else found
-        maps = np.clip(maps[..., 0], 0, 1)
-        if self._has_frame_output:
-            return models.fake_score(found["fake"]), maps
-        return frame_scores(maps, self.min_points), maps
+        return _score_with_maps(self, pictures, batch_size)
 
     def maps(self, pictures: np.ndarray, batch_size: int = 32) -> np.ndarray:
         "P(changed) of each pixel, (n, h, w), of pictures from `prepare_pictures`; for localisers."

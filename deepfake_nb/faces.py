@@ -373,7 +373,9 @@ def extract_video(
     known: Callable[[Frame], np.ndarray | None] = lambda frame: None,  # a box that is known for a frame already, or None
 ) -> tuple[list[dict], list[np.ndarray | None]]:  # a row a frame, and its crop
     "Find and cut the faces of one video; raises `VideoError` if nothing of it can be read."
-    return _cut_faces(_ahead(_groups(_frames(path, settings), 8)), settings, detector, known)
+    groups = _groups(_frames(path, settings), 8)
+    if not str(path).lower().endswith(_PICTURES): groups = _ahead(groups)  # of a picture nothing is left to read
+    return _cut_faces(groups, settings, detector, known)
 
 
 def _cut_faces(groups: Iterable[list[Frame]], settings: Extraction, detector: Callable, known: Callable) -> tuple[list[dict], list[np.ndarray | None]]:

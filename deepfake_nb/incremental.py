@@ -252,6 +252,12 @@ def _lower_head(lowering, layer, x):
     return lowering.emit(op, [x], shape, (layer.keepdims,))
 
 
+def _lower_enlarged(lowering, layer, x):
+    "Enlarging; all of its result counts as changed."
+    shape = layer.compute_output_shape((1, *x.shape))[1:]
+    return lowering.emit("enlarge", [x], shape, (layer.size, layer.interpolation))
+
+
 def _leave_out(lowering, layer, x):
     "What acts in training only."
     return x
@@ -265,6 +271,7 @@ _LAYERS: dict[type, Callable] = {
         _lower_normalization: "BatchNormalization Normalization Rescaling",
         _lower_pixelwise: "Dense Activation Softmax PReLU ReLU LeakyReLU ELU",
         _lower_merge: "Add Subtract Multiply Average Maximum Minimum Concatenate",
+        _lower_enlarged: "UpSampling2D",
         _lower_head: "GlobalAveragePooling2D GlobalMaxPooling2D Flatten Reshape",
         _leave_out: "Identity Dropout SpatialDropout2D AlphaDropout GaussianDropout GaussianNoise"
         " ActivityRegularization RandomFlip RandomRotation RandomZoom RandomTranslation"
@@ -415,6 +422,8 @@ def _compute(step: _Step, xs: list, weights: list, full: bool = True):
             return sum(xs[1:], x) / len(xs)
         case "mean" | "max":
             return getattr(ops, op)(x, (1, 2), keepdims=options[0])
+        case "enlarge":
+            return _enlarged(x, *options)
         case "reshape":
             return ops.reshape(x, (x.shape[0], *step.shape))
     for other in xs[1:]:
@@ -438,6 +447,14 @@ def _shifted(x, rows: tuple[int, int], columns: tuple[int, int]):
     slices = [slice(max(-before, 0), min(after, 0) or None) for before, after in (rows, columns)]
     sides = [(max(before, 0), max(after, 0)) for before, after in (rows, columns)]
     return ops.pad(x[:, slices[0], slices[1]], [(0, 0), *sides, (0, 0)])
+
+
+def _enlarged(x, factors: tuple[int, int], interpolation: str):
+    "Maps made larger by whole factors."
+    if interpolation == "nearest":
+        return ops.repeat(ops.repeat(x, factors[0], 1), factors[1], 2)
+    size = [side * factor for side, factor in zip(x.shape[1:3], factors)]
+    return ops.image.resize(x, size, interpolation, data_format="channels_last")
 
 # %% ../nbs/12a_incremental.ipynb #62787318
 def _depthwise_as_sum(step: _Step, x, kernel, full: bool):

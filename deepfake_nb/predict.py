@@ -192,7 +192,9 @@ def _read_file(
 _AT_ONCE = 32  # pictures a batch
 
 
-def _score_all(readings: Iterable[_Reading], detector: DeepfakeDetector) -> Iterator[FileResult]:
+def _score_all(
+    readings: Iterable[_Reading], detector: DeepfakeDetector, size: int = _AT_ONCE
+) -> Iterator[FileResult]:
     "Score files, in their order, in batches that reach from one file into the next."
     waiting = deque()
 
@@ -203,8 +205,8 @@ def _score_all(readings: Iterable[_Reading], detector: DeepfakeDetector) -> Iter
                 yield reading, picture
 
     stream = pictures()
-    while batch := list(islice(stream, _AT_ONCE)):
-        scores, maps = detector.score_with_maps(np.stack([p for _, p in batch]), _AT_ONCE)
+    while batch := list(islice(stream, size)):
+        scores, maps = detector.score_with_maps(np.stack([p for _, p in batch]), size)
         maps = [None] * len(batch) if maps is None else maps
         for (reading, _), *found in zip(batch, scores, detector.calibration(scores), maps):
             reading.enter(*found)
@@ -224,7 +226,9 @@ def score_file(
 ) -> FileResult:  # without an occlusion map
     "Score one file; what is wrong with it stands in the result."
     finder = finder or _face_finder(detector.preprocessing, crops)
-    return next(_score_all([_read_file(Path(path), detector, crops, frames, finder)], detector))
+    reading = _read_file(Path(path), detector, crops, frames, finder)
+    few = 1 << max(len(reading.pictures) - 1, 0).bit_length()  # one picture does not fill a batch
+    return next(_score_all([reading], detector, min(few, _AT_ONCE)))
 
 # %% ../nbs/16b_predict.ipynb #6f60f208
 def _jpeg(image: np.ndarray) -> bytes:
@@ -241,7 +245,7 @@ def _square(image: np.ndarray, side: int = 224) -> np.ndarray:
     resized = Image.fromarray(image).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
     return np.asarray(resized)
 
-
+# %% ../nbs/16b_predict.ipynb #93fc7e81
 @lru_cache
 def _colours(name: str) -> np.ndarray:
     "The colours of a map: red, green and blue from 0 to 255, float32 (3, 256)."
@@ -352,7 +356,7 @@ def _in_order(
     while waiting:
         yield waiting.popleft().result()
 
-
+# %% ../nbs/16b_predict.ipynb #ff91f153
 def _score_files(
     files: Sequence[Path], detector: DeepfakeDetector, crops: bool, frames: int | None, maps: int, progress: bool
 ) -> list[FileResult]:
@@ -552,7 +556,7 @@ def count_states(
     text = f"{counts['scored']} of {len(results)} files scored"
     return text + "".join(f"; {counts[state]} {what}" for state, what in (("no face", "without a face that was found"), ("unreadable", "could not be read")) if counts[state]) + "."
 
-
+# %% ../nbs/16b_predict.ipynb #6b45a65b
 def write_page(
     file: str | Path,  # HTML file to write, whole or not at all
     results: Sequence[FileResult],

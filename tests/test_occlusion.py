@@ -168,6 +168,21 @@ def test_incremental_maps_are_those_of_the_loop(seed, monkeypatch):
     np.testing.assert_allclose(found, loop(model, images, patch, stride, fill, column), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_a_map_that_is_enlarged_is_the_loops(interpolation):
+    "As in a U-Net: halved, enlarged, and joined with what there was before."
+    keras.utils.set_random_seed(0)
+    image = layers.Input((16, 12, 2))
+    fine = layers.Conv2D(4, 3, padding="same", activation="tanh")(image)
+    coarse = layers.Conv2D(6, 3, padding="same", activation="tanh")(layers.MaxPooling2D()(fine))
+    x = layers.Concatenate()([fine, layers.UpSampling2D((2, 2), interpolation=interpolation)(coarse)])
+    x = layers.Conv2D(3, 3, padding="same", activation="relu")(x)
+    model = keras.Model(image, layers.Dense(1)(layers.Flatten()(x)))
+    images = pictures(2, 16, 12, 2)
+    found = occlusion_sensitivity(model, images, (5, 3), (4, 3), .25, method="incremental", output="score", progress=False)
+    np.testing.assert_allclose(found, loop(model, images, (5, 3), (4, 3), .25), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("pool", [layers.MaxPooling2D, layers.AveragePooling2D])
 def test_padding_of_pooling_is_no_pixel(pool):
     "All values are negative, so that a zero beyond the edge would be the highest, and count in a mean."

@@ -21,6 +21,7 @@ from deepfake_nb.manifests import file_hash, load_samples
 from deepfake_nb.predict import predict_files, score_file, write_page
 from deepfake_nb.samples import split_samples
 
+pytestmark = pytest.mark.slow  # nearly all share a detector that is trained, and faces that are rendered
 PARTS = {"train": .5, "validation": .25, "test": .25}
 
 
@@ -100,7 +101,6 @@ def test_views_are_shown_before_resizing(faces):
     np.testing.assert_array_equal(fed, in_table_order(ImageBatches(viewed, None, (40, 40), 4, interpolation="bilinear"))[0][0])
 
 
-@pytest.mark.slow
 def test_crops_are_scored_as_the_training_data_was(folder, faces):
     detector = load_detector(folder)
     whole = [score_file(path, detector, crops=True).score for path in faces["path"][:3]]
@@ -209,7 +209,6 @@ def test_a_part_without_a_class_is_refused(faces, tmp_path):
     with pytest.raises(DetectorError, match="the test part has .* 0 fakes"): save_detector(tmp_path / "x", model, how, faces[(faces["split"] != "test") | (faces["label"] == 0)], progress=False)
 
 
-@pytest.mark.slow
 def test_the_optimizer_stays_behind(faces, tmp_path):
     model = models.compile_model(models.build_convnet((32, 32, 3), filters=(4,), seed=0))
     model.optimizer.build(model.trainable_variables)  # as after a training
@@ -227,7 +226,6 @@ def test_the_card_says_what_is_needed(folder):
     assert card["data"]["sha256"] in text and "Research only" not in text and all(re.search(rf"^## {head}$", text, re.M) for head in ("Intended use", "Out of scope", "Data", "Numbers"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("head", ["mobilenet", "unet", "localiser", "spectrum"])
 def test_other_heads(head, faces, inbox, tmp_path):
     shows_where = head in ("unet", "localiser")
@@ -284,7 +282,9 @@ def test_what_cannot_be_scored_is_said_and_counted(how, folder, faces, inbox, tm
     said = capsys.readouterr().out
     state = "no face" if how == "no face" else "unreadable"
     assert f"{bad}: not scored, {state}: " in said and "1 of 2 files scored; 1 " in said
-    row = pd.read_csv(tmp_path / "out" / "scores.csv").set_index("file").loc[str(bad)]
+    table = pd.read_csv(tmp_path / "out" / "scores.csv").set_index("file")
+    row, other = table.loc[str(bad)], table.loc[str(inbox / "sub" / "face.jpg")]
+    assert len(table) == 2 and other["state"] == "scored" and 0 <= other["probability"] <= 1
     assert row["state"] == state and isinstance(row["reason"], str) and pd.isna(row["probability"]) and row["sha256"] == file_hash(bad)
     page = (tmp_path / "out" / "index.html").read_text()
     assert f"not scored, {state}" in page and "1 of 2 files scored" in page
@@ -369,7 +369,6 @@ def test_files_are_found_once(folder, inbox):
     assert sorted(r.path.name for r in results) == ["face.jpg", "face.webp", "film.mp4"]
 
 
-@pytest.mark.slow
 def test_the_same_files_give_the_same_bytes(folder, inbox, tmp_path):
     "In this process, whose networks have run before, and in a new one."
     words = ["predict", str(inbox), "--model", str(folder), "--out"]
@@ -427,7 +426,6 @@ assert "tensorflow" not in sys.modules
 """
 
 
-@pytest.mark.slow
 def test_jax_loads_and_scores_what_tensorflow_saved(folder, inbox, tmp_path):
     faces = load_samples("synthetic-faces-crude", identities=16, videos=1, frames=2)
     done = subprocess.run([sys.executable, "-c", JAX, str(folder), str(tmp_path), str(inbox)], env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True)
