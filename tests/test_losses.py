@@ -233,7 +233,7 @@ def test_smaller_last_batch_counts_its_own_predictions():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=once)])
 def test_mixed_precision(policy):
     (x, y), losses = data(64), {}
     for p in ("float32", policy):
@@ -358,7 +358,7 @@ def test_dice_loss_and_metric_survive_saving(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy, pooled", [pytest.param("float32", False, marks=once), ("float32", True), ("mixed_bfloat16", False), pytest.param("mixed_float16", True, marks=once)])
+@pytest.mark.parametrize("policy, pooled", [pytest.param("float32", False, marks=once), pytest.param("float32", True, marks=once), ("mixed_bfloat16", False), pytest.param("mixed_float16", True, marks=once)])
 def test_unet_learns_masks(policy, pooled):
     "A bright square is outlined in images that it has not seen; nothing is marked where there is none."
     rng = np.random.default_rng(0)

@@ -167,6 +167,7 @@ def test_reduced_models_give_probabilities(number):
         np.testing.assert_allclose(score, predictions[:, 1])
 
 
+@once
 @pytest.mark.slow
 def test_fake_is_column_one():
     "A model trained on bright = fake gives bright images the high score, whichever its output."
@@ -588,6 +589,7 @@ def test_second_stage_trains_the_top_only():
     assert moved and moved <= allowed and len(allowed) < len(base.weights)
 
 
+@once
 @pytest.mark.slow
 def test_first_stage_leaves_the_base_alone():
     model = compile_model(pretrained_head(build_base(SMALL, "none", (32, 32, 3), seed=0)[0], "slim"))
@@ -613,6 +615,7 @@ def test_chosen_by_us_tells_the_truth():
 # ---- the small network for report 000
 
 
+@once
 @pytest.mark.slow
 @pytest.mark.parametrize("join", ["channels", "branches"])
 @pytest.mark.parametrize("views, shape", [(1, (32, 48, 3)), (3, (32, 32, 3)), (2, (28, 28, 1))])
@@ -654,7 +657,7 @@ def test_branches_see_their_own_view():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("join", ["channels", "branches"])
+@pytest.mark.parametrize("join", [pytest.param("channels", marks=once), "branches"])
 def test_convnet_learns_from_any_of_its_views(join):
     "A bright corner in the last of two views is found, in images that it has not seen."
     rng = np.random.default_rng(0)
@@ -768,7 +771,7 @@ def test_choices_about_the_unets_are_what_is_built():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base, stride", [("MobileNet-0.25", 8), ("MobileNet-0.25", 2), pytest.param("MobileNetV2-0.35", 4, marks=once),
+@pytest.mark.parametrize("base, stride", [("MobileNet-0.25", 8), pytest.param("MobileNet-0.25", 2, marks=once), pytest.param("MobileNetV2-0.35", 4, marks=once),
                          *(pytest.param(*large, marks=once) for large in (("EfficientNetB0", 8), ("ResNet50", 8), ("VGG16", 16), ("DenseNet121", 8), ("Xception", 8)))])
 def test_unets_on_bases(base, stride):
     model, loaded = pretrained_unet(base, "none", (96, 128, 3), features=8, stride=stride, seed=1)

@@ -325,6 +325,7 @@ def test_frozen_training_resumes(samples, tmp_path):
     assert len(parts) == 5 and max(np.abs(x - y).max() for x, y in zip(a.get_weights(), b.get_weights())) <= 1e-6
 
 
+@files
 @pytest.mark.slow
 def test_checkpoint_of_another_training_is_refused(samples, tmp_path):
     x, y = np.random.default_rng(0).normal(size=(40, 6)).astype("float32"), np.arange(40) % 2
@@ -354,6 +355,7 @@ def test_other_labels_make_another_training(samples, tmp_path, loader):
     assert run(turned, tmp_path / "other")[0] != first
 
 
+@files
 @pytest.mark.slow
 def test_losses_of_one_name_are_told_apart_by_their_settings(tmp_path):
     x, y = np.random.default_rng(0).normal(size=(40, 6)).astype("float32"), (np.arange(40) % 2).astype("float32")
@@ -462,6 +464,7 @@ def test_deep_features_of_a_base_by_name(samples, tmp_path):
     with pytest.raises(ValueError, match="unknown base"): deep_features(images, "ResNet34", (64, 64))
 
 
+@once
 @pytest.mark.slow
 def test_deep_features_of_pretrained_mobilenet(samples, tmp_path):
     root = os.environ.get("DEEPFAKE_NB_DATA")
@@ -472,7 +475,7 @@ def test_deep_features_of_pretrained_mobilenet(samples, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["float32", pytest.param("mixed_float16", marks=once), pytest.param("mixed_bfloat16", marks=once)])
 def test_a_restarted_model_trains_as_a_new_one_in_any_precision(policy):
     rng = np.random.default_rng(0)
     x, y = rng.random((8, 16, 16, 3)).astype("float32"), np.array([[0], [1]] * 4, "float32")
