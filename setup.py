@@ -3,7 +3,7 @@ import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
@@ -52,7 +52,7 @@ setup(
     license="Apache-2.0",
     url=cfg["git_url"],
     keywords=cfg["keywords"],
-    packages=["deepfake_nb"],
+    packages=find_packages(include=["deepfake_nb", "deepfake_nb.*"]),
     package_data={"deepfake_nb": ["py.typed"]},
     python_requires=f">={cfg['min_python']},<3.14",
     install_requires=lines(cfg["requirements"]),

@@ -3,14 +3,36 @@
 A group goes to one process, the longest group first. Tests of a file share their fixtures and are one group; notebooks and
 papers are groups of their own.
 """
+
 import re
 
 import pytest
 
 LONGEST = (
-    "kaminskyi", "torlapati", "denholtz", "test_training", "test_backends", "test_runs", "02_synthetic", "kun", "forbush",
-    "test_predict", "test_papers", "test_models", "test_samples", "test_readme", "06_masks", "bring_your_own_dataset",
-    "10_models", "11_training", "16a_detectors", "16b_predict", "test_faces", "test_losses", "test_views", "test_book",
+    "kaminskyi",
+    "torlapati",
+    "denholtz",
+    "test_training",
+    "test_backends",
+    "test_runs",
+    "02_synthetic",
+    "kun",
+    "forbush",
+    "test_predict",
+    "test_papers",
+    "test_models",
+    "test_samples",
+    "test_readme",
+    "06_masks",
+    "bring_your_own_dataset",
+    "10_models",
+    "11_training",
+    "16a_detectors",
+    "16b_predict",
+    "test_faces",
+    "test_losses",
+    "test_views",
+    "test_book",
 )
 
 
@@ -18,7 +40,11 @@ def group_of(nodeid: str) -> str:
     "The name of a test's group: its notebook or paper, else its file."
     file = re.search(r"(\w+)\.py", nodeid)[1]
     of = re.search(r"\[(\w+)\]$", nodeid)
-    return of[1] if of and (file == "test_notebooks" or (file == "test_papers" and of[1] in LONGEST)) else file
+    return (
+        of[1]
+        if of and (file == "test_notebooks" or (file == "test_papers" and of[1] in LONGEST))
+        else file
+    )
 
 
 @pytest.hookimpl(trylast=True)  # after pytest has put tests of one parameter together

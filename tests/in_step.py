@@ -2,6 +2,7 @@
 
 Compares the files with what the tools make of a copy. With --write, brings the files in step instead.
 """
+
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ sys.path.insert(0, str(ROOT))  # the library of this checkout
 
 def generated(root: Path) -> dict[str, bytes]:
     "The bytes of every file that the tools may write, by its path in the repository."
-    files = [*root.glob("nbs/**/*.ipynb"), *root.glob("deepfake_nb/*.py"), root / "README.md"]
+    files = [*root.glob("nbs/**/*.ipynb"), *root.glob("deepfake_nb/**/*.py"), root / "README.md"]
     skipped = {".ipynb_checkpoints"}
     return {
         str(file.relative_to(root)): file.read_bytes()
@@ -28,7 +29,10 @@ def generated(root: Path) -> dict[str, bytes]:
 
 def with_ledger(notebook: dict, table: str) -> dict:
     "The index with this table between its marks; raises `SystemExit` if it has not exactly one pair of them."
-    pattern, found = re.compile(r"(<!-- ledger:[^>]*-->\n).*?(\n<!-- end of the ledger -->)", re.S), 0
+    pattern, found = (
+        re.compile(r"(<!-- ledger:[^>]*-->\n).*?(\n<!-- end of the ledger -->)", re.S),
+        0,
+    )
     for cell in notebook["cells"]:
         if cell["cell_type"] != "markdown":
             continue
@@ -36,7 +40,9 @@ def with_ledger(notebook: dict, table: str) -> dict:
         if n:
             cell["source"], found = source.splitlines(keepends=True), found + n
     if found != 1:
-        sys.exit(f"nbs/index.ipynb has {found} places for the ledger, marked <!-- ledger: … --> and <!-- end of the ledger -->; expected 1")
+        sys.exit(
+            f"nbs/index.ipynb has {found} places for the ledger, marked <!-- ledger: … --> and <!-- end of the ledger -->; expected 1"
+        )
     return notebook
 
 
@@ -46,7 +52,9 @@ def count_verdicts(root: Path) -> None:
 
     index = root / "nbs" / "index.ipynb"
     notebook = json.loads(index.read_text(encoding="utf-8"))
-    made = with_ledger(notebook, ledger_markdown(summarise_ledgers(load_ledgers(root / "nbs" / "papers"))))
+    made = with_ledger(
+        notebook, ledger_markdown(summarise_ledgers(load_ledgers(root / "nbs" / "papers")))
+    )
     index.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -57,18 +65,24 @@ def readme(root: Path) -> str:
 
     notebook = nbformat.read(root / "nbs" / "index.ipynb", 4)
     notebook.cells = [c for c in notebook.cells if "#| hide" not in c.source]
-    notebook.metadata["language_info"] = {"name": "python"}  # which `nbdev_clean` takes out, and fences are named by
+    notebook.metadata["language_info"] = {
+        "name": "python"
+    }  # which `nbdev_clean` takes out, and fences are named by
     text, _ = MarkdownExporter().from_notebook_node(notebook)
     text = re.sub(r"(!\[[^\]]*\]\()(?![a-z]+:)", r"\1nbs/", text)  # pictures lie beside the index
     head = "<!-- Made from nbs/index.ipynb by `make export`: change that. -->\n\n"
-    return head + "\n".join(line.rstrip() for line in text.strip().splitlines()).replace("\n\n\n", "\n\n") + "\n"
+    return (
+        head
+        + "\n".join(line.rstrip() for line in text.strip().splitlines()).replace("\n\n\n", "\n\n")
+        + "\n"
+    )
 
 
 def write_all(root: Path) -> None:
     "Count the verdicts, clean the notebooks, export the library, make the README."
     count_verdicts(root)
-    for tool in ("nbdev_clean", "nbdev_export"):
-        subprocess.run([TOOLS / tool], cwd=root, check=True, capture_output=True)
+    for words in (["nbdev_clean"], ["nbdev_export"], ["ruff", "format", "--quiet", "deepfake_nb"]):
+        subprocess.run([TOOLS / words[0], *words[1:]], cwd=root, check=True, capture_output=True)
     (root / "README.md").write_text(readme(root), encoding="utf-8")
 
 
@@ -77,14 +91,18 @@ def changes(root: Path = ROOT) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         copy.mkdir()
-        for name in ("settings.ini", "README.md"):
+        for name in ("settings.ini", "pyproject.toml", "README.md"):
             shutil.copy(root / name, copy)
         for name in ("nbs", "deepfake_nb"):
-            shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "_data"))
+            shutil.copytree(
+                root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "_data")
+            )
         before = generated(copy)
         write_all(copy)
         after = generated(copy)
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return sorted(
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    )
 
 
 def main() -> int:
@@ -93,11 +111,17 @@ def main() -> int:
         before = generated(ROOT)
         write_all(ROOT)
         after = generated(ROOT)
-        wrote = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        wrote = sorted(
+            name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+        )
         print(*(f"wrote {name}" for name in wrote), sep="\n") if wrote else print("in step")
         return 0
     changed = changes()
-    print("Not in step with the notebooks (run `make export`):\n  " + "\n  ".join(changed) if changed else "in step")
+    print(
+        "Not in step with the notebooks (run `make export`):\n  " + "\n  ".join(changed)
+        if changed
+        else "in step"
+    )
     return 1 if changed else 0
 
 

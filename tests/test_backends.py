@@ -1,4 +1,5 @@
 "What depends on the backend, on JAX: the tests marked `backend`, in a process that has JAX from the start."
+
 import os
 import subprocess
 import sys
@@ -10,12 +11,24 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow", reason="this is the JAX pass")
+@pytest.mark.skipif(
+    os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow", reason="this is the JAX pass"
+)
 def test_jax_passes_what_depends_on_the_backend():
-    files = [str(file) for file in sorted(ROOT.glob("tests/test_*.py")) if "pytest.mark.backend" in file.read_text(encoding="utf-8")]
+    files = [
+        str(file)
+        for file in sorted(ROOT.glob("tests/test_*.py"))
+        if "pytest.mark.backend" in file.read_text(encoding="utf-8")
+    ]
     words = [*files, "-m", "backend", "-q", "-p", "no:cacheprovider", "--durations=5"]
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     print(done.stdout[-3000:])
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout.splitlines()[-1]

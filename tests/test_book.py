@@ -1,4 +1,5 @@
 "The book: it builds without a network and without running anything, and its checks see what they are there to see."
+
 import json
 import os
 import re
@@ -28,7 +29,9 @@ def refuse(self, address, *rest):
     return connect(self, address, *rest)
 connect, socket.socket.connect = socket.socket.connect, refuse
 """
-needs_browser = pytest.mark.skipif(browser.find_browser() is None, reason="no Chromium on the path (apt-get install chromium)")
+needs_browser = pytest.mark.skipif(
+    browser.find_browser() is None, reason="no Chromium on the path (apt-get install chromium)"
+)
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
@@ -38,15 +41,24 @@ def book(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("book")
     (folder / "sitecustomize.py").write_text(NO_NETWORK)
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, str(BOOK / "build.py"), "--out", str(folder / "out")], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(folder)}, timeout=600)
+    done = subprocess.run(
+        [sys.executable, str(BOOK / "build.py"), "--out", str(folder / "out")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        timeout=600,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.perf_counter() - started < 180, "the book takes more than three minutes"
     return folder / "out" / "html"
 
 
 def notebooks() -> list[str]:
-    return [p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in sorted(ROOT.glob("nbs/**/*.ipynb")) if not p.name.startswith(".") and "checkpoint" not in str(p)]
+    return [
+        p.relative_to(ROOT / "nbs").with_suffix("").as_posix()
+        for p in sorted(ROOT.glob("nbs/**/*.ipynb"))
+        if not p.name.startswith(".") and "checkpoint" not in str(p)
+    ]
 
 
 @pytest.mark.slow
@@ -58,16 +70,26 @@ def test_every_notebook_has_its_page(book):
 
 @pytest.mark.parametrize("name", [n for n in notebooks() if n.startswith("papers/")])
 def test_a_report_has_its_abstract_figures_tables_and_ledger(book, name):
-    page, cells = (book / f"{name}.html").read_text(), json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())["cells"]
+    page, cells = (
+        (book / f"{name}.html").read_text(),
+        json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())["cells"],
+    )
     outputs = [o.get("data", {}) for c in cells for o in c.get("outputs", [])]
     figures = re.findall(r"<strong>Figure (\d+)\.</strong>", page)
     assert figures == [str(i + 1) for i in range(sum("image/png" in o for o in outputs))]
     tables = re.findall(r"<strong>Table (\d+)\.</strong>", page)
-    assert tables == [str(i + 1) for i in range(sum("**Table " in "".join(o.get("text/markdown", "")) for o in outputs))]
-    for caption in filter(None, (pages.CAPTION.match("".join(o.get("text/markdown", ""))) for o in outputs)):
+    assert tables == [
+        str(i + 1)
+        for i in range(sum("**Table " in "".join(o.get("text/markdown", "")) for o in outputs))
+    ]
+    for caption in filter(
+        None, (pages.CAPTION.match("".join(o.get("text/markdown", ""))) for o in outputs)
+    ):
         assert f'id="{Path(name).stem}-{caption[1].lower()}-{pages.slug(caption[3])}"' in page
     assert "<blockquote>" in page and f'id="{Path(name).stem}-table-verdicts"' in page
-    assert "results.figure(" in re.sub(r"<[^>]+>", "", "".join(re.findall(r"<details.*?</details>", page, re.S))), "the plumbing is folded away"
+    assert "results.figure(" in re.sub(
+        r"<[^>]+>", "", "".join(re.findall(r"<details.*?</details>", page, re.S))
+    ), "the plumbing is folded away"
 
 
 def test_every_public_name_is_in_the_reference_with_its_parameters(book):
@@ -75,46 +97,89 @@ def test_every_public_name_is_in_the_reference_with_its_parameters(book):
         page = (book / "reference" / f"{module.name}.html").read_text()
         for entry in module.entries:
             assert f'id="deepfake_nb.{module.name}.{entry.name}"' in page
-            for name, _, note in entry.parameters: assert not note or f"<strong>{name}</strong>" in page, (entry.name, name)
+            for name, _, note in entry.parameters:
+                assert not note or f"<strong>{name}</strong>" in page, (entry.name, name)
 
 
 def test_the_ledger_holds_every_claim_once(book):
     claims = tomllib.loads((ROOT / "nbs/papers/claims.toml").read_text())["claim"]
     page = (book / "ledger.html").read_text()
-    assert sorted(map(int, re.findall(r'<th scope="row" data-label="no."><div>(\d+)</div>', page))) == sorted(c["id"] for c in claims)
+    assert sorted(
+        map(int, re.findall(r'<th scope="row" data-label="no."><div>(\d+)</div>', page))
+    ) == sorted(c["id"] for c in claims)
     assert f"{len(claims)} claims" in page
-    rows = {claim: row for r in {c["report"] for c in claims} if (p := ROOT / f"nbs/papers/{r}.ipynb").exists() for claim, row in lists.verdicts(p)[0].items()}
+    rows = {
+        claim: row
+        for r in {c["report"] for c in claims}
+        if (p := ROOT / f"nbs/papers/{r}.ipynb").exists()
+        for claim, row in lists.verdicts(p)[0].items()
+    }
     assert page.count('class="verdict ') == len(claims) and set(rows) <= {c["id"] for c in claims}
-    for row in rows.values(): assert row["verdict"] in lists.VERDICTS and row["stand-in"] in ("", *lists.STAND_INS)
+    for row in rows.values():
+        assert row["verdict"] in lists.VERDICTS and row["stand-in"] in ("", *lists.STAND_INS)
 
 
 def test_a_row_of_the_ledger_has_its_stand_in_dataset_and_reason_in_cells_of_their_own():
     claim = {"id": 17, "report": "forbush", "place": "D", "text": "A < B", "kind": "ordinal"}
-    found = {"regenerated": "+0.2", "verdict": "not comparable", "stand-in": "agrees", "reason": "One training each."}
-    record = lists.claim_table([claim], {17: found}, lists.made_on("synthetic-dfdc, profile quick, seed 0; ResNet10")).records()[0]
-    assert {k: record[k] for k in ("regenerated", "verdict", "stand-in", "dataset", "reason")} == found | {"dataset": "synthetic-dfdc"}
-    assert lists.claim_table([claim], {17: found | {"regenerated": "–"}}, "synthetic-dfdc").records()[0]["dataset"] == "", "nothing was regenerated on it"
+    found = {
+        "regenerated": "+0.2",
+        "verdict": "not comparable",
+        "stand-in": "agrees",
+        "reason": "One training each.",
+    }
+    record = lists.claim_table(
+        [claim], {17: found}, lists.made_on("synthetic-dfdc, profile quick, seed 0; ResNet10")
+    ).records()[0]
+    assert {
+        k: record[k] for k in ("regenerated", "verdict", "stand-in", "dataset", "reason")
+    } == found | {"dataset": "synthetic-dfdc"}
+    assert (
+        lists.claim_table([claim], {17: found | {"regenerated": "–"}}, "synthetic-dfdc").records()[
+            0
+        ]["dataset"]
+        == ""
+    ), "nothing was regenerated on it"
     assert lists.made_on("a → b, c; profile smoke, seed 1") == "a → b, c"
 
 
 def test_the_ledger_s_cells_carry_their_names_for_a_phone_and_stand_in_a_wrapper_that_scrolls(book):
     page = (book / "ledger.html").read_text()
-    for name in ("stand-in", "dataset", "reason"): assert page.count(f'data-label="{name}"') == len(re.findall(r'<th scope="row" data-label="no.">', page)) > 70
+    for name in ("stand-in", "dataset", "reason"):
+        assert (
+            page.count(f'data-label="{name}"')
+            == len(re.findall(r'<th scope="row" data-label="no.">', page))
+            > 70
+        )
     assert page.count('class="table-scroll') >= 7
 
 
 def test_what_is_cited_stands_in_the_bibliography(book):
     page = (book / "bibliography.html").read_text()
-    assert "Deep Fake Face Detection" in page and "Unmasking DeepFakes with simple Features" in page and "Celeb-DF: A Large-scale" in page
+    assert (
+        "Deep Fake Face Detection" in page
+        and "Unmasking DeepFakes with simple Features" in page
+        and "Celeb-DF: A Large-scale" in page
+    )
     report = (book / "papers" / "kun.html").read_text()
     assert "../bibliography.html#" in report and '<span class="math' in report
-    numbers = {m[1] for n in notebooks() for c in json.loads((ROOT / "nbs" / f"{n}.ipynb").read_text())["cells"] if c["cell_type"] == "markdown" for m in pages.ARXIV.finditer("".join(c["source"]))}
-    known = {fields.get("eprint") for fields in lists.bibtex(BOOK / "methods.bib").values()} | set(lists.ARXIV_OF_DATASETS)
+    numbers = {
+        m[1]
+        for n in notebooks()
+        for c in json.loads((ROOT / "nbs" / f"{n}.ipynb").read_text())["cells"]
+        if c["cell_type"] == "markdown"
+        for m in pages.ARXIV.finditer("".join(c["source"]))
+    }
+    known = {fields.get("eprint") for fields in lists.bibtex(BOOK / "methods.bib").values()} | set(
+        lists.ARXIV_OF_DATASETS
+    )
     assert numbers - known == set(), "enter these arXiv numbers in nbs/book/methods.bib"
 
 
 def test_equations_come_from_the_book_itself(book):
-    assert 'src="../_static/tex-svg.js' in (book / "papers" / "kun.html").read_text() and (book / "_static" / "tex-svg.js").stat().st_size > 10**6
+    assert (
+        'src="../_static/tex-svg.js' in (book / "papers" / "kun.html").read_text()
+        and (book / "_static" / "tex-svg.js").stat().st_size > 10**6
+    )
 
 
 @needs_browser
@@ -124,29 +189,52 @@ def test_no_page_complains_in_a_browser(book):
 
 @needs_browser
 def test_the_browser_sees_what_is_wrong(tmp_path):
-    (tmp_path / "a.html").write_text('<!doctype html><link rel="stylesheet" href="http://127.0.0.1:9/far.css"><h1>A</h1><img src="gone.png" alt="a thing"><img src="data:image/png;base64,' + PNG + '">'
-                                     '<div style="width:3000px">wide</div><span class="math">x</span><script>console.error("broken"); undefined_name</script>')
+    (tmp_path / "a.html").write_text(
+        '<!doctype html><link rel="stylesheet" href="http://127.0.0.1:9/far.css"><h1>A</h1><img src="gone.png" alt="a thing"><img src="data:image/png;base64,'
+        + PNG
+        + '">'
+        '<div style="width:3000px">wide</div><span class="math">x</span><script>console.error("broken"); undefined_name</script>'
+    )
     with browser.Browser() as b:
         b.open((tmp_path / "a.html").as_uri(), 390)
         found = "\n".join(b.faults())
-    for fault in ("asks for http://127.0.0.1:9/far.css", "gone.png is broken", "has no alt text", "wider than the window", "equations were not set", "console: ['broken']", "undefined_name is not defined"):
+    for fault in (
+        "asks for http://127.0.0.1:9/far.css",
+        "gone.png is broken",
+        "has no alt text",
+        "wider than the window",
+        "equations were not set",
+        "console: ['broken']",
+        "undefined_name is not defined",
+    ):
         assert fault in found, fault
 
 
-@pytest.mark.parametrize("body, fault", [
-    ('<a href="gone.html">x</a>', "a.html: the link gone.html leads nowhere"),
-    ('<a href="index.html#nowhere">x</a>', "leads to no place on the page"),
-    ('<a href="../outside.html">x</a>', "leads nowhere"),
-    ('<img src="gone.png" alt="x">', "gone.png is missing"),
-    ('<img src="data:image/png;base64,xx" alt=" ">', "has no alt text"),
-    ('<script src="https://cdn.example/x.js"></script>', "fetches https://cdn.example/x.js"),
-    ('<link rel="stylesheet" href="//cdn.example/x.css">', "fetches //cdn.example/x.css"),
-    ('<div style="background: url(https://cdn.example/x.png)"></div>', "fetches https://cdn.example/x.png"),
-    ('<style>@import "https://cdn.example/x.css";</style>', "fetches https://cdn.example/x.css"),
-    ("<h1>again</h1>", "2 headings of the first level"),
-])
+@pytest.mark.parametrize(
+    "body, fault",
+    [
+        ('<a href="gone.html">x</a>', "a.html: the link gone.html leads nowhere"),
+        ('<a href="index.html#nowhere">x</a>', "leads to no place on the page"),
+        ('<a href="../outside.html">x</a>', "leads nowhere"),
+        ('<img src="gone.png" alt="x">', "gone.png is missing"),
+        ('<img src="data:image/png;base64,xx" alt=" ">', "has no alt text"),
+        ('<script src="https://cdn.example/x.js"></script>', "fetches https://cdn.example/x.js"),
+        ('<link rel="stylesheet" href="//cdn.example/x.css">', "fetches //cdn.example/x.css"),
+        (
+            '<div style="background: url(https://cdn.example/x.png)"></div>',
+            "fetches https://cdn.example/x.png",
+        ),
+        (
+            '<style>@import "https://cdn.example/x.css";</style>',
+            "fetches https://cdn.example/x.css",
+        ),
+        ("<h1>again</h1>", "2 headings of the first level"),
+    ],
+)
 def test_the_check_sees_what_is_wrong(tmp_path, body, fault):
-    (tmp_path / "index.html").write_text('<h1 id="top">A</h1><a href="a.html#here">a</a> <a href="https://elsewhere.example">elsewhere</a> <img src="data:image/png;base64,xx" alt="x">')
+    (tmp_path / "index.html").write_text(
+        '<h1 id="top">A</h1><a href="a.html#here">a</a> <a href="https://elsewhere.example">elsewhere</a> <img src="data:image/png;base64,xx" alt="x">'
+    )
     (tmp_path / "a.html").write_text('<h1 id="here">B</h1><a href="index.html#top">i</a>')
     assert check.check_folder(tmp_path) == []
     (tmp_path / "a.html").write_text('<h1 id="here">B</h1>' + body)
@@ -160,106 +248,213 @@ def test_the_check_reads_style_sheets(tmp_path):
 
 
 def context(tmp_path: Path, **about) -> pages.Context:
-    return pages.Context(ROOT, tmp_path, "https://example.org/blob/main/", pages={"index.ipynb", "07_spectrum.ipynb", "papers/kun.ipynb", "ledger.md"},
-                         names={"azimuthal_spectrum": "deepfake_nb.spectrum.azimuthal_spectrum"}, moved={"nbs/papers/claims.toml": "ledger.md"}, **about)
+    return pages.Context(
+        ROOT,
+        tmp_path,
+        "https://example.org/blob/main/",
+        pages={"index.ipynb", "07_spectrum.ipynb", "papers/kun.ipynb", "ledger.md"},
+        names={"azimuthal_spectrum": "deepfake_nb.spectrum.azimuthal_spectrum"},
+        moved={"nbs/papers/claims.toml": "ledger.md"},
+        **about,
+    )
 
 
-@pytest.mark.parametrize("before, after", [
-    ("see [it](../07_spectrum.ipynb)", "see [it](../07_spectrum.ipynb)"),
-    ("see [it](../07_spectrum.ipynb#Rings)", "see [it](../07_spectrum.ipynb#Rings)"),
-    ("[list](claims.toml)", "[list](../ledger.md)"),
-    ("[k](https://example.org/blob/main/nbs/papers/kun.ipynb)", "[k](kun.ipynb)"),
-    ("[s](../../settings.ini)", "[s](https://example.org/blob/main/settings.ini)"),
-    ("[below](#Chosen-by-us)", "[below](#Chosen-by-us)"),
-    ("[x](https://elsewhere.example)", "[x](https://elsewhere.example)"),
-    ("`azimuthal_spectrum` and `azimuthal_spectrum()`, not `spectrum`", "{py:obj}`azimuthal_spectrum <deepfake_nb.spectrum.azimuthal_spectrum>` and "
-     "{py:obj}`azimuthal_spectrum() <deepfake_nb.spectrum.azimuthal_spectrum>`, not `spectrum`"),
-    ("```\n`azimuthal_spectrum`, arXiv 1911.00686\n```", "```\n`azimuthal_spectrum`, arXiv 1911.00686\n```"),
-    ("$`azimuthal_spectrum`$", "$`azimuthal_spectrum`$"),
-    ("arXiv 1911.00686.", "arXiv 1911.00686 {cite:p}`durall`."),
-    ("[arXiv 1911.00686](https://arxiv.org/abs/1911.00686)", "[arXiv 1911.00686](https://arxiv.org/abs/1911.00686) {cite:p}`durall`"),
-    ("*Unmasking DeepFakes\nwith simple Features*, 2019", "*Unmasking DeepFakes\nwith simple Features* {cite:p}`durall`, 2019"),
-    ("*Unmasking DeepFakes with simple*, *Unmasking* and **Unmasking**", "*Unmasking DeepFakes with simple* {cite:p}`durall`, *Unmasking* and **Unmasking**"),
-    ("as Efron and\nTibshirani 1993 say", "as Efron and\nTibshirani 1993 {cite:p}`efron` say"),
-])
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("see [it](../07_spectrum.ipynb)", "see [it](../07_spectrum.ipynb)"),
+        ("see [it](../07_spectrum.ipynb#Rings)", "see [it](../07_spectrum.ipynb#Rings)"),
+        ("[list](claims.toml)", "[list](../ledger.md)"),
+        ("[k](https://example.org/blob/main/nbs/papers/kun.ipynb)", "[k](kun.ipynb)"),
+        ("[s](../../settings.ini)", "[s](https://example.org/blob/main/settings.ini)"),
+        ("[below](#Chosen-by-us)", "[below](#Chosen-by-us)"),
+        ("[x](https://elsewhere.example)", "[x](https://elsewhere.example)"),
+        (
+            "`azimuthal_spectrum` and `azimuthal_spectrum()`, not `spectrum`",
+            "{py:obj}`azimuthal_spectrum <deepfake_nb.spectrum.azimuthal_spectrum>` and "
+            "{py:obj}`azimuthal_spectrum() <deepfake_nb.spectrum.azimuthal_spectrum>`, not `spectrum`",
+        ),
+        (
+            "```\n`azimuthal_spectrum`, arXiv 1911.00686\n```",
+            "```\n`azimuthal_spectrum`, arXiv 1911.00686\n```",
+        ),
+        ("$`azimuthal_spectrum`$", "$`azimuthal_spectrum`$"),
+        ("arXiv 1911.00686.", "arXiv 1911.00686 {cite:p}`durall`."),
+        (
+            "[arXiv 1911.00686](https://arxiv.org/abs/1911.00686)",
+            "[arXiv 1911.00686](https://arxiv.org/abs/1911.00686) {cite:p}`durall`",
+        ),
+        (
+            "*Unmasking DeepFakes\nwith simple Features*, 2019",
+            "*Unmasking DeepFakes\nwith simple Features* {cite:p}`durall`, 2019",
+        ),
+        (
+            "*Unmasking DeepFakes with simple*, *Unmasking* and **Unmasking**",
+            "*Unmasking DeepFakes with simple* {cite:p}`durall`, *Unmasking* and **Unmasking**",
+        ),
+        ("as Efron and\nTibshirani 1993 say", "as Efron and\nTibshirani 1993 {cite:p}`efron` say"),
+    ],
+)
 def test_prose(tmp_path, before, after):
-    here = context(tmp_path, titles={"unmaskingdeepfakeswithsimplefeatures": "durall"}, arxiv={"1911.00686": "durall"}, mentions={"Efron and Tibshirani 1993": "efron"})
+    here = context(
+        tmp_path,
+        titles={"unmaskingdeepfakeswithsimplefeatures": "durall"},
+        arxiv={"1911.00686": "durall"},
+        mentions={"Efron and Tibshirani 1993": "efron"},
+    )
     assert pages.prose(before, "papers/kun.ipynb", here) == after
 
 
 def test_a_link_to_nowhere_is_an_error(tmp_path):
-    with pytest.raises(pages.PageError, match=r"nbs/papers/kun.ipynb: the link ../nowhere.ipynb leads nowhere"):
+    with pytest.raises(
+        pages.PageError, match=r"nbs/papers/kun.ipynb: the link ../nowhere.ipynb leads nowhere"
+    ):
         pages.prose("[x](../nowhere.ipynb)", "papers/kun.ipynb", context(tmp_path))
 
 
 def code(source: str, *outputs: dict, tags: tuple = ()) -> dict:
-    return {"cell_type": "code", "id": "abc", "metadata": {"tags": list(tags)}, "source": source, "outputs": list(outputs)}
+    return {
+        "cell_type": "code",
+        "id": "abc",
+        "metadata": {"tags": list(tags)},
+        "source": source,
+        "outputs": list(outputs),
+    }
 
 
-def shows(**data) -> dict: return {"output_type": "display_data", "metadata": {}, "data": {k.replace("_", "/"): v for k, v in data.items()}}
+def shows(**data) -> dict:
+    return {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {k.replace("_", "/"): v for k, v in data.items()},
+    }
 
 
 def test_an_image_without_words_is_an_error(tmp_path):
     page = pages.Page("07_spectrum.ipynb", context(tmp_path), paper=False)
-    for source in ("plot()", "#| fig-cap: A curve.\nplot()", "#| fig-alt: A curve.\nplot()"): page.cells(code(source, shows(image_png=PNG)))
-    page.cells(code("#| fig-cap: A.\n#| fig-alt: B.\nplot()", shows(image_png=PNG), shows(image_png=PNG)))
-    assert [f[:55] for f in page.faults] == ["nbs/07_spectrum.ipynb, cell abc: image 1 has no caption"] * 3 + ["nbs/07_spectrum.ipynb, cell abc: image 2 has no caption"]
+    for source in ("plot()", "#| fig-cap: A curve.\nplot()", "#| fig-alt: A curve.\nplot()"):
+        page.cells(code(source, shows(image_png=PNG)))
+    page.cells(
+        code("#| fig-cap: A.\n#| fig-alt: B.\nplot()", shows(image_png=PNG), shows(image_png=PNG))
+    )
+    assert [f[:55] for f in page.faults] == [
+        "nbs/07_spectrum.ipynb, cell abc: image 1 has no caption"
+    ] * 3 + ["nbs/07_spectrum.ipynb, cell abc: image 2 has no caption"]
     assert "#| fig-alt" in page.faults[0]
 
 
 def test_a_cell_becomes_code_figure_and_table(tmp_path):
     page = pages.Page("papers/kun.ipynb", context(tmp_path), paper=True)
     table = "<style>x</style><table><thead><tr><th></th><th>AUC</th></tr><tr><th>model</th><th></th></tr></thead><tbody><tr><th id='r'>I</th><td class='c'>.7</td></tr></tbody></table>"
-    made = page.cells(code("draw()", shows(image_png=PNG, text_plain="x"), shows(text_markdown="**Figure 1** (`roc`). A *curve*: \"so\". *made here.*"),
-                           shows(text_markdown="A passage."), shows(text_markdown="**Table 1** (`aucs`). Numbers. *made here.*"), shows(text_html=table), tags=("hide-input",)))
-    assert [c["cell_type"] for c in made] == ["code", "markdown", "markdown", "markdown"] and made[0]["metadata"]["tags"] == ["hide-input"]
-    assert made[1]["source"] == ('````{figure} ../_figures/kun/roc.png\n:name: kun-figure-roc\n:alt: "A curve: \\"so\\"."\n\n**Figure 1.** A *curve*: "so". [made here. File: `roc`]{.stamp}\n````')
+    made = page.cells(
+        code(
+            "draw()",
+            shows(image_png=PNG, text_plain="x"),
+            shows(text_markdown='**Figure 1** (`roc`). A *curve*: "so". *made here.*'),
+            shows(text_markdown="A passage."),
+            shows(text_markdown="**Table 1** (`aucs`). Numbers. *made here.*"),
+            shows(text_html=table),
+            tags=("hide-input",),
+        )
+    )
+    assert [c["cell_type"] for c in made] == ["code", "markdown", "markdown", "markdown"] and made[
+        0
+    ]["metadata"]["tags"] == ["hide-input"]
+    assert made[1]["source"] == (
+        '````{figure} ../_figures/kun/roc.png\n:name: kun-figure-roc\n:alt: "A curve: \\"so\\"."\n\n**Figure 1.** A *curve*: "so". [made here. File: `roc`]{.stamp}\n````'
+    )
     assert (tmp_path / "_figures/kun/roc.png").read_bytes().startswith(b"\x89PNG")
-    assert "**Table 1.** Numbers." in made[3]["source"] and '<thead><tr><th scope="col">model</th><th scope="col">AUC</th></tr></thead>' in made[3]["source"] and "class='c'" not in made[3]["source"]
-    assert page.taken == [("Figure", 1, "roc", 'A *curve*: "so".'), ("Table", 1, "aucs", "Numbers.")]
+    assert (
+        "**Table 1.** Numbers." in made[3]["source"]
+        and '<thead><tr><th scope="col">model</th><th scope="col">AUC</th></tr></thead>'
+        in made[3]["source"]
+        and "class='c'" not in made[3]["source"]
+    )
+    assert page.taken == [
+        ("Figure", 1, "roc", 'A *curve*: "so".'),
+        ("Table", 1, "aucs", "Numbers."),
+    ]
 
 
 def test_an_images_own_alt_text_is_used(tmp_path):
     page = pages.Page("papers/kun.ipynb", context(tmp_path), paper=True)
     drawn = shows(image_png=PNG) | {"metadata": {"image/png": {"alt": "1 chart; x: epoch."}}}
-    assert ':alt: "1 chart; x: epoch."' in page.cells(code("draw()", drawn, shows(text_markdown="**Figure 1** (`roc`). A curve.")))[1]["source"]
+    assert (
+        ':alt: "1 chart; x: epoch."'
+        in page.cells(code("draw()", drawn, shows(text_markdown="**Figure 1** (`roc`). A curve.")))[
+            1
+        ]["source"]
+    )
 
 
 def test_plumbing_is_left_out(tmp_path):
     page = pages.Page("07_spectrum.ipynb", context(tmp_path), paper=False)
     assert page.cells(code("#| hide\nx = 1")) == page.cells(code("#| default_exp spectrum")) == []
     assert page.cells(code("#| export\ndef f(): ..."))[0]["source"] == "def f(): ..."
-    assert page.cells(code("#| export\nimport os\nfrom x import y"))[0]["metadata"]["tags"] == ["hide-input"]
+    assert page.cells(code("#| export\nimport os\nfrom x import y"))[0]["metadata"]["tags"] == [
+        "hide-input"
+    ]
     parameters = page.cells(code("n = 1", tags=("parameters",)))[0]["metadata"]
-    assert parameters["tags"] == ["hide-input"] and "parameters" in parameters["mystnb"]["code_prompt_show"]
+    assert (
+        parameters["tags"] == ["hide-input"]
+        and "parameters" in parameters["mystnb"]["code_prompt_show"]
+    )
 
 
 def test_tables_keep_what_is_read_in_them():
     import pandas as pd
-    frame = pd.DataFrame({"AUC": [.7, .8], "n": ["a < b", "c & d"]}, index=pd.MultiIndex.from_tuples([("x", 1), ("x", 2)], names=["part", "k"]))
+
+    frame = pd.DataFrame(
+        {"AUC": [0.7, 0.8], "n": ["a < b", "c & d"]},
+        index=pd.MultiIndex.from_tuples([("x", 1), ("x", 2)], names=["part", "k"]),
+    )
     table = Table.read(frame.style.format(escape="html").to_html())
-    assert table.names() == ["part", "k", "AUC", "n"] and 'rowspan="2"' in table.html() and "a &lt; b" in table.html()
+    assert (
+        table.names() == ["part", "k", "AUC", "n"]
+        and 'rowspan="2"' in table.html()
+        and "a &lt; b" in table.html()
+    )
     plain = Table.read(frame.reset_index().to_html())
     assert plain.records()[1] == {"": "1", "part": "x", "k": "2", "AUC": "0.8", "n": "c & d"}
-    with pytest.raises(ValueError, match="no table"): Table.read("<p>nothing</p>")
+    with pytest.raises(ValueError, match="no table"):
+        Table.read("<p>nothing</p>")
 
 
 def test_reference_reads_comments_beside_parameters(tmp_path):
-    (tmp_path / "m.py").write_text('"A module."\n# File to edit: ../nbs/07_spectrum.ipynb\n__all__ = ["f", "C", "E", "LIMIT"]\n#: Above it `f`.\nLIMIT: int = 3\n\n'
-                                   'def f(\n    a: int,  # how many\n    *rest: str,  # further\n    b: float = .5,  # share, arXiv 1911.00686\n) -> list:  # of both\n    "Both of `E`."\n\n'
-                                   'class _B:\n    def go(self, x: int):  # inherited\n        "Goes."\n\nclass C(_B):\n    "A class."\n    size: int = 2  # pixels\n    @property\n    def area(self) -> int: "Of it."; return 4\n\n'
-                                   'class E(ValueError):\n    "An error."\n')
+    (tmp_path / "m.py").write_text(
+        '"A module."\n# File to edit: ../nbs/07_spectrum.ipynb\n__all__ = ["f", "C", "E", "LIMIT"]\n#: Above it `f`.\nLIMIT: int = 3\n\n'
+        'def f(\n    a: int,  # how many\n    *rest: str,  # further\n    b: float = .5,  # share, arXiv 1911.00686\n) -> list:  # of both\n    "Both of `E`."\n\n'
+        'class _B:\n    def go(self, x: int):  # inherited\n        "Goes."\n\nclass C(_B):\n    "A class."\n    size: int = 2  # pixels\n    @property\n    def area(self) -> int: "Of it."; return 4\n\n'
+        'class E(ValueError):\n    "An error."\n'
+    )
     module = reference.read_module(tmp_path / "m.py")
     limit, f, c, e = module.entries
     assert (limit.doc, limit.value, limit.returns[0]) == ("Above it `f`.", "3", "int")
-    assert f.signature == "(a: int, *rest: str, b: float = 0.5) -> list" and f.parameters[1] == ("*rest", "str", "further") and f.returns == ("list", "of both")
-    assert c.parameters == [("size", "int", "pixels")] and [m.name for m in c.members] == ["area", "go"] and c.members[0].kind == "property" and e.kind == "exception"
+    assert (
+        f.signature == "(a: int, *rest: str, b: float = 0.5) -> list"
+        and f.parameters[1] == ("*rest", "str", "further")
+        and f.returns == ("list", "of both")
+    )
+    assert (
+        c.parameters == [("size", "int", "pixels")]
+        and [m.name for m in c.members] == ["area", "go"]
+        and c.members[0].kind == "property"
+        and e.kind == "exception"
+    )
     text = reference.write_module(module, reference.names([module]), lambda t: t)
-    assert ".. py:function:: f(a: int, *rest: str, b: float = 0.5) -> list" in text and r":param \*rest: further" in text and ":py:obj:`E <deepfake_nb.m.E>`" in text and ":doc:`/07_spectrum`" in text
+    assert (
+        ".. py:function:: f(a: int, *rest: str, b: float = 0.5) -> list" in text
+        and r":param \*rest: further" in text
+        and ":py:obj:`E <deepfake_nb.m.E>`" in text
+        and ":doc:`/07_spectrum`" in text
+    )
 
 
 def test_the_notebooks_draw_in_the_colours_of_the_library():
     import matplotlib
-    from deepfake_nb.figures import PALETTE
-    colours = matplotlib.rc_params_from_file(ROOT / "nbs" / "matplotlibrc", use_default_template=False)["axes.prop_cycle"].by_key()["color"]
+    from deepfake_nb.reporting.results import PALETTE
+
+    colours = matplotlib.rc_params_from_file(
+        ROOT / "nbs" / "matplotlibrc", use_default_template=False
+    )["axes.prop_cycle"].by_key()["color"]
     assert [f"#{c.lstrip('#').upper()}" for c in colours] == PALETTE

@@ -1,4 +1,5 @@
 "Loaders: the same batches as ImageDataGenerator, corrupt images, the cache's life, no TensorFlow under JAX."
+
 import os
 import signal
 import subprocess
@@ -10,9 +11,19 @@ import pytest
 from keras.applications.imagenet_utils import preprocess_input
 from PIL import Image
 
-from deepfake_nb import loaders
-from deepfake_nb.loaders import ImageBatches, ImageCache, ImageError, MappedRows, ShuffledBatches, in_table_order, keras_generator, load_images, read_image, scale_images
-from deepfake_nb.samples import make_samples
+from deepfake_nb.core.images import _decoders_agree
+from deepfake_nb.core.errors import ImageError
+from deepfake_nb.core.images import read_image
+from deepfake_nb.training.image_cache import ImageCache, MappedRows
+from deepfake_nb.training.loaders import (
+    ImageBatches,
+    ShuffledBatches,
+    in_table_order,
+    keras_generator,
+    load_images,
+)
+from deepfake_nb.training.scaling import scale_images
+from deepfake_nb.data.samples import make_samples
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +31,22 @@ def samples(tmp_path_factory):
     "37 images of mixed sizes, formats and colour modes, in the order of their classes."
     root, rng, rows = tmp_path_factory.mktemp("images"), np.random.default_rng(0), []
     for i in range(37):
-        size, mode, suffix = (64 + 5 * (i % 3), 64 + 7 * (i % 2)), ("RGB", "L", "RGBA", "P")[i % 4], ("jpg", "png")[i % 4 > 1]
+        size, mode, suffix = (
+            (64 + 5 * (i % 3), 64 + 7 * (i % 2)),
+            ("RGB", "L", "RGBA", "P")[i % 4],
+            ("jpg", "png")[i % 4 > 1],
+        )
         image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).convert(mode)
         image.save(root / f"{i:02d}.{suffix}")
-        rows.append(dict(path=str(root / f"{i:02d}.{suffix}"), kind="image", label=int(i > 20), dataset="noise", split="validation" if i % 5 == 0 else "train"))
+        rows.append(
+            dict(
+                path=str(root / f"{i:02d}.{suffix}"),
+                kind="image",
+                label=int(i > 20),
+                dataset="noise",
+                split="validation" if i % 5 == 0 else "train",
+            )
+        )
     return make_samples(rows)
 
 
@@ -31,10 +54,21 @@ def samples(tmp_path_factory):
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("class_mode", ["categorical", "binary", None])
 @pytest.mark.parametrize("cached", [True, False])
-def test_batches_equal_image_data_generator(samples, tmp_path, interpolation, shuffle, class_mode, cached):
-    options = dict(size=(48, 56), batch_size=8, class_mode=class_mode, interpolation=interpolation, shuffle=shuffle, seed=11)
+def test_batches_equal_image_data_generator(
+    samples, tmp_path, interpolation, shuffle, class_mode, cached
+):
+    options = dict(
+        size=(48, 56),
+        batch_size=8,
+        class_mode=class_mode,
+        interpolation=interpolation,
+        shuffle=shuffle,
+        seed=11,
+    )
     theirs = keras_generator(samples, "train", validation_split=0.2, **options)
-    ours = ImageBatches(samples, "train", validation_split=0.2, cache=tmp_path if cached else None, **options)
+    ours = ImageBatches(
+        samples, "train", validation_split=0.2, cache=tmp_path if cached else None, **options
+    )
     assert len(ours) == len(theirs) == 4
     orders = []
     for _ in range(3):
@@ -50,17 +84,28 @@ def test_batches_equal_image_data_generator(samples, tmp_path, interpolation, sh
 @pytest.mark.parametrize("name", ["deep.png", "deep.tif", "deep.pgm"])
 def test_grey_of_16_bits_is_scaled_and_not_clipped(tmp_path, name):
     "By the loaders, the views, the extraction of faces and the file features; a ramp was 99.6 % white."
-    from deepfake_nb.evaluation import _image_header, _picture
-    from deepfake_nb.faces import Extraction, _frames
-    from deepfake_nb.views import _read_picture
+    from deepfake_nb.studies.audit import _image_header, _picture
+    from deepfake_nb.faces.extraction import Extraction, wanted_frames
+    from deepfake_nb.core.images import read_image
+
     ramp, file = np.arange(65536, dtype=np.uint16).reshape(256, 256), tmp_path / name
-    if name.endswith("pgm"): file.write_bytes(b"P5 256 256 65535\n" + ramp.astype(">u2").tobytes())
-    else: Image.fromarray(ramp).save(file)
+    if name.endswith("pgm"):
+        file.write_bytes(b"P5 256 256 65535\n" + ramp.astype(">u2").tobytes())
+    else:
+        Image.fromarray(ramp).save(file)
     expected = np.repeat((ramp / 257).round().astype(np.uint8)[..., None], 3, 2)
-    assert np.array_equal(read_image(file), expected) and np.array_equal(_read_picture(str(file), 0), expected)
+    assert np.array_equal(read_image(file), expected) and np.array_equal(
+        read_image(str(file), 0), expected
+    )
     assert _image_header(file)["brightness"] == pytest.approx(expected.mean())
-    assert np.abs(_picture(file, "image", grey=True, size=(256, 256)).astype(int) - expected[..., 0]).max() <= 1
-    if name.endswith("png"): assert np.array_equal(next(_frames(file, Extraction())).image, expected)
+    assert (
+        np.abs(
+            _picture(file, "image", grey=True, size=(256, 256)).astype(int) - expected[..., 0]
+        ).max()
+        <= 1
+    )
+    if name.endswith("png"):
+        assert np.array_equal(next(wanted_frames(file, Extraction())).image, expected)
 
 
 @pytest.mark.parametrize("form", ["jpg", "png", "webp", "tif"])
@@ -68,13 +113,21 @@ def test_grey_of_16_bits_is_scaled_and_not_clipped(tmp_path, name):
 def test_a_picture_is_turned_as_it_is_shown(tmp_path, orientation, form):
     "Stored lying, it comes upright from the loaders and the views, as it does in `predict`."
     from PIL import ImageOps
-    from deepfake_nb.views import _read_picture
+    from deepfake_nb.core.images import read_image
+
     exif, file = Image.Exif(), tmp_path / f"phone.{form}"
     exif[0x0112] = orientation
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)).save(file, exif=exif)
-    with Image.open(file) as image: expected = np.asarray(ImageOps.exif_transpose(image.convert("RGB") if form != "tif" else image))
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)).save(
+        file, exif=exif
+    )
+    with Image.open(file) as image:
+        expected = np.asarray(
+            ImageOps.exif_transpose(image.convert("RGB") if form != "tif" else image)
+        )
     assert expected.shape == ((40, 80, 3) if orientation < 5 else (80, 40, 3))
-    assert np.array_equal(read_image(file), expected) and np.array_equal(_read_picture(str(file), 0), expected)
+    assert np.array_equal(read_image(file), expected) and np.array_equal(
+        read_image(str(file), 0), expected
+    )
 
 
 CHROMA = ("444", "440", "422", "420", "411")
@@ -88,8 +141,18 @@ def jpeg(seed: int) -> bytes:
     if seed % 2:
         image = cv2.resize(image[:4, :5], (int(w), int(h)), interpolation=cv2.INTER_CUBIC)
     factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{CHROMA[seed % 5]}")
-    flags = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(1, 101)), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
-    flags += [cv2.IMWRITE_JPEG_PROGRESSIVE, int(seed % 7 == 0), cv2.IMWRITE_JPEG_RST_INTERVAL, 3 * int(seed % 11 == 0)]
+    flags = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        int(rng.integers(1, 101)),
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        factor,
+    ]
+    flags += [
+        cv2.IMWRITE_JPEG_PROGRESSIVE,
+        int(seed % 7 == 0),
+        cv2.IMWRITE_JPEG_RST_INTERVAL,
+        3 * int(seed % 11 == 0),
+    ]
     return cv2.imencode(".jpg", image, flags)[1].tobytes()
 
 
@@ -105,9 +168,9 @@ def damaged(seed: int) -> bytes:
         for position in rng.integers(0, len(content), 4):
             content[position] = rng.integers(0, 256)
     if seed % 6 == 3:
-        del content[at:at + length]
+        del content[at : at + length]
     if seed % 6 == 4:
-        content[at:at + length] = bytes(len(content[at:at + length]))
+        content[at : at + length] = bytes(len(content[at : at + length]))
     if seed % 6 == 5:
         content[at:] = jpeg(seed + 1)
     return bytes(content)
@@ -124,7 +187,9 @@ def pixels_or_none(path, size=None):
 def test_jpeg_files_give_what_pillow_gives(tmp_path, monkeypatch, make):
     "OpenCV decodes the plain ones: to the same pixels, and nothing that Pillow refuses."
     by_opencv, real = [], cv2.imdecode
-    monkeypatch.setattr(loaders.cv2, "imdecode", lambda *given: (by_opencv.append(1), real(*given))[1])
+    monkeypatch.setattr(
+        loaders.cv2, "imdecode", lambda *given: (by_opencv.append(1), real(*given))[1]
+    )
     found = []
     for seed in range(300):
         (tmp_path / f"{seed}.jpg").write_bytes(make(seed))
@@ -140,12 +205,17 @@ def test_only_jpeg_files_of_the_wanted_size_that_decode_alike_go_to_opencv(tmp_p
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
-    options = {"plain.jpg": {}, "turned.jpg": {"exif": exif}, "progressive.jpg": {"progressive": True}, "plain.png": {}}
+    options = {
+        "plain.jpg": {},
+        "turned.jpg": {"exif": exif},
+        "progressive.jpg": {"progressive": True},
+        "plain.png": {},
+    }
     for name, more in options.items():
         image.save(tmp_path / name, **more)
     image.convert("L").save(tmp_path / "grey.jpg")
     image.convert("CMYK").save(tmp_path / "print.jpg")
-    loaders._decoders_agree()  # decodes noise, once
+    _decoders_agree()  # decodes noise, once
     monkeypatch.setattr(loaders.cv2, "imdecode", lambda *_: np.zeros((40, 48, 3), np.uint8))
     black = lambda name, size=None: not read_image(tmp_path / name, size).any()
     assert black("plain.jpg") and black("plain.jpg", (40, 48)) and not black("plain.jpg", (20, 24))
@@ -156,10 +226,11 @@ def test_only_jpeg_files_of_the_wanted_size_that_decode_alike_go_to_opencv(tmp_p
 
 def test_decoders_that_differ_are_noticed(monkeypatch):
     real = cv2.imdecode
-    assert loaders._decoders_agree.__wrapped__()
-    monkeypatch.setattr(loaders.cv2, "imdecode", lambda *given: real(*given) ^ (np.arange(45) == 44)[:, None])
-    assert not loaders._decoders_agree.__wrapped__()
-
+    assert _decoders_agree.__wrapped__()
+    monkeypatch.setattr(
+        loaders.cv2, "imdecode", lambda *given: real(*given) ^ (np.arange(45) == 44)[:, None]
+    )
+    assert not _decoders_agree.__wrapped__()
 
 
 def test_second_run_reads_what_the_first_kept(samples, tmp_path, monkeypatch):
@@ -167,7 +238,9 @@ def test_second_run_reads_what_the_first_kept(samples, tmp_path, monkeypatch):
     expected = first[0][0].copy()
     assert first.cache.store.wait().exists() and [p.suffix for p in tmp_path.iterdir()] == [".npy"]
     monkeypatch.setattr("deepfake_nb.loaders.read_image", lambda *_: pytest.fail("decoded again"))
-    assert np.array_equal(ImageBatches(samples, cache=tmp_path, size=(32, 32), shuffle=False)[0][0], expected)
+    assert np.array_equal(
+        ImageBatches(samples, cache=tmp_path, size=(32, 32), shuffle=False)[0][0], expected
+    )
 
 
 def test_changed_image_is_read_anew(samples, tmp_path):
@@ -185,20 +258,38 @@ def test_changed_image_is_read_anew(samples, tmp_path):
 def test_corrupt_image_is_named_or_skipped_never_black(samples, tmp_path, content):
     table = samples.copy()
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(open(samples["path"][0], "rb").read()[:900] if content == "truncated" else content)
+    broken.write_bytes(
+        open(samples["path"][0], "rb").read()[:900] if content == "truncated" else content
+    )
     table.loc[20, "path"] = str(broken)
     for cache in (None, tmp_path / "cache"):
         with pytest.raises(ImageError, match=r"row 20: .*broken\.jpg"):
-            for batch in ImageBatches(table, size=(32, 32), batch_size=8, cache=cache): pass
+            for batch in ImageBatches(table, size=(32, 32), batch_size=8, cache=cache):
+                pass
         for _ in range(2):
-            batches = ImageBatches(table, size=(32, 32), batch_size=8, cache=cache, on_corrupt="skip", shuffle=False, progress=False)
-            assert batches.skipped["row"].tolist() == [20] and "broken.jpg" in batches.skipped["reason"][0]
+            batches = ImageBatches(
+                table,
+                size=(32, 32),
+                batch_size=8,
+                cache=cache,
+                on_corrupt="skip",
+                shuffle=False,
+                progress=False,
+            )
+            assert (
+                batches.skipped["row"].tolist() == [20]
+                and "broken.jpg" in batches.skipped["reason"][0]
+            )
             assert batches.samples.index.tolist() == [i for i in range(37) if i != 20]
             x, y = (np.concatenate(part) for part in zip(*[(a.copy(), b) for a, b in batches]))
-            assert np.array_equal(x, scale_images(load_images(batches.samples, (32, 32), cache=None)))
+            assert np.array_equal(
+                x, scale_images(load_images(batches.samples, (32, 32), cache=None))
+            )
             assert np.array_equal(y.argmax(1), batches.samples["label"])
-            if batches.cache.store is not None: batches.cache.store.wait()
-    with pytest.raises(ImageError, match="broken.jpg"): load_images(table, (32, 32), cache=tmp_path / "cache")
+            if batches.cache.store is not None:
+                batches.cache.store.wait()
+    with pytest.raises(ImageError, match="broken.jpg"):
+        load_images(table, (32, 32), cache=tmp_path / "cache")
 
 
 def test_skipping_survives_an_index_that_is_not_unique(samples, tmp_path):
@@ -212,31 +303,41 @@ def test_skipping_survives_an_index_that_is_not_unique(samples, tmp_path):
 
 @pytest.mark.slow
 def test_killed_first_epoch_leaves_no_whole_cache(samples, tmp_path):
-    code = ("import sys, os, signal, pandas as pd; from deepfake_nb.loaders import ImageCache; from pathlib import Path\n"
-            "cache = ImageCache(sys.argv[2:], (16, 16), folder=Path(sys.argv[1])); [cache[i] for i in range(20)]; os.kill(os.getpid(), signal.SIGKILL)")
+    code = (
+        "import sys, os, signal, pandas as pd; from deepfake_nb.loaders import ImageCache; from pathlib import Path\n"
+        "cache = ImageCache(sys.argv[2:], (16, 16), folder=Path(sys.argv[1])); [cache[i] for i in range(20)]; os.kill(os.getpid(), signal.SIGKILL)"
+    )
     env = {**os.environ, "KERAS_BACKEND": "jax"}
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), *samples["path"]], env=env, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), *samples["path"]], env=env, capture_output=True
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr[-500:]
     assert [p.suffix for p in tmp_path.iterdir()] == [".partial"]
     cache = ImageCache(samples["path"], (16, 16), folder=tmp_path)
     assert not cache.store.filled.any()
-    for i in range(len(cache)): cache[i]
+    for i in range(len(cache)):
+        cache[i]
     assert cache.store.wait().exists()
     del cache
     assert [p.suffix for p in tmp_path.iterdir()] == [".npy"]
 
 
 def test_full_disk_is_an_error_before_the_first_image(tmp_path, monkeypatch):
-    def full(*_): raise OSError(28, "No space left on device")
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match="bytes free, .* are needed; give another cache folder"): MappedRows(tmp_path, "key", (10, 10))
+    with pytest.raises(OSError, match="bytes free, .* are needed; give another cache folder"):
+        MappedRows(tmp_path, "key", (10, 10))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_batches_stay_whole_while_they_are_held(samples):
     batches = ImageBatches(samples, size=(32, 32), batch_size=4, cache=None, shuffle=False)
     held = [batches[i][0] for i in range(len(batches))]
-    assert np.array_equal(np.concatenate(held), scale_images(load_images(samples, (32, 32), cache=None)))
+    assert np.array_equal(
+        np.concatenate(held), scale_images(load_images(samples, (32, 32), cache=None))
+    )
     address = held[0].ctypes.data
     del held
     assert batches[0][0].ctypes.data == address
@@ -244,22 +345,33 @@ def test_batches_stay_whole_while_they_are_held(samples):
 
 def test_threads_give_the_same_epochs(samples):
     def epochs(workers):
-        batches = ImageBatches(samples, size=(16, 16), batch_size=5, cache=None, seed=3, workers=workers)
+        batches = ImageBatches(
+            samples, size=(16, 16), batch_size=5, cache=None, seed=3, workers=workers
+        )
         seen = []
         for _ in range(3):
             if workers > 1:
                 from concurrent.futures import ThreadPoolExecutor
-                with ThreadPoolExecutor(workers) as pool: seen += [y.argmax(1).tolist() for _, y in pool.map(batches.__getitem__, range(len(batches)))]
-            else: seen += [batches[i][1].argmax(1).tolist() for i in range(len(batches))]
+
+                with ThreadPoolExecutor(workers) as pool:
+                    seen += [
+                        y.argmax(1).tolist()
+                        for _, y in pool.map(batches.__getitem__, range(len(batches)))
+                    ]
+            else:
+                seen += [batches[i][1].argmax(1).tolist() for i in range(len(batches))]
             batches.on_epoch_end()
         return seen
+
     assert epochs(1) == epochs(3)
 
 
 @pytest.mark.parametrize("mode", ["tf", "caffe", "torch"])
 def test_scalings_equal_keras(mode):
     images = np.random.default_rng(0).integers(0, 256, (3, 33, 31, 3), dtype=np.uint8)
-    assert np.array_equal(scale_images(images, mode), preprocess_input(images.astype("float32"), mode=mode))
+    assert np.array_equal(
+        scale_images(images, mode), preprocess_input(images.astype("float32"), mode=mode)
+    )
 
 
 def test_unit_scaling_is_bitwise_the_generators():
@@ -273,17 +385,27 @@ def test_order_in_table(samples):
     batches = ImageBatches(samples, size=(16, 16), batch_size=10, cache=None, seed=1)
     before = (batches.total_batches_seen, batches.index_array)
     labels = np.concatenate([y.argmax(1) for _, y in in_table_order(batches)])
-    assert labels.tolist() == samples["label"].tolist() and (batches.total_batches_seen, batches.index_array) == before
+    assert (
+        labels.tolist() == samples["label"].tolist()
+        and (batches.total_batches_seen, batches.index_array) == before
+    )
 
 
 def test_a_batch_of_every_row_once():
     batches = ShuffledBatches(23, 5, seed=2)
     for _ in range(4):
-        assert sorted(np.concatenate([batches[i][0] for i in range(len(batches))])) == list(range(23))
+        assert sorted(np.concatenate([batches[i][0] for i in range(len(batches))])) == list(
+            range(23)
+        )
         batches.on_epoch_end()
 
 
 @pytest.mark.slow
 def test_no_tensorflow_under_jax():
     code = "import sys, deepfake_nb.loaders, deepfake_nb.training; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "KERAS_BACKEND": "jax"}).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "KERAS_BACKEND": "jax"}
+        ).returncode
+        == 0
+    )

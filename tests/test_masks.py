@@ -1,4 +1,5 @@
 "Masks: rules, pairs that do not fit, and the cached step; killed, corrupted, changed and repeated."
+
 import os
 import random
 import signal
@@ -16,31 +17,35 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from deepfake_nb.faces import Extraction, crop_face, extract_faces
-from deepfake_nb.loaders import read_image
-from deepfake_nb.manifests import load_samples
-from deepfake_nb.masks import (
-    NAIVE,
-    REFINED,
-    REPORTED,
-    MaskError,
-    MaskRule,
-    component_sizes,
-    difference_map,
-    difference_mask,
-    keep_components,
+from deepfake_nb.faces.cropping import crop_face
+from deepfake_nb.faces.dataset import extract_faces
+from deepfake_nb.faces.extraction import Extraction
+from deepfake_nb.core.images import read_image
+from deepfake_nb.data.datasets import load_samples
+from deepfake_nb.core.errors import MaskError
+from deepfake_nb.evaluation.localization import component_sizes, mask_iou
+from deepfake_nb.forensics.mask_datasets import (
     load_masks,
-    mask_iou,
     mask_samples,
-    naive_mask,
     pair_fault,
     pair_samples,
     pair_shift,
+)
+from deepfake_nb.forensics.masks import (
+    MaskRule,
+    NAIVE,
+    REFINED,
+    REPORTED,
+    difference_map,
+    difference_mask,
+    keep_components,
+    naive_mask,
     resize_mask,
     scan_thresholds,
 )
-from deepfake_nb.samples import SampleError, make_samples
-from deepfake_nb.video import read_frames
+from deepfake_nb.core.errors import SampleError
+from deepfake_nb.data.samples import make_samples
+from deepfake_nb.faces.video import read_frames
 
 LOCAL = ("face-swap", "mouth")
 
@@ -55,11 +60,20 @@ def truth_of(table: pd.DataFrame, rows) -> list[np.ndarray]:
 
 
 def blobs(seed: int, h: int = 48, w: int = 40) -> np.ndarray:
-    return cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(h, w)).astype(np.float32), (0, 0), 2) > .1
+    return (
+        cv2.GaussianBlur(
+            np.random.default_rng(seed).normal(size=(h, w)).astype(np.float32), (0, 0), 2
+        )
+        > 0.1
+    )
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 500), least=st.integers(1, 200), keep=st.one_of(st.none(), st.integers(1, 4)))
+@given(
+    seed=st.integers(0, 500),
+    least=st.integers(1, 200),
+    keep=st.one_of(st.none(), st.integers(1, 4)),
+)
 def test_components_are_those_of_scipy(seed, least, keep):
     mask = blobs(seed)
     labels, n = ndimage.label(mask, np.ones((3, 3)))
@@ -78,7 +92,9 @@ def test_iou_is_symmetric_and_bounded(a, b):
     one, two = blobs(a), blobs(b)
     assert 0 <= mask_iou(one, two) == mask_iou(two, one) <= 1 and mask_iou(one, one) == 1
     assert mask_iou(one, two) == pytest.approx((one & two).sum() / (one | two).sum())
-    np.testing.assert_array_equal(mask_iou(np.stack([one, two]), np.stack([two, two])), [mask_iou(one, two), 1])
+    np.testing.assert_array_equal(
+        mask_iou(np.stack([one, two]), np.stack([two, two])), [mask_iou(one, two), 1]
+    )
 
 
 def test_a_changed_square_is_found_and_its_inside_filled():
@@ -91,12 +107,21 @@ def test_a_changed_square_is_found_and_its_inside_filled():
     square[40:80, 30:90] = True
     fake[5, 5] = 255 - fake[5, 5]  # a speck
     assert naive_mask(real, fake)[5, 5] and not difference_mask(real, fake)[5, 5]
-    open_, full = (mask_iou(difference_mask(real, fake, 25, hull=hull), square) for hull in (False, True))
-    assert open_ + .01 < full and full > .9
+    open_, full = (
+        mask_iou(difference_mask(real, fake, 25, hull=hull), square) for hull in (False, True)
+    )
+    assert open_ + 0.01 < full and full > 0.9
     two = real.copy()
-    two[20:50, 20:50], two[70:110, 70:110] = 255 - two[20:50, 20:50], np.clip(two[70:110, 70:110].astype(int) + 12, 0, 255)
+    two[20:50, 20:50], two[70:110, 70:110] = (
+        255 - two[20:50, 20:50],
+        np.clip(two[70:110, 70:110].astype(int) + 12, 0, 255),
+    )
     assert len(component_sizes(difference_mask(real, two))) == 2
-    assert len(component_sizes(difference_mask(real, two, peak=6))) == len(component_sizes(difference_mask(real, two, keep=1))) == 1
+    assert (
+        len(component_sizes(difference_mask(real, two, peak=6)))
+        == len(component_sizes(difference_mask(real, two, keep=1)))
+        == 1
+    )
 
 
 def test_noise_in_the_corners_raises_the_threshold():
@@ -106,7 +131,10 @@ def test_noise_in_the_corners_raises_the_threshold():
     fake[30:70, 30:70] = np.clip(fake[30:70, 30:70].astype(int) + 60, 0, 255)
     square = np.zeros((100, 100), bool)
     square[30:70, 30:70] = True
-    assert mask_iou(REPORTED(real, fake), square) < .3 and mask_iou(REFINED(real, fake), square) > .75
+    assert (
+        mask_iou(REPORTED(real, fake), square) < 0.3
+        and mask_iou(REFINED(real, fake), square) > 0.75
+    )
 
 
 @pytest.mark.parametrize("rule", [NAIVE, REPORTED, REFINED])
@@ -115,12 +143,22 @@ def test_equal_pictures_have_an_empty_mask(rule):
     assert rule(picture, picture).shape == (64, 48) and not rule(picture, picture).any()
 
 
-@pytest.mark.parametrize("bad, word", [
-    (np.zeros((8, 9, 3), np.uint8), "different sizes: real 8×8, fake 8×9"), (np.zeros((8, 8), np.uint8), "fake picture is uint8"), (np.zeros((8, 8, 3)), "float64"),
-    (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\)"), (np.full((8, 8, 3), np.nan), "float64"), (None, "NoneType"), (np.zeros((1, 8, 8, 3), np.uint8), r"\(1, 8, 8, 3\)")])
+@pytest.mark.parametrize(
+    "bad, word",
+    [
+        (np.zeros((8, 9, 3), np.uint8), "different sizes: real 8×8, fake 8×9"),
+        (np.zeros((8, 8), np.uint8), "fake picture is uint8"),
+        (np.zeros((8, 8, 3)), "float64"),
+        (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
+        (np.full((8, 8, 3), np.nan), "float64"),
+        (None, "NoneType"),
+        (np.zeros((1, 8, 8, 3), np.uint8), r"\(1, 8, 8, 3\)"),
+    ],
+)
 @pytest.mark.parametrize("call", [difference_map, naive_mask, difference_mask, REFINED, pair_shift])
 def test_what_cannot_be_compared_is_refused(call, bad, word):
-    with pytest.raises(MaskError, match=word): call(np.zeros((8, 8, 3), np.uint8), bad)
+    with pytest.raises(MaskError, match=word):
+        call(np.zeros((8, 8, 3), np.uint8), bad)
 
 
 @settings(max_examples=30, deadline=None)
@@ -129,8 +167,12 @@ def test_resizing_keeps_the_share(seed, h, w):
     mask = blobs(seed)
     small = resize_mask(mask, (h, w))
     assert small.shape == (h, w) and small.dtype == bool
-    if min(h, w) >= 24: assert abs(small.mean() - mask.mean()) < .08
-    assert resize_mask(np.ones((5, 7)), (h, w)).all() and not resize_mask(np.zeros((5, 7)), (h, w)).any()
+    if min(h, w) >= 24:
+        assert abs(small.mean() - mask.mean()) < 0.08
+    assert (
+        resize_mask(np.ones((5, 7)), (h, w)).all()
+        and not resize_mask(np.zeros((5, 7)), (h, w)).any()
+    )
     np.testing.assert_array_equal(resize_mask(mask, mask.shape), mask)
 
 
@@ -140,17 +182,32 @@ def test_shifts_are_measured_at_every_size(faces, crop, x, y):
     "OpenCV pads to sizes that its transform likes, which would move results by up to half a pixel at 224."
     pairs, _ = pair_samples(faces[faces["label"].eq(0) | faces["manipulation"].isin(LOCAL)])
     for fake, real in pairs.to_numpy()[::5]:
-        big = [cv2.resize(read_image(faces["path"][r]), (crop + 20, crop + 20), interpolation=cv2.INTER_CUBIC) for r in (real, fake)]
-        found = pair_shift(big[0][10:-10, 10:-10].copy(), big[1][10 - y : 10 - y + crop, 10 - x : 10 - x + crop].copy())
-        assert np.hypot(found[0] - x, found[1] - y) < (.75 if x or y else .25)
-        assert (np.hypot(*found) > .75) == bool(x or y)
+        big = [
+            cv2.resize(
+                read_image(faces["path"][r]), (crop + 20, crop + 20), interpolation=cv2.INTER_CUBIC
+            )
+            for r in (real, fake)
+        ]
+        found = pair_shift(
+            big[0][10:-10, 10:-10].copy(),
+            big[1][10 - y : 10 - y + crop, 10 - x : 10 - x + crop].copy(),
+        )
+        assert np.hypot(found[0] - x, found[1] - y) < (0.75 if x or y else 0.25)
+        assert (np.hypot(*found) > 0.75) == bool(x or y)
 
 
 def test_faults_of_a_pair(faces):
     pairs, _ = pair_samples(faces)
-    images = [(read_image(faces["path"][real]), read_image(faces["path"][fake])) for fake, real in pairs.to_numpy()]
+    images = [
+        (read_image(faces["path"][real]), read_image(faces["path"][fake]))
+        for fake, real in pairs.to_numpy()
+    ]
     assert [pair_fault(*pair) for pair in images] == [""] * len(images)
-    assert all("not aligned" in pair_fault(r, np.roll(f, 3, 0)) or "another scene" in pair_fault(r, np.roll(f, 3, 0)) for r, f in images)
+    assert all(
+        "not aligned" in pair_fault(r, np.roll(f, 3, 0))
+        or "another scene" in pair_fault(r, np.roll(f, 3, 0))
+        for r, f in images
+    )
     assert all(pair_fault(r, images[(i + 20) % len(images)][0]) for i, (r, _) in enumerate(images))
     assert pair_fault(images[0][0], images[0][1][:100]) == "sizes differ: 128×128 and 100×128"
 
@@ -158,32 +215,78 @@ def test_faults_of_a_pair(faces):
 def test_scan_gives_what_the_rule_gives(faces):
     pairs, _ = pair_samples(faces)
     few = pairs.to_numpy()[::6]
-    images = [(read_image(faces["path"][real]), read_image(faces["path"][fake])) for fake, real in few]
+    images = [
+        (read_image(faces["path"][real]), read_image(faces["path"][fake])) for fake, real in few
+    ]
     truths = truth_of(faces, few[:, 0])
     for rule in (NAIVE, REPORTED, REFINED):
         table = scan_thresholds(images, truths, rule, (3, 7.5))
         for threshold in (3, 7.5):
-            mine = MaskRule(threshold, rule.min_points, rule.keep, rule.blur, rule.noise, rule.peak, rule.hull)
-            assert table[threshold].tolist() == [mask_iou(mine(*pair), truth) for pair, truth in zip(images, truths)]
+            mine = MaskRule(
+                threshold, rule.min_points, rule.keep, rule.blur, rule.noise, rule.peak, rule.hull
+            )
+            assert table[threshold].tolist() == [
+                mask_iou(mine(*pair), truth) for pair, truth in zip(images, truths)
+            ]
 
 
 def test_cleaned_masks_beat_naive_ones(faces):
     pairs, _ = pair_samples(faces[faces["label"].eq(0) | faces["manipulation"].isin(LOCAL)])
-    images = [(read_image(faces["path"][real]), read_image(faces["path"][fake])) for fake, real in pairs.to_numpy()]
-    ious = {name: np.median([mask_iou(rule(*pair), truth) for pair, truth in zip(images, truth_of(faces, pairs["fake"]))]) for name, rule in (("naive", NAIVE), ("reported", REPORTED), ("refined", REFINED))}
-    assert ious["naive"] + .05 < ious["reported"] and min(ious["reported"], ious["refined"]) >= .8
+    images = [
+        (read_image(faces["path"][real]), read_image(faces["path"][fake]))
+        for fake, real in pairs.to_numpy()
+    ]
+    ious = {
+        name: np.median(
+            [
+                mask_iou(rule(*pair), truth)
+                for pair, truth in zip(images, truth_of(faces, pairs["fake"]))
+            ]
+        )
+        for name, rule in (("naive", NAIVE), ("reported", REPORTED), ("refined", REFINED))
+    }
+    assert ious["naive"] + 0.05 < ious["reported"] and min(ious["reported"], ious["refined"]) >= 0.8
 
 
-def row(video, original, label, frame=0, **more): return dict(path=f"{video}_{frame}.png", kind="image", label=label, dataset="test", video=video, original=original, frame=frame) | more
+def row(video, original, label, frame=0, **more):
+    return (
+        dict(
+            path=f"{video}_{frame}.png",
+            kind="image",
+            label=label,
+            dataset="test",
+            video=video,
+            original=original,
+            frame=frame,
+        )
+        | more
+    )
 
 
 def test_pairs_match_video_frame_compression_and_dataset():
-    rows = [row("a", "a", 0, 0), row("a", "a", 0, 1), row("b", "b", 0, compression="c23"), row("b", "b", 0, compression="c40", path="b40.png"),
-            row("x", "a", 1, 1), row("y", "a", 1, 2), row("z", "b", 1, compression="c40"), row("w", None, 1), row("v", "c", 1), row("u", "a", 1, dataset="other")]
+    rows = [
+        row("a", "a", 0, 0),
+        row("a", "a", 0, 1),
+        row("b", "b", 0, compression="c23"),
+        row("b", "b", 0, compression="c40", path="b40.png"),
+        row("x", "a", 1, 1),
+        row("y", "a", 1, 2),
+        row("z", "b", 1, compression="c40"),
+        row("w", None, 1),
+        row("v", "c", 1),
+        row("u", "a", 1, dataset="other"),
+    ]
     pairs, alone = pair_samples(make_samples(rows))
     assert pairs.to_numpy().tolist() == [[4, 1], [6, 3]]
-    assert dict(zip(alone["fake"], alone["reason"])) == {5: "its original is not in the table", 7: "its original is not known", 8: "its original is not in the table", 9: "its original is not in the table"}
-    single = pair_samples(make_samples([row("a", "a", 0, None), row("b", "a", 1, None)]))[0]  # one crop a video, as in dfdc_faces
+    assert dict(zip(alone["fake"], alone["reason"])) == {
+        5: "its original is not in the table",
+        7: "its original is not known",
+        8: "its original is not in the table",
+        9: "its original is not in the table",
+    }
+    single = pair_samples(make_samples([row("a", "a", 0, None), row("b", "a", 1, None)]))[
+        0
+    ]  # one crop a video, as in dfdc_faces
     assert single.to_numpy().tolist() == [[1, 0]]
 
 
@@ -197,9 +300,19 @@ def test_set_aside_fakes_leave_the_table_with_a_reason(faces, tmp_path):
     table.loc[fake[:3], "path"] = [str(same), str(moved), str(small)]
     table.loc[fake[3], "original"] = "gone"
     report = mask_samples(table, overwrite=True, cache=tmp_path / "c", progress=False)
-    assert [report.aside["reason"][f].split(":")[0] for f in fake[:4]] == ["hardly differ", "not aligned", "sizes differ", "its original is not in the table"]
-    assert report.aside.loc[fake[1], ["path", "original_path"]].tolist() == [str(moved), table["path"][real[1]]]
-    assert set(report.samples.index) | set(report.aside.index) == set(table.index) and not set(report.samples.index) & set(report.aside.index)
+    assert [report.aside["reason"][f].split(":")[0] for f in fake[:4]] == [
+        "hardly differ",
+        "not aligned",
+        "sizes differ",
+        "its original is not in the table",
+    ]
+    assert report.aside.loc[fake[1], ["path", "original_path"]].tolist() == [
+        str(moved),
+        table["path"][real[1]],
+    ]
+    assert set(report.samples.index) | set(report.aside.index) == set(table.index) and not set(
+        report.samples.index
+    ) & set(report.aside.index)
     assert report.counts.sum() == (table["label"] == 1).sum() and "1 not aligned" in str(report)
     masks = load_masks(report.samples)
     assert masks.any((1, 2)).tolist() == (report.samples["label"] == 1).tolist()
@@ -210,22 +323,43 @@ def test_given_masks_stay_unless_overwritten(faces, tmp_path):
     pd.testing.assert_frame_equal(report.samples, faces.astype({"mask_path": "string"}))
     assert report.fresh == 0 and len(report.aside) == 0
     one = faces.index[faces["label"] == 1][0]
-    report = mask_samples(faces.assign(mask_path=faces["mask_path"].where(faces.index != one)), cache=tmp_path, progress=False)
-    assert report.fresh == 1 and (report.samples["mask_path"] == faces["mask_path"]).sum() == (faces["label"] == 1).sum() - 1
+    report = mask_samples(
+        faces.assign(mask_path=faces["mask_path"].where(faces.index != one)),
+        cache=tmp_path,
+        progress=False,
+    )
+    assert (
+        report.fresh == 1
+        and (report.samples["mask_path"] == faces["mask_path"]).sum()
+        == (faces["label"] == 1).sum() - 1
+    )
 
 
 def test_only_pictures_are_cached(faces, tmp_path):
     first = mask_samples(faces, overwrite=True, cache=tmp_path, progress=False)
-    again = mask_samples(faces.assign(split="test", mine=1)[::-1], overwrite=True, cache=tmp_path, progress=False)
-    assert again.fresh == 0 and set(again.samples["split"]) == {"test"} and again.samples["mask_path"].dropna().to_dict() == first.samples["mask_path"].dropna().to_dict()
+    again = mask_samples(
+        faces.assign(split="test", mine=1)[::-1], overwrite=True, cache=tmp_path, progress=False
+    )
+    assert (
+        again.fresh == 0
+        and set(again.samples["split"]) == {"test"}
+        and again.samples["mask_path"].dropna().to_dict()
+        == first.samples["mask_path"].dropna().to_dict()
+    )
     assert again.aside["reason"].to_dict() == first.aside["reason"].to_dict()
     pairs, _ = pair_samples(faces)
-    for rule, size in ((REPORTED, 256), (REFINED, 64), (REFINED, None)): assert mask_samples(faces, rule, size, overwrite=True, cache=tmp_path, progress=False).fresh == len(pairs)
+    for rule, size in ((REPORTED, 256), (REFINED, 64), (REFINED, None)):
+        assert mask_samples(
+            faces, rule, size, overwrite=True, cache=tmp_path, progress=False
+        ).fresh == len(pairs)
     native = mask_samples(faces, REPORTED, None, overwrite=True, cache=tmp_path, progress=False)
     for fake, real in pairs.to_numpy()[::7]:
-        if fake in native.aside.index: continue
+        if fake in native.aside.index:
+            continue
         mask = np.asarray(Image.open(native.samples["mask_path"][fake]).convert("L")) > 0
-        np.testing.assert_array_equal(mask, REPORTED(read_image(faces["path"][real]), read_image(faces["path"][fake])))
+        np.testing.assert_array_equal(
+            mask, REPORTED(read_image(faces["path"][real]), read_image(faces["path"][fake]))
+        )
 
 
 def test_a_corrupt_picture_is_named(faces, tmp_path):
@@ -233,40 +367,58 @@ def test_a_corrupt_picture_is_named(faces, tmp_path):
     fake = table.index[table["label"] == 1][5]
     (tmp_path / "broken.jpg").write_bytes(Path(table["path"][fake]).read_bytes()[:500])
     table.loc[fake, "path"] = str(tmp_path / "broken.jpg")
-    with pytest.raises(MaskError, match=rf"row {fake}: .*broken\.jpg: cannot be decoded"): mask_samples(table, overwrite=True, cache=tmp_path / "c", progress=False)
+    with pytest.raises(MaskError, match=rf"row {fake}: .*broken\.jpg: cannot be decoded"):
+        mask_samples(table, overwrite=True, cache=tmp_path / "c", progress=False)
     table.loc[fake, "path"] = str(tmp_path / "absent.jpg")
-    with pytest.raises(MaskError, match=r"absent\.jpg: No such file"): mask_samples(table, overwrite=True, cache=tmp_path / "c", progress=False)
-    with pytest.raises(SampleError, match="cannot be compared"): mask_samples(table.assign(kind="video"))
+    with pytest.raises(MaskError, match=r"absent\.jpg: No such file"):
+        mask_samples(table, overwrite=True, cache=tmp_path / "c", progress=False)
+    with pytest.raises(SampleError, match="cannot be compared"):
+        mask_samples(table.assign(kind="video"))
 
 
-@pytest.mark.parametrize("path, word", [(pd.NA, "a fake without a mask"), ("absent.png", "absent.png"), ("masks/x.mp4", "a film of masks"), ("text.png", "cannot be decoded")])
+@pytest.mark.parametrize(
+    "path, word",
+    [
+        (pd.NA, "a fake without a mask"),
+        ("absent.png", "absent.png"),
+        ("masks/x.mp4", "a film of masks"),
+        ("text.png", "cannot be decoded"),
+    ],
+)
 def test_a_missing_mask_is_an_error_and_never_zeros(faces, tmp_path, path, word, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.png").write_text("no picture")
     table = faces.copy()
     fake = table.index[table["label"] == 1][2]
     table.loc[fake, "mask_path"] = path
-    with pytest.raises(MaskError, match=rf"row {fake}: .*{word}"): load_masks(table)
+    with pytest.raises(MaskError, match=rf"row {fake}: .*{word}"):
+        load_masks(table)
 
 
 def test_extracted_faces_get_masks_that_agree_with_the_films(tmp_path):
     films = load_samples("synthetic-faceforensics", identities=4, frames=20)
-    faces = extract_faces(films, tmp_path / "faces", Extraction(n=2, detector="haar", size=128), workers=0, progress=False).samples
+    faces = extract_faces(
+        films,
+        tmp_path / "faces",
+        Extraction(n=2, detector="haar", size=128),
+        workers=0,
+        progress=False,
+    ).samples
     report = mask_samples(faces, size=None, overwrite=True, cache=tmp_path / "c", progress=False)
     made = report.samples[report.samples["label"] == 1]
-    assert len(made) >= .8 * (faces["label"] == 1).sum()
+    assert len(made) >= 0.8 * (faces["label"] == 1).sum()
     ious = []
     for r in made.itertuples():
         whole = next(read_frames(faces["mask_path"][r.Index], [r.frame])).image
-        truth = crop_face(whole, (r.left, r.top, r.right, r.bottom), .3, 128)[..., 0] > 127
+        truth = crop_face(whole, (r.left, r.top, r.right, r.bottom), 0.3, 128)[..., 0] > 127
         ious.append(mask_iou(np.asarray(Image.open(r.mask_path).convert("L")) > 127, truth))
-    assert np.median(ious) > .7
+    assert np.median(ious) > 0.7
 
 
 SCRIPT = """
 import sys
-from deepfake_nb.manifests import load_samples
-from deepfake_nb.masks import mask_samples
+from deepfake_nb.data.datasets import load_samples
+from deepfake_nb.forensics.mask_datasets import mask_samples
 faces = load_samples("synthetic-faces-crude", identities=8, frames=2)
 print("ready", flush=True)
 print(mask_samples(faces, overwrite=True, cache=sys.argv[1], threads=1, progress=False).fresh, flush=True)
@@ -278,17 +430,27 @@ def test_killed_again_and_again_it_ends_like_one_never_killed(faces, tmp_path):
     rng, out = random.Random(0), tmp_path / "out"
     (tmp_path / "make.py").write_text(SCRIPT)
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, tmp_path / "make.py", out], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, tmp_path / "make.py", out],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         assert process.stdout.readline().strip() == "ready"
-        time.sleep(rng.uniform(0.005, .3))
+        time.sleep(rng.uniform(0.005, 0.3))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for path in out.glob("*/[!.]*.png"): read_image(path)
-    before = {p.name: p.stat().st_mtime_ns for p in out.glob("*/[!.]*.*") if p.suffix in (".png", ".txt")}
-    for rest in out.glob("*/.*.partial"): os.utime(rest, (0, 0))
+        for path in out.glob("*/[!.]*.png"):
+            read_image(path)
+    before = {
+        p.name: p.stat().st_mtime_ns for p in out.glob("*/[!.]*.*") if p.suffix in (".png", ".txt")
+    }
+    for rest in out.glob("*/.*.partial"):
+        os.utime(rest, (0, 0))
     report = mask_samples(faces, overwrite=True, cache=out, progress=False)
     assert report.fresh == (faces["label"] == 1).sum() - len(before), "nothing is done twice"
     whole = mask_samples(faces, overwrite=True, cache=tmp_path / "whole", progress=False)
     assert not list(out.glob("*/.*")), "nothing is left over"
     pd.testing.assert_frame_equal(report.aside, whole.aside)
-    for a, b in zip(report.samples["mask_path"].dropna(), whole.samples["mask_path"].dropna()): assert Path(a).name == Path(b).name and Path(a).read_bytes() == Path(b).read_bytes()
+    for a, b in zip(report.samples["mask_path"].dropna(), whole.samples["mask_path"].dropna()):
+        assert Path(a).name == Path(b).name and Path(a).read_bytes() == Path(b).read_bytes()

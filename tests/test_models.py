@@ -11,39 +11,39 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from deepfake_nb import models
-from deepfake_nb.models import (
-    BASES,
-    CHOSEN_BY_US,
-    CONVNET_CHOSEN_BY_US,
+from deepfake_nb.models.registry import Backbone
+from deepfake_nb.models.weights import _download
+from deepfake_nb.core.errors import WeightsError
+from deepfake_nb.models.backbones import BatchStatistics, build_backbone, uses_batch_statistics
+from deepfake_nb.models.classifiers import (
     FINE_TUNING_RATE,
     MODELS,
+    build_convnet,
+    build_model,
+    compile_model,
+    fake_score,
+    find_backbone,
+    build_classifier,
+    unfreeze_top,
+)
+from deepfake_nb.models.layers import layer_table, parameter_counts
+from deepfake_nb.models.registry import BACKBONES
+from deepfake_nb.models.unets import UNETS, build_unet, build_pretrained_unet
+from deepfake_nb.models.weights import Weights, resolve_weights
+from deepfake_nb.reporting.reported import (
+    CHOSEN_BY_US,
+    CONVNET_CHOSEN_BY_US,
     REPORTED_LAYERS,
     REPORTED_TOTALS,
     UNET_CHOSEN_BY_US,
-    UNETS,
-    BatchStatistics,
-    Weights,
-    WeightsError,
-    build_base,
-    build_convnet,
-    build_model,
-    build_unet,
     compare_layers,
-    compile_model,
-    fake_score,
-    find_base,
-    layer_table,
-    parameter_counts,
-    pretrained_head,
-    pretrained_unet,
-    resolve_weights,
-    unfreeze_top,
-    uses_batch_statistics,
 )
 
 SMALL = "MobileNetV2-0.35"
-pytestmark = [pytest.mark.backend, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]  # Keras's own, under NumPy 2
+pytestmark = [
+    pytest.mark.backend,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]  # Keras's own, under NumPy 2
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def nothing_cached(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def real_weights():
     folder = Path(os.environ.get("DEEPFAKE_NB_DATA", "absent")) / "weights"
-    if not (folder / BASES[SMALL].also_named[0]).is_file():
+    if not (folder / BACKBONES[SMALL].also_named[0]).is_file():
         pytest.skip("DEEPFAKE_NB_DATA/weights has no MobileNetV2")
     return folder
 
@@ -72,7 +72,9 @@ def weights_equal(a, b):
 
 
 # What does not depend on the backend is checked on one: building an EfficientNet, or the five models at 224², takes JAX half a minute.
-once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same on every backend")
+once = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the same on every backend"
+)
 
 
 # The report's numbers, typed once more here, independently of the registry under test.
@@ -106,7 +108,12 @@ def test_every_layer_as_reported(five, number):
 def test_layer_tables_of_the_report_verbatim():
     "Shapes and counts as they stand on the page."
     page = {
-        "I": [("(None, 222, 222, 64)", 1792), ("(None, 220, 220, 32)", 18464), ("(None, 1548800)", 0), ("(None, 2)", 3097602)],
+        "I": [
+            ("(None, 222, 222, 64)", 1792),
+            ("(None, 220, 220, 32)", 18464),
+            ("(None, 1548800)", 0),
+            ("(None, 2)", 3097602),
+        ],
         "III": [
             ("(None, 7, 7, 1024)", 7037504),
             ("(None, 1024)", 0),
@@ -142,9 +149,16 @@ def test_layer_tables_of_the_report_verbatim():
 def test_printed_rows_of_model_iv_contradict_its_total(five):
     table = compare_layers(five["IV"], "IV as printed")
     extra = table[table.verdict == "not built"]
-    assert sorted(extra.type) == ["BatchNormalization", "Dropout"] and extra.reported_parameters.sum() == 8192
+    assert (
+        sorted(extra.type) == ["BatchNormalization", "Dropout"]
+        and extra.reported_parameters.sum() == 8192
+    )
     assert not (table.verdict == "differs").any()
-    assert sum(row.parameters for row in REPORTED_LAYERS["IV as printed"]) - REPORTED_TOTALS["IV"]["total"] == 8192
+    assert (
+        sum(row.parameters for row in REPORTED_LAYERS["IV as printed"])
+        - REPORTED_TOTALS["IV"]["total"]
+        == 8192
+    )
 
 
 @pytest.mark.slow
@@ -156,10 +170,18 @@ def test_comparison_notices_a_wrong_layer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [pytest.param(number, marks=once) if number in ("III", "IV", "V") else number for number in TOTALS])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=once) if number in ("III", "IV", "V") else number
+        for number in TOTALS
+    ],
+)
 def test_reduced_models_give_probabilities(number):
     model = build_model(number, (80, 80, 3), weights="none", seed=0)
-    predictions = model.predict(np.random.default_rng(0).random((3, 80, 80, 3), "float32"), verbose=0)
+    predictions = model.predict(
+        np.random.default_rng(0).random((3, 80, 80, 3), "float32"), verbose=0
+    )
     score = fake_score(predictions)
     assert score.shape == (3,) and ((0 <= score) & (score <= 1)).all()
     if MODELS[number].class_mode == "categorical":
@@ -179,7 +201,11 @@ def test_fake_is_column_one():
             model = build_model("I", (16, 16, 3), seed=0)
         else:
             keras.utils.set_random_seed(0)
-            model = pretrained_head(keras.Sequential([layers.Input((16, 16, 3)), layers.Conv2D(8, 3)]), dropout=0.0, seed=0)
+            model = build_classifier(
+                keras.Sequential([layers.Input((16, 16, 3)), layers.Conv2D(8, 3)]),
+                dropout=0.0,
+                seed=0,
+            )
         history = compile_model(model, 1e-2).fit(x, coded, epochs=6, batch_size=16, verbose=0)
         score = fake_score(model.predict(x, verbose=0))
         assert score[y == 1].mean() > score[y == 0].mean() + 0.1, number
@@ -194,8 +220,10 @@ def test_fake_score_refuses_other_shapes():
 
 @once
 def test_losses_match_outputs():
-    assert isinstance(compile_model(build_model("I", (16, 16, 3))).loss, keras.losses.CategoricalCrossentropy)
-    head = pretrained_head(build_base(SMALL, "none", (32, 32, 3))[0])
+    assert isinstance(
+        compile_model(build_model("I", (16, 16, 3))).loss, keras.losses.CategoricalCrossentropy
+    )
+    head = build_classifier(build_backbone(SMALL, "none", (32, 32, 3))[0])
     assert isinstance(compile_model(head, 3e-4).loss, keras.losses.BinaryCrossentropy)
     assert abs(float(ops.convert_to_numpy(head.optimizer.learning_rate)) - 3e-4) < 1e-9
     with pytest.raises(ValueError, match="3 outputs"):
@@ -205,16 +233,26 @@ def test_losses_match_outputs():
 @pytest.mark.slow
 @once
 def test_seed_repeats_weights():
-    assert weights_equal(build_model("I", (16, 16, 3), seed=5), build_model("I", (16, 16, 3), seed=5))
-    assert not weights_equal(build_model("I", (16, 16, 3), seed=5), build_model("I", (16, 16, 3), seed=6))
-    assert weights_equal(build_base(SMALL, "none", (32, 32, 3), seed=1)[0], build_base(SMALL, "none", (32, 32, 3), seed=1)[0])
+    assert weights_equal(
+        build_model("I", (16, 16, 3), seed=5), build_model("I", (16, 16, 3), seed=5)
+    )
+    assert not weights_equal(
+        build_model("I", (16, 16, 3), seed=5), build_model("I", (16, 16, 3), seed=6)
+    )
+    assert weights_equal(
+        build_backbone(SMALL, "none", (32, 32, 3), seed=1)[0],
+        build_backbone(SMALL, "none", (32, 32, 3), seed=1)[0],
+    )
 
 
 def test_unknown_names_are_refused():
     for call, word in (
         (lambda: build_model("VI"), "I, II, III"),
-        (lambda: build_base("ResNet51", "none"), "ResNet50"),
-        (lambda: pretrained_head(build_base(SMALL, "none", (32, 32, 3))[0], "thick"), "dense, slim"),
+        (lambda: build_backbone("ResNet51", "none"), "ResNet50"),
+        (
+            lambda: build_classifier(build_backbone(SMALL, "none", (32, 32, 3))[0], "thick"),
+            "dense, slim",
+        ),
     ):
         with pytest.raises(ValueError, match=word):
             call()
@@ -228,7 +266,7 @@ class Asked(Exception):
 
 
 @once
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_registry_agrees_with_keras(name, monkeypatch):
     "File name, address, MD5, channels and number of weights are what keras.applications itself uses."
     from keras.src.utils import file_utils
@@ -237,7 +275,7 @@ def test_registry_agrees_with_keras(name, monkeypatch):
         raise Asked((fname, origin, file_hash))
 
     monkeypatch.setattr(file_utils, "get_file", get_file)
-    base = BASES[name]
+    base = BACKBONES[name]
     if base.parameters > 30_000_000 and "slow" not in os.environ.get("DEEPFAKE_NB_TESTS", ""):
         from keras.src.applications import efficientnet
 
@@ -251,17 +289,35 @@ def test_registry_agrees_with_keras(name, monkeypatch):
             include_top=False, weights="imagenet", input_shape=(224, 224, 3), **base.arguments
         )
     assert asked.value.args[0] == (base.file, base.url, base.md5)
-    network, weights = build_base(name, "none", (96, 96, 3))
-    assert network.count_params() == base.parameters and network.output_shape[-1] == base.channels and weights.kind == "none"
+    network, weights = build_backbone(name, "none", (96, 96, 3))
+    assert (
+        network.count_params() == base.parameters
+        and network.output_shape[-1] == base.channels
+        and weights.kind == "none"
+    )
     assert network.trainable_weights == []
 
 
 @once
-@pytest.mark.parametrize(("name", "scaling", "channels"), [("DenseNet169", "torch", 1664), ("NASNetMobile", "tf", 1056), ("MobileNetV3Small", "none", 576), ("ResNet101", "caffe", 2048)])
+@pytest.mark.parametrize(
+    ("name", "scaling", "channels"),
+    [
+        ("DenseNet169", "torch", 1664),
+        ("NASNetMobile", "tf", 1056),
+        ("MobileNetV3Small", "none", 576),
+        ("ResNet101", "caffe", 2048),
+    ],
+)
 def test_any_network_of_keras_is_a_base(name, scaling, channels):
-    from deepfake_nb.models import base_named
-    network, weights = build_base(name, "none", (64, 64, 3))
-    assert (network.output_shape[-1], weights.kind, base_named(name).scaling, network.trainable_weights) == (channels, "none", scaling, [])
+    from deepfake_nb.models.registry import get_backbone
+
+    network, weights = build_backbone(name, "none", (64, 64, 3))
+    assert (
+        network.output_shape[-1],
+        weights.kind,
+        get_backbone(name).scaling,
+        network.trainable_weights,
+    ) == (channels, "none", scaling, [])
 
 
 @once
@@ -272,22 +328,39 @@ def test_weights_of_any_network_are_those_of_keras(tmp_path):
     from keras.src.applications import convnext, densenet
     from keras.src.utils import file_utils
 
-    from deepfake_nb.models import _addressed, _find, base_named
-    before, dense, convolved = file_utils.get_file, _addressed(base_named("DenseNet169")), _addressed(base_named("ConvNeXtTiny"))
+    from deepfake_nb.models.registry import get_backbone, with_address
+    from deepfake_nb.models.weights import _find
+
+    before, dense, convolved = (
+        file_utils.get_file,
+        with_address(get_backbone("DenseNet169")),
+        with_address(get_backbone("ConvNeXtTiny")),
+    )
     assert file_utils.get_file is before
     assert dense.url == densenet.DENSENET169_WEIGHT_PATH_NO_TOP and dense.algorithm == "MD5"
-    assert convolved.md5 == convnext.WEIGHTS_HASHES["convnext_tiny"][1] and convolved.algorithm == "SHA-256"
+    assert (
+        convolved.md5 == convnext.WEIGHTS_HASHES["convnext_tiny"][1]
+        and convolved.algorithm == "SHA-256"
+    )
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / convolved.file).write_bytes(b"another")
     assert "has SHA-256" in _find(convolved, tmp_path)[1]
     from dataclasses import replace
-    assert _find(replace(convolved, md5=hashlib.sha256(b"another").hexdigest()), tmp_path)[0] is not None
-    with pytest.raises(WeightsError, match="no ImageNet weights for DenseNet169.*densenet169_weights"): resolve_weights("DenseNet169", "imagenet", root=tmp_path)
+
+    assert (
+        _find(replace(convolved, md5=hashlib.sha256(b"another").hexdigest()), tmp_path)[0]
+        is not None
+    )
+    with pytest.raises(
+        WeightsError, match="no ImageNet weights for DenseNet169.*densenet169_weights"
+    ):
+        resolve_weights("DenseNet169", "imagenet", root=tmp_path)
     assert resolve_weights("DenseNet169", "auto", root=tmp_path).kind == "none"
 
 
 def test_an_unknown_base_is_told_its_likes():
-    with pytest.raises(ValueError, match="unknown base 'densenet168', perhaps DenseNet169 or"): build_base("densenet168", "none")
+    with pytest.raises(ValueError, match="unknown base 'densenet168', perhaps DenseNet169 or"):
+        build_backbone("densenet168", "none")
 
 
 # ---- weights
@@ -295,7 +368,12 @@ def test_an_unknown_base_is_told_its_likes():
 
 def test_auto_without_file_and_network_is_none():
     weights = resolve_weights("ResNet50", "auto")
-    assert (weights.kind, weights.path, weights.sha256, weights.label) == ("none", None, None, "no pretrained weights")
+    assert (weights.kind, weights.path, weights.sha256, weights.label) == (
+        "none",
+        None,
+        None,
+        "no pretrained weights",
+    )
     assert "DEEPFAKE_NB_OFFLINE" in weights.note
 
 
@@ -303,8 +381,8 @@ def test_imagenet_that_cannot_be_had_says_how(tmp_path):
     with pytest.raises(WeightsError) as error:
         resolve_weights("ResNet50", "imagenet", root=tmp_path)
     for word in (
-        BASES["ResNet50"].url,
-        BASES["ResNet50"].md5,
+        BACKBONES["ResNet50"].url,
+        BACKBONES["ResNet50"].md5,
         str(tmp_path / "weights"),
         str(tmp_path / "keras" / "models"),
         "weights='none'",
@@ -322,7 +400,7 @@ def test_an_unanswering_server_does_not_hang(monkeypatch):
         url = f"http://127.0.0.1:{server.getsockname()[1]}/weights.h5"
         start = time.monotonic()
         with pytest.raises(WeightsError, match="does not answer"):
-            models._download(models.Base("VGG16", "caffe", 512, 0, url, None), 0.5)
+            _download(Backbone("VGG16", "caffe", 512, 0, url, None), 0.5)
         assert time.monotonic() - start < 5
 
 
@@ -342,68 +420,83 @@ def test_download_is_whole_or_absent(tmp_path, monkeypatch):
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served))) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(served))
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/w.h5"
-        wrong = models.Base("VGG16", "caffe", 512, 0, url, "0" * 32)
+        wrong = Backbone("VGG16", "caffe", 512, 0, url, "0" * 32)
         with pytest.raises(WeightsError, match="failed"):
-            models._download(wrong, 2.0)
+            _download(wrong, 2.0)
         assert list((tmp_path / "keras" / "models").glob("w.h5")) == []
-        right = models.Base("VGG16", "caffe", 512, 0, url, hashlib.md5(b"weights" * 100).hexdigest())
-        assert models._download(right, 2.0).read_bytes() == b"weights" * 100
+        right = Backbone("VGG16", "caffe", 512, 0, url, hashlib.md5(b"weights" * 100).hexdigest())
+        assert _download(right, 2.0).read_bytes() == b"weights" * 100
         server.shutdown()
 
 
 def test_damaged_cache_is_reported_not_used(tmp_path):
     folder = tmp_path / "keras" / "models"
     folder.mkdir(parents=True)
-    (folder / BASES["ResNet50"].file).write_bytes(b"half a download")
+    (folder / BACKBONES["ResNet50"].file).write_bytes(b"half a download")
     assert resolve_weights("ResNet50", "auto").kind == "none"
     with pytest.raises(WeightsError, match="incomplete or another file"):
         resolve_weights("ResNet50", "imagenet")
 
 
 def test_file_found_by_name_in_cache_and_data_root(tmp_path):
-    base, _ = build_base(SMALL, "none", (32, 32, 3), seed=1)
-    for folder, root in ((tmp_path / "keras" / "models", None), (tmp_path / "data" / "weights", tmp_path / "data")):
+    base, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
+    for folder, root in (
+        (tmp_path / "keras" / "models", None),
+        (tmp_path / "data" / "weights", tmp_path / "data"),
+    ):
         folder.mkdir(parents=True)
         saved = tmp_path / "plain.weights.h5"
         base.save_weights(saved)
-        placed = folder / BASES[SMALL].also_named[0]
+        placed = folder / BACKBONES[SMALL].also_named[0]
         placed.write_bytes(saved.read_bytes())
-        loaded, weights = build_base(SMALL, "auto", (64, 64, 3), root=root)
-        assert weights.kind == "imagenet" and weights.path == placed and len(weights.sha256) == 64 and weights_equal(base, loaded)
+        loaded, weights = build_backbone(SMALL, "auto", (64, 64, 3), root=root)
+        assert (
+            weights.kind == "imagenet"
+            and weights.path == placed
+            and len(weights.sha256) == 64
+            and weights_equal(base, loaded)
+        )
         placed.unlink()
 
 
 def test_weights_value_names_the_file_not_the_machine(tmp_path):
-    base, _ = build_base(SMALL, "none", (32, 32, 3), seed=1)
+    base, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
     base.save_weights(tmp_path / "a.weights.h5")
     weights = resolve_weights(SMALL, tmp_path / "a.weights.h5")
     assert str(tmp_path) not in repr(weights) + str(weights.record)
-    assert isinstance(resolve_weights(SMALL, weights), Weights) and resolve_weights(SMALL, weights) is weights
+    assert (
+        isinstance(resolve_weights(SMALL, weights), Weights)
+        and resolve_weights(SMALL, weights) is weights
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["weights.h5", "keras", "head.keras", "h5"])
 def test_path_round_trip(tmp_path, kind):
-    base, _ = build_base(SMALL, "none", (32, 32, 3), seed=1)
+    base, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
     path = tmp_path / f"mine.{kind}"
     if kind == "weights.h5":
         base.save_weights(path)
     elif kind == "head.keras":
-        pretrained_head(base).save(path)
+        build_classifier(base).save(path)
     else:
         base.save(path)
-    loaded, weights = build_base(SMALL, path, (48, 48, 3), seed=2)
+    loaded, weights = build_backbone(SMALL, path, (48, 48, 3), seed=2)
     assert weights.kind == "path" and weights_equal(base, loaded)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["other.weights.h5", "other.keras", "cut.weights.h5", "cut.h5", "text.h5"])
+@pytest.mark.parametrize(
+    "kind", ["other.weights.h5", "other.keras", "cut.weights.h5", "cut.h5", "text.h5"]
+)
 def test_file_of_another_network_is_refused(tmp_path, kind):
     path = tmp_path / kind
-    other, _ = build_base("MobileNet-0.25", "none", (32, 32, 3))
+    other, _ = build_backbone("MobileNet-0.25", "none", (32, 32, 3))
     if kind.startswith("text"):
         path.write_text("<html>404</html>")
     else:
@@ -414,7 +507,7 @@ def test_file_of_another_network_is_refused(tmp_path, kind):
             other.save(saved)
         path.write_bytes(saved.read_bytes()[: None if kind.startswith("other") else 5000])
     with pytest.raises(WeightsError, match=rf"{kind} does not fit {SMALL}"):
-        build_base(SMALL, path, (32, 32, 3))
+        build_backbone(SMALL, path, (32, 32, 3))
 
 
 @once
@@ -423,14 +516,20 @@ def test_real_pretrained_files(real_weights):
     for name in (SMALL, "MobileNet-0.25"):
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # such as a layer that was left as it was
-            base, weights = build_base(name, "imagenet", (96, 96, 3), root=real_weights.parent)
+            base, weights = build_backbone(name, "imagenet", (96, 96, 3), root=real_weights.parent)
         assert weights.kind == "imagenet" and weights.label == "ImageNet weights"
-        variances = np.concatenate([w.ravel() for v, w in zip(base.weights, base.get_weights()) if "moving_variance" in v.path])
+        variances = np.concatenate(
+            [
+                w.ravel()
+                for v, w in zip(base.weights, base.get_weights())
+                if "moving_variance" in v.path
+            ]
+        )
         assert np.isfinite(variances).all() and variances.std() > 0  # not the initial ones
         x = np.random.default_rng(0).uniform(-1, 1, (2, 96, 96, 3)).astype("float32")
         assert np.isfinite(base.predict(x, verbose=0)).all()
     with pytest.raises(WeightsError, match="does not fit ResNet50"):
-        build_base("ResNet50", real_weights / BASES[SMALL].also_named[0], (32, 32, 3))
+        build_backbone("ResNet50", real_weights / BACKBONES[SMALL].also_named[0], (32, 32, 3))
 
 
 @once
@@ -438,39 +537,51 @@ def test_efficientnet_scaling_as_in_keras(tmp_path, monkeypatch):
     "ImageNet weights give what keras.applications gives for weights='imagenet', which adds a scaling that a path does not."
     from keras.src.utils import file_utils
 
-    plain = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
+    plain = keras.applications.EfficientNetB0(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
     rng = np.random.default_rng(0)
     plain.set_weights(
-        [rng.uniform(0.2, 0.5, w.shape).astype(w.dtype) if i in (0, 1) else w for i, w in enumerate(plain.get_weights())]
+        [
+            rng.uniform(0.2, 0.5, w.shape).astype(w.dtype) if i in (0, 1) else w
+            for i, w in enumerate(plain.get_weights())
+        ]
     )
     folder = tmp_path / "keras" / "models"
     folder.mkdir(parents=True)
-    path = folder / BASES["EfficientNetB0"].file
+    path = folder / BACKBONES["EfficientNetB0"].file
     plain.save(path)
     monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(path))
-    reference = keras.applications.EfficientNetB0(include_top=False, weights="imagenet", input_shape=(32, 32, 3))
+    reference = keras.applications.EfficientNetB0(
+        include_top=False, weights="imagenet", input_shape=(32, 32, 3)
+    )
     weights = resolve_weights("EfficientNetB0", path)
     assert weights.kind == "imagenet"
-    base, _ = build_base("EfficientNetB0", weights, (32, 32, 3))
+    base, _ = build_backbone("EfficientNetB0", weights, (32, 32, 3))
     x = rng.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     expected, got = reference.predict(x, verbose=0), base.predict(x, verbose=0)
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
     other = tmp_path / "renamed.h5"
     other.write_bytes(path.read_bytes())
-    unscaled, _ = build_base("EfficientNetB0", other, (32, 32, 3))
-    assert np.abs(unscaled.predict(x, verbose=0) - expected).max() > 10 * np.abs(got - expected).max()
+    unscaled, _ = build_backbone("EfficientNetB0", other, (32, 32, 3))
+    assert (
+        np.abs(unscaled.predict(x, verbose=0) - expected).max() > 10 * np.abs(got - expected).max()
+    )
 
 
 @once
 def test_base_dropout_is_off_unless_asked_for():
     x = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
     for keep in (False, True):
-        base, _ = build_base("EfficientNetB0", "none", (32, 32, 3), dropout=keep, seed=0)
+        base, _ = build_backbone("EfficientNetB0", "none", (32, 32, 3), dropout=keep, seed=0)
         rates = [layer.rate for layer in base.layers if isinstance(layer, layers.Dropout)]
         assert len(rates) > 0 and (max(rates) > 0) == keep
         if not keep:
             quiet = base
-    np.testing.assert_array_equal(ops.convert_to_numpy(quiet(x, training=True)), ops.convert_to_numpy(quiet(x, training=False)))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(quiet(x, training=True)),
+        ops.convert_to_numpy(quiet(x, training=False)),
+    )
 
 
 # ---- batch statistics
@@ -486,9 +597,13 @@ def test_batch_statistics_match_numpy():
     layer.trainable = False
     normal = lambda m, v: gamma * (x - m) / np.sqrt(v + 1e-3) + beta
     np.testing.assert_allclose(
-        ops.convert_to_numpy(layer(x, training=True)), normal(x.mean((0, 1, 2)), x.var((0, 1, 2))), atol=1e-4
+        ops.convert_to_numpy(layer(x, training=True)),
+        normal(x.mean((0, 1, 2)), x.var((0, 1, 2))),
+        atol=1e-4,
     )
-    np.testing.assert_allclose(ops.convert_to_numpy(layer(x, training=False)), normal(mean, variance), atol=1e-4)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer(x, training=False)), normal(mean, variance), atol=1e-4
+    )
     for _ in range(3):
         layer(x, training=True)
     np.testing.assert_array_equal(layer.get_weights()[2], mean)
@@ -498,7 +613,10 @@ def test_frozen_keras_layer_uses_moving_statistics():
     "The contrast on which the comparison rests: Keras 3's own frozen layer gives the same in training and at test time."
     x = np.random.default_rng(0).normal(4, 3, (8, 6, 6, 5)).astype("float32")
     layer = layers.BatchNormalization(trainable=False)
-    np.testing.assert_array_equal(ops.convert_to_numpy(layer(x, training=True)), ops.convert_to_numpy(layer(x, training=False)))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(layer(x, training=True)),
+        ops.convert_to_numpy(layer(x, training=False)),
+    )
 
 
 def test_unfrozen_batch_statistics_is_ordinary():
@@ -513,8 +631,8 @@ def test_unfrozen_batch_statistics_is_ordinary():
 
 @pytest.mark.slow
 def test_batch_statistics_base(tmp_path):
-    plain, _ = build_base("MobileNet-0.25", "none", (32, 32, 3), seed=1)
-    old, _ = build_base("MobileNet-0.25", "none", (32, 32, 3), seed=1, batch_statistics=True)
+    plain, _ = build_backbone("MobileNet-0.25", "none", (32, 32, 3), seed=1)
+    old, _ = build_backbone("MobileNet-0.25", "none", (32, 32, 3), seed=1, batch_statistics=True)
     x = np.random.default_rng(0).normal(0, 1, (8, 32, 32, 3)).astype("float32")
     assert (
         weights_equal(plain, old)
@@ -528,8 +646,14 @@ def test_batch_statistics_base(tmp_path):
         > 10
     )
     np.testing.assert_allclose(old.predict(x, verbose=0), plain.predict(x, verbose=0), atol=1e-5)
-    assert np.abs(ops.convert_to_numpy(old(x, training=True)) - ops.convert_to_numpy(old(x, training=False))).max() > 1e-2
-    model = compile_model(pretrained_head(old))
+    assert (
+        np.abs(
+            ops.convert_to_numpy(old(x, training=True))
+            - ops.convert_to_numpy(old(x, training=False))
+        ).max()
+        > 1e-2
+    )
+    model = compile_model(build_classifier(old))
     assert uses_batch_statistics(model)
     before = old.get_weights()
     model.fit(x, np.tile([0.0, 1.0], 4), verbose=0)
@@ -542,28 +666,36 @@ def test_batch_statistics_base(tmp_path):
 
 @once
 def test_efficientnet_with_batch_statistics_keeps_its_input_scaling(tmp_path):
-    base, _ = build_base("EfficientNetB0", "none", (32, 32, 3), seed=0)
+    base, _ = build_backbone("EfficientNetB0", "none", (32, 32, 3), seed=0)
     weights = base.get_weights()
     base.set_weights(
         [np.full_like(w, 0.3) if i in (0, 1) else w for i, w in enumerate(weights)]
     )  # mean and variance of the input
     base.save_weights(tmp_path / "b0.weights.h5")
     x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
-    plain, _ = build_base("EfficientNetB0", tmp_path / "b0.weights.h5", (32, 32, 3))
-    old, _ = build_base("EfficientNetB0", tmp_path / "b0.weights.h5", (32, 32, 3), batch_statistics=True)
-    np.testing.assert_allclose(old.predict(x, verbose=0), plain.predict(x, verbose=0), rtol=1e-3, atol=1e-5)
+    plain, _ = build_backbone("EfficientNetB0", tmp_path / "b0.weights.h5", (32, 32, 3))
+    old, _ = build_backbone(
+        "EfficientNetB0", tmp_path / "b0.weights.h5", (32, 32, 3), batch_statistics=True
+    )
+    np.testing.assert_allclose(
+        old.predict(x, verbose=0), plain.predict(x, verbose=0), rtol=1e-3, atol=1e-5
+    )
 
 
 # ---- second stage
 
 
 def test_unfreeze_top():
-    model = pretrained_head(build_base(SMALL, "none", (32, 32, 3))[0])
-    base, frozen = find_base(model), parameter_counts(model)["trainable"]
+    model = build_classifier(build_backbone(SMALL, "none", (32, 32, 3))[0])
+    base, frozen = find_backbone(model), parameter_counts(model)["trainable"]
     assert base.trainable_weights == []
     assert unfreeze_top(model, 4) is model
     names = layer_table(base).query("trainable > 0").layer.tolist()
-    with_weights = [layer.name for layer in base.layers if layer.variables and not isinstance(layer, layers.BatchNormalization)]
+    with_weights = [
+        layer.name
+        for layer in base.layers
+        if layer.variables and not isinstance(layer, layers.BatchNormalization)
+    ]
     assert names == with_weights[-4:]
     unfreeze_top(model, 4, batch_normalization=True)
     table = layer_table(base)
@@ -579,37 +711,57 @@ def test_unfreeze_top():
 
 @pytest.mark.slow
 def test_second_stage_trains_the_top_only():
-    model = pretrained_head(build_base(SMALL, "none", (32, 32, 3), seed=0)[0], seed=0)
-    base = find_base(model)
+    model = build_classifier(build_backbone(SMALL, "none", (32, 32, 3), seed=0)[0], seed=0)
+    base = find_backbone(model)
     compile_model(unfreeze_top(model, 3), FINE_TUNING_RATE)
     allowed, before = {id(v) for v in base.trainable_weights}, base.get_weights()
     x = np.random.default_rng(0).normal(0, 1, (16, 32, 32, 3)).astype("float32")
     model.fit(x, np.tile([0.0, 1.0], 8), epochs=2, verbose=0)
-    moved = {id(v) for v, a, b in zip(base.weights, before, base.get_weights()) if not np.array_equal(a, b)}
+    moved = {
+        id(v)
+        for v, a, b in zip(base.weights, before, base.get_weights())
+        if not np.array_equal(a, b)
+    }
     assert moved and moved <= allowed and len(allowed) < len(base.weights)
 
 
 @once
 @pytest.mark.slow
 def test_first_stage_leaves_the_base_alone():
-    model = compile_model(pretrained_head(build_base(SMALL, "none", (32, 32, 3), seed=0)[0], "slim"))
-    before = find_base(model).get_weights()
-    model.fit(np.random.default_rng(0).normal(0, 1, (8, 32, 32, 3)).astype("float32"), np.tile([0.0, 1.0], 4), verbose=0)
-    assert all(np.array_equal(a, b) for a, b in zip(before, find_base(model).get_weights()))
+    model = compile_model(
+        build_classifier(build_backbone(SMALL, "none", (32, 32, 3), seed=0)[0], "slim")
+    )
+    before = find_backbone(model).get_weights()
+    model.fit(
+        np.random.default_rng(0).normal(0, 1, (8, 32, 32, 3)).astype("float32"),
+        np.tile([0.0, 1.0], 4),
+        verbose=0,
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(before, find_backbone(model).get_weights()))
 
 
 def test_chosen_by_us_tells_the_truth():
     "The printed table states the defaults that the code really has."
     text = {(row["item"], row["models"]): row["choice"] for row in CHOSEN_BY_US}
-    two = [layer.rate for layer in build_model("II", (16, 16, 3)).layers if isinstance(layer, layers.Dropout)]
-    head = pretrained_head(build_base(SMALL, "none", (32, 32, 3))[0])
+    two = [
+        layer.rate
+        for layer in build_model("II", (16, 16, 3)).layers
+        if isinstance(layer, layers.Dropout)
+    ]
+    head = build_classifier(build_backbone(SMALL, "none", (32, 32, 3))[0])
     assert text["dropout rates", "II"] == f"{two[0]} and {two[1]}"
     assert text["dropout rates", "III–V"] == " and ".join(
         str(layer.rate) for layer in head.layers if isinstance(layer, layers.Dropout)
     )
     rate = float(ops.convert_to_numpy(compile_model(head).optimizer.learning_rate))
-    assert f"learning rate {rate:.3g}" in text["optimiser", "I–V"] and type(head.optimizer).__name__ in text["optimiser", "I–V"]
-    assert head.layers[4].activation is keras.activations.relu and head.layers[-1].activation is keras.activations.sigmoid
+    assert (
+        f"learning rate {rate:.3g}" in text["optimiser", "I–V"]
+        and type(head.optimizer).__name__ in text["optimiser", "I–V"]
+    )
+    assert (
+        head.layers[4].activation is keras.activations.relu
+        and head.layers[-1].activation is keras.activations.sigmoid
+    )
 
 
 # ---- the small network for report 000
@@ -621,14 +773,21 @@ def test_chosen_by_us_tells_the_truth():
 @pytest.mark.parametrize("views, shape", [(1, (32, 48, 3)), (3, (32, 32, 3)), (2, (28, 28, 1))])
 def test_convnet(views, shape, join, tmp_path):
     "Shapes, range, seed, and a copy through the file."
-    first, second, other = (build_convnet(shape, views, filters=(4, 8), dense=6, join=join, seed=s) for s in (1, 1, 2))
-    assert first.input_shape == (None, *shape[:2], shape[2] * views) and first.output_shape == (None, 1)
+    first, second, other = (
+        build_convnet(shape, views, filters=(4, 8), dense=6, join=join, seed=s) for s in (1, 1, 2)
+    )
+    assert first.input_shape == (None, *shape[:2], shape[2] * views) and first.output_shape == (
+        None,
+        1,
+    )
     assert weights_equal(first, second) and not weights_equal(first, other)
     x = np.random.default_rng(0).normal(size=(5, *first.input_shape[1:])).astype("float32")
     scores = first.predict(x, verbose=0)
     assert ((scores > 0) & (scores < 1)).all() and np.ptp(scores) > 0
     first.save(tmp_path / "net.keras")
-    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "net.keras").predict(x, verbose=0), scores, atol=1e-6)
+    np.testing.assert_allclose(
+        keras.saving.load_model(tmp_path / "net.keras").predict(x, verbose=0), scores, atol=1e-6
+    )
     assert len(layer_table(first)) == len(first.layers) - 1
 
 
@@ -639,21 +798,34 @@ def test_convnet_counts_by_hand():
     convolutions = sum((9 * a + 1) * b for a, b in zip((c, *filters), filters))
     flat = h // 8 * (w // 8) * filters[-1]
     tail = lambda features: (features + 1) * dense + dense + 1
-    assert parameter_counts(build_convnet((h, w, c), filters=filters, dense=dense))["total"] == convolutions + tail(flat)
-    assert parameter_counts(build_convnet((h, w, c), 3, filters=filters, dense=dense))["total"] == convolutions + 9 * 2 * c * filters[0] + tail(flat)
-    assert parameter_counts(build_convnet((h, w, c), 3, filters=filters, dense=dense, join="branches"))["total"] == 3 * convolutions + tail(3 * flat)
-    assert parameter_counts(build_convnet((h, w, c), filters=filters, dense=0))["total"] == convolutions + flat + 1
+    assert parameter_counts(build_convnet((h, w, c), filters=filters, dense=dense))[
+        "total"
+    ] == convolutions + tail(flat)
+    assert parameter_counts(build_convnet((h, w, c), 3, filters=filters, dense=dense))[
+        "total"
+    ] == convolutions + 9 * 2 * c * filters[0] + tail(flat)
+    assert parameter_counts(
+        build_convnet((h, w, c), 3, filters=filters, dense=dense, join="branches")
+    )["total"] == 3 * convolutions + tail(3 * flat)
+    assert (
+        parameter_counts(build_convnet((h, w, c), filters=filters, dense=0))["total"]
+        == convolutions + flat + 1
+    )
 
 
 def test_branches_see_their_own_view():
     model = build_convnet((16, 16, 3), 3, filters=(4, 8), join="branches", seed=0)
-    branches = keras.Model(model.input, [model.get_layer(f"view_{i}_flatten").output for i in (1, 2, 3)])
+    branches = keras.Model(
+        model.input, [model.get_layer(f"view_{i}_flatten").output for i in (1, 2, 3)]
+    )
     x = np.random.default_rng(0).random((2, 16, 16, 9), "float32")
     before = branches.predict(x, verbose=0)
     for view in range(3):
         changed = x.copy()
-        changed[..., 3 * view:3 * view + 3] += .5
-        assert [not np.array_equal(a, b) for a, b in zip(before, branches.predict(changed, verbose=0))] == [i == view for i in range(3)]
+        changed[..., 3 * view : 3 * view + 3] += 0.5
+        assert [
+            not np.array_equal(a, b) for a, b in zip(before, branches.predict(changed, verbose=0))
+        ] == [i == view for i in range(3)]
 
 
 @pytest.mark.slow
@@ -665,20 +837,35 @@ def test_convnet_learns_from_any_of_its_views(join):
     x[y == 1, 2:8, 2:8, 3:] += 1.5
     model = compile_model(build_convnet((16, 16, 3), 2, filters=(8, 16), join=join, seed=0), 3e-3)
     model.fit(x[:128], y[:128].astype("float32"), epochs=12, batch_size=32, verbose=0)
-    assert model.evaluate(x[128:], y[128:].astype("float32"), verbose=0, return_dict=True)["accuracy"] > .9
+    assert (
+        model.evaluate(x[128:], y[128:].astype("float32"), verbose=0, return_dict=True)["accuracy"]
+        > 0.9
+    )
 
 
-@pytest.mark.parametrize("wrong, says", [(dict(join="sum"), "join='sum'"), (dict(views=0), "views=0"), (dict(input_shape=(4, 64, 3)), "give 8 pixels or fewer filters")])
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (dict(join="sum"), "join='sum'"),
+        (dict(views=0), "views=0"),
+        (dict(input_shape=(4, 64, 3)), "give 8 pixels or fewer filters"),
+    ],
+)
 def test_convnet_refuses(wrong, says):
-    with pytest.raises(ValueError, match=says): build_convnet(**wrong)
+    with pytest.raises(ValueError, match=says):
+        build_convnet(**wrong)
 
 
 def test_choices_about_the_convnet_are_what_is_built():
     text = {row["item"]: row["choice"] for row in CONVNET_CHOSEN_BY_US}
     model = build_convnet((32, 32, 3))
     convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
-    assert ", ".join(str(layer.filters) for layer in convolutions) in text["convolutions"] and {layer.kernel_size for layer in convolutions} == {(3, 3)}
-    assert text["hidden layer"].startswith(f"{model.get_layer('dense').units} units") and text["dropout"].startswith(f"{model.get_layer('dropout').rate},")
+    assert ", ".join(str(layer.filters) for layer in convolutions) in text["convolutions"] and {
+        layer.kernel_size for layer in convolutions
+    } == {(3, 3)}
+    assert text["hidden layer"].startswith(f"{model.get_layer('dense').units} units") and text[
+        "dropout"
+    ].startswith(f"{model.get_layer('dropout').rate},")
     assert model.layers[-1].activation is keras.activations.sigmoid
 
 
@@ -707,29 +894,52 @@ def test_unet_counts_by_hand(features, norm):
 
 
 @once
-@pytest.mark.parametrize("name, features, levels, deepest", [("Unet", 32, 5, (16, 16, 512)), ("Unet_v1", 16, 6, (8, 8, 512))])
+@pytest.mark.parametrize(
+    "name, features, levels, deepest",
+    [("Unet", 32, 5, (16, 16, 512)), ("Unet_v1", 16, 6, (8, 8, 512))],
+)
 def test_unets_are_what_the_report_states(name, features, levels, deepest):
     model = build_unet(name)
-    assert model.input_shape == (None, 256, 256, 3) and model.output_shape == (None, 256, 256, 1) and UNETS[name] == (features, levels)
+    assert (
+        model.input_shape == (None, 256, 256, 3)
+        and model.output_shape == (None, 256, 256, 1)
+        and UNETS[name] == (features, levels)
+    )
     assert model.get_layer("down_1_conv_1").filters == features
-    assert sum(isinstance(layer, layers.MaxPooling2D) for layer in model.layers) == levels - 1 == sum(isinstance(layer, layers.UpSampling2D) for layer in model.layers)
+    assert (
+        sum(isinstance(layer, layers.MaxPooling2D) for layer in model.layers)
+        == levels - 1
+        == sum(isinstance(layer, layers.UpSampling2D) for layer in model.layers)
+    )
     assert model.get_layer(f"down_{levels}_conv_2").output.shape[1:] == deepest
     assert model.layers[-1].activation is keras.activations.sigmoid
-    assert parameter_counts(model)["total"] == unet_parameters(tuple(features * 2**i for i in range(levels)))
+    assert parameter_counts(model)["total"] == unet_parameters(
+        tuple(features * 2**i for i in range(levels))
+    )
 
 
 @pytest.mark.slow
 @once
 def test_reduced_unet_is_the_same_network_narrower(tmp_path):
-    model = build_unet("Unet_v1", (32, 64, 3), features=4, levels=3, dropout=.2, seed=1)
-    assert weights_equal(model, build_unet("Unet_v1", (32, 64, 3), features=4, levels=3, dropout=.2, seed=1))
-    assert weights_equal(model, build_unet("Unet_v1", (32, 64, 3), features=(4, 8, 16), dropout=.2, seed=1))
-    assert not weights_equal(model, build_unet("Unet_v1", (32, 64, 3), features=4, levels=3, seed=2))
+    model = build_unet("Unet_v1", (32, 64, 3), features=4, levels=3, dropout=0.2, seed=1)
+    assert weights_equal(
+        model, build_unet("Unet_v1", (32, 64, 3), features=4, levels=3, dropout=0.2, seed=1)
+    )
+    assert weights_equal(
+        model, build_unet("Unet_v1", (32, 64, 3), features=(4, 8, 16), dropout=0.2, seed=1)
+    )
+    assert not weights_equal(
+        model, build_unet("Unet_v1", (32, 64, 3), features=4, levels=3, seed=2)
+    )
     x = np.random.default_rng(0).normal(size=(2, 32, 64, 3)).astype("float32")
     maps = model.predict(x, verbose=0)
-    assert maps.shape == (2, 32, 64, 1) and (maps > 0).all() and (maps < 1).all() and np.ptp(maps) > 0
+    assert (
+        maps.shape == (2, 32, 64, 1) and (maps > 0).all() and (maps < 1).all() and np.ptp(maps) > 0
+    )
     model.save(tmp_path / "unet.keras")
-    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "unet.keras").predict(x, verbose=0), maps, atol=1e-6)
+    np.testing.assert_allclose(
+        keras.saving.load_model(tmp_path / "unet.keras").predict(x, verbose=0), maps, atol=1e-6
+    )
 
 
 @pytest.mark.slow
@@ -738,21 +948,35 @@ def test_every_level_of_a_unet_reaches_the_map():
     "Both ways: a change of one pixel is seen far away through the deepest level, and at full resolution through the first."
     model = build_unet(input_shape=(32, 32, 1), features=4, levels=4, seed=0)
     x = np.random.default_rng(0).normal(size=(1, 32, 32, 1)).astype("float32")
-    changed = x.copy(); changed[0, 3, 3] += 3
+    changed = x.copy()
+    changed[0, 3, 3] += 3
     difference = np.abs(model.predict(changed, verbose=0) - model.predict(x, verbose=0))[0, ..., 0]
-    assert difference.argmax() in {32 * r + c for r in range(8) for c in range(8)} and difference[20:, 20:].max() > 0
+    assert (
+        difference.argmax() in {32 * r + c for r in range(8) for c in range(8)}
+        and difference[20:, 20:].max() > 0
+    )
     for level in (1, 2, 3, 4):
-        cut = keras.models.clone_model(model); cut.set_weights(model.get_weights())
+        cut = keras.models.clone_model(model)
+        cut.set_weights(model.get_weights())
         layer = cut.get_layer(f"down_{level}_conv_2")
         layer.set_weights([0 * w for w in layer.get_weights()])
-        assert not np.allclose(cut.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6), level
+        assert not np.allclose(cut.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6), (
+            level
+        )
 
 
-@pytest.mark.parametrize("wrong, says", [
-    (dict(name="Unet_v2"), "there are Unet, Unet_v1"), (dict(input_shape=(250, 256, 3)), "multiples of 16"), (dict(name="Unet_v1", input_shape=(256, 240, 3)), "multiples of 32"),
-    (dict(features=(8, 16), levels=3), "names 2")])
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (dict(name="Unet_v2"), "there are Unet, Unet_v1"),
+        (dict(input_shape=(250, 256, 3)), "multiples of 16"),
+        (dict(name="Unet_v1", input_shape=(256, 240, 3)), "multiples of 32"),
+        (dict(features=(8, 16), levels=3), "names 2"),
+    ],
+)
 def test_unet_refuses(wrong, says):
-    with pytest.raises(ValueError, match=says): build_unet(**wrong)
+    with pytest.raises(ValueError, match=says):
+        build_unet(**wrong)
 
 
 @pytest.mark.slow
@@ -761,9 +985,19 @@ def test_choices_about_the_unets_are_what_is_built():
     text = {row["item"]: row["choice"] for row in UNET_CHOSEN_BY_US}
     model = build_unet(input_shape=(64, 64, 3))
     kinds = {type(layer).__name__ for layer in model.layers}
-    assert text["normalisation, dropout"] == "none" and not kinds & {"BatchNormalization", "Dropout"}
-    assert text["initial weights"].startswith("He uniform") and type(model.get_layer("down_2_conv_1").kernel_initializer).__name__ == "HeUniform"
-    assert text["upsampling"].startswith("nearest") and model.get_layer("up_1_sample").interpolation == "nearest" and model.get_layer("up_1_conv_0").kernel_size == (2, 2)
+    assert text["normalisation, dropout"] == "none" and not kinds & {
+        "BatchNormalization",
+        "Dropout",
+    }
+    assert (
+        text["initial weights"].startswith("He uniform")
+        and type(model.get_layer("down_2_conv_1").kernel_initializer).__name__ == "HeUniform"
+    )
+    assert (
+        text["upsampling"].startswith("nearest")
+        and model.get_layer("up_1_sample").interpolation == "nearest"
+        and model.get_layer("up_1_conv_0").kernel_size == (2, 2)
+    )
     assert {model.get_layer(f"down_3_conv_{i}").kernel_size for i in (1, 2)} == {(3, 3)}
 
 
@@ -771,37 +1005,92 @@ def test_choices_about_the_unets_are_what_is_built():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base, stride", [("MobileNet-0.25", 8), pytest.param("MobileNet-0.25", 2, marks=once), pytest.param("MobileNetV2-0.35", 4, marks=once),
-                         *(pytest.param(*large, marks=once) for large in (("EfficientNetB0", 8), ("ResNet50", 8), ("VGG16", 16), ("DenseNet121", 8), ("Xception", 8)))])
+@pytest.mark.parametrize(
+    "base, stride",
+    [
+        ("MobileNet-0.25", 8),
+        pytest.param("MobileNet-0.25", 2, marks=once),
+        pytest.param("MobileNetV2-0.35", 4, marks=once),
+        *(
+            pytest.param(*large, marks=once)
+            for large in (
+                ("EfficientNetB0", 8),
+                ("ResNet50", 8),
+                ("VGG16", 16),
+                ("DenseNet121", 8),
+                ("Xception", 8),
+            )
+        ),
+    ],
+)
 def test_unets_on_bases(base, stride):
-    model, loaded = pretrained_unet(base, "none", (96, 128, 3), features=8, stride=stride, seed=1)
-    outputs = model.predict(127 * np.random.default_rng(0).random((2, 96, 128, 3), "float32"), verbose=0)
-    assert loaded.kind == "none" and {k: v.shape for k, v in outputs.items()} == {"changed": (2, 96, 128, 1), "fake": (2, 1)}
+    model, loaded = build_pretrained_unet(
+        base, "none", (96, 128, 3), features=8, stride=stride, seed=1
+    )
+    outputs = model.predict(
+        127 * np.random.default_rng(0).random((2, 96, 128, 3), "float32"), verbose=0
+    )
+    assert loaded.kind == "none" and {k: v.shape for k, v in outputs.items()} == {
+        "changed": (2, 96, 128, 1),
+        "fake": (2, 1),
+    }
     assert all(v.dtype == np.float32 and 0 <= v.min() <= v.max() <= 1 for v in outputs.values())
     assert model.get_layer("logits").output.shape[1:] == (96 // stride, 128 // stride, 1)
-    assert len(model.trainable_variables) > len(build_base(base, "none", (96, 128, 3))[0].weights) * .5 and not [layer.name for layer in model.layers if not layer.trainable]
+    assert len(model.trainable_variables) > len(
+        build_backbone(base, "none", (96, 128, 3))[0].weights
+    ) * 0.5 and not [layer.name for layer in model.layers if not layer.trainable]
 
 
 @pytest.mark.slow
 @once
 def test_a_unet_takes_the_last_features_of_each_size_and_all_of_it_learns(tmp_path):
-    model, _ = pretrained_unet("MobileNet-0.25", "none", (64, 64, 3), features=8, stride=2, seed=0)
-    joined = [model.get_layer(f"up_{stride}_join")._inbound_nodes[0].input_tensors[1]._keras_history.operation.name for stride in (2, 4, 8, 16)]
+    model, _ = build_pretrained_unet(
+        "MobileNet-0.25", "none", (64, 64, 3), features=8, stride=2, seed=0
+    )
+    joined = [
+        model.get_layer(f"up_{stride}_join")
+        ._inbound_nodes[0]
+        .input_tensors[1]
+        ._keras_history.operation.name
+        for stride in (2, 4, 8, 16)
+    ]
     assert joined == ["conv_pw_1_relu", "conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu"]
     x = np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype("float32")
-    model.compile(keras.optimizers.SGD(.1), loss={"changed": "binary_crossentropy", "fake": "binary_crossentropy"})
+    model.compile(
+        keras.optimizers.SGD(0.1),
+        loss={"changed": "binary_crossentropy", "fake": "binary_crossentropy"},
+    )
     before = {v.path: np.array(v) for v in model.trainable_variables}
-    for _ in range(2): model.train_on_batch(x, {"changed": (x[..., :1] > 0).astype("float32"), "fake": np.float32([[0], [1], [0], [1]])})
-    assert not [v.path for v in model.trainable_variables if np.array_equal(np.array(v), before[v.path])]
+    for _ in range(2):
+        model.train_on_batch(
+            x,
+            {
+                "changed": (x[..., :1] > 0).astype("float32"),
+                "fake": np.float32([[0], [1], [0], [1]]),
+            },
+        )
+    assert not [
+        v.path for v in model.trainable_variables if np.array_equal(np.array(v), before[v.path])
+    ]
     model.save(tmp_path / "unet.keras")
     again = keras.saving.load_model(tmp_path / "unet.keras").predict(x, verbose=0)
-    for name, output in model.predict(x, verbose=0).items(): np.testing.assert_allclose(again[name], output, atol=1e-6)
+    for name, output in model.predict(x, verbose=0).items():
+        np.testing.assert_allclose(again[name], output, atol=1e-6)
 
 
 @once
-@pytest.mark.parametrize("wrong, says", [(dict(input_shape=(160, 150, 3)), "multiples of 32"), (dict(stride=5), "expected 2, 4, 8 or 16"), (dict(base="InceptionV3"), "a U-Net needs 8 and 32"), (dict(base="Mobile"), "unknown base")])
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (dict(input_shape=(160, 150, 3)), "multiples of 32"),
+        (dict(stride=5), "expected 2, 4, 8 or 16"),
+        (dict(base="InceptionV3"), "a U-Net needs 8 and 32"),
+        (dict(base="Mobile"), "unknown base"),
+    ],
+)
 def test_pretrained_unet_refuses(wrong, says):
-    with pytest.raises(ValueError, match=says): pretrained_unet(**dict(weights="none") | wrong)
+    with pytest.raises(ValueError, match=says):
+        build_pretrained_unet(**dict(weights="none") | wrong)
 
 
 @pytest.mark.slow
@@ -813,4 +1102,6 @@ def test_other_backend_needs_no_tensorflow():
         "build_model('I', (16, 16, 3)).predict(np.zeros((2, 16, 16, 3)), verbose=0); "
         "sys.exit(keras.backend.backend() != 'jax' or 'tensorflow' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "KERAS_BACKEND": "jax"})
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "KERAS_BACKEND": "jax"}
+    )

@@ -1,4 +1,5 @@
 "Every library notebook and tutorial, from top to bottom, each in a process of its own."
+
 import multiprocessing
 import os
 import sys
@@ -8,8 +9,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted([*ROOT.glob("nbs/[0-9]*.ipynb"), *ROOT.glob("nbs/tutorials/*.ipynb")])
-PRELOAD = ["tensorflow", "keras", "pandas", "matplotlib.pyplot", "sklearn.linear_model", "cv2", "nbdev.test"]
+NOTEBOOKS = sorted(
+    [
+        *ROOT.glob("nbs/[0-9]*/*.ipynb"),
+        *ROOT.glob("nbs/[0-9]*.ipynb"),
+        *ROOT.glob("nbs/tutorials/*.ipynb"),
+    ]
+)
+PRELOAD = [
+    "tensorflow",
+    "keras",
+    "pandas",
+    "matplotlib.pyplot",
+    "sklearn.linear_model",
+    "cv2",
+    "nbdev.test",
+]
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +57,7 @@ def passes(processes, path: Path, log: Path) -> bool:
     return process.exitcode == 0
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_notebook(path, processes, tmp_path):
     log = tmp_path / "log"
     assert passes(processes, path, log), log.read_text(encoding="utf-8")[-8000:]

@@ -1,5 +1,6 @@
 """Every paper notebook, end to end through the command line at `smoke`: whole runs, the same figures from the same seed, failures that leave no trace of a whole run;
 and the wheel, which holds the library and its data and nothing else, and runs a paper away from the checkout."""
+
 import json
 import os
 import shutil
@@ -11,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deepfake_nb.claims import papers_dir
+from deepfake_nb.core.paths import papers_dir
 from deepfake_nb.cli import main
-from deepfake_nb.runs import list_papers
+from deepfake_nb.runs.plan import list_papers
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,13 +34,42 @@ def run(request, tmp_path_factory):
 
 def test_run_is_whole(run):
     paper, _, folder = run
-    assert {f.name for f in folder.iterdir()} >= {f"{paper}.ipynb", "figures", "tables", "metrics.json", "provenance.json"}
+    assert {f.name for f in folder.iterdir()} >= {
+        f"{paper}.ipynb",
+        "figures",
+        "tables",
+        "metrics.json",
+        "provenance.json",
+    }
     about = json.loads((folder / "provenance.json").read_text())
-    assert {"commit", "packages", "backend", "device", "seed", "data", "code", "seconds", "weights", "parameters"} <= set(about)
-    if paper == "torlapati": assert about["weights"]["ResNet50"] == {"kind": "none", "sha256": None}
-    if paper == "kaminskyi": assert set(about["further data"]) == {"second_dataset", "third_dataset"} and len({about["data"], *about["further data"].values()}) == 3
-    if paper == "kun": assert set(about["further data"]) == {"other_dataset", "third_dataset"} and len({about["data"], *about["further data"].values()}) == 3 and set(about["weights"]) == {"MobileNet-0.25"}
-    assert all({"value"} <= set(m) for m in json.loads((folder / "metrics.json").read_text()).values())
+    assert {
+        "commit",
+        "packages",
+        "backend",
+        "device",
+        "seed",
+        "data",
+        "code",
+        "seconds",
+        "weights",
+        "parameters",
+    } <= set(about)
+    if paper == "torlapati":
+        assert about["weights"]["ResNet50"] == {"kind": "none", "sha256": None}
+    if paper == "kaminskyi":
+        assert (
+            set(about["further data"]) == {"second_dataset", "third_dataset"}
+            and len({about["data"], *about["further data"].values()}) == 3
+        )
+    if paper == "kun":
+        assert (
+            set(about["further data"]) == {"other_dataset", "third_dataset"}
+            and len({about["data"], *about["further data"].values()}) == 3
+            and set(about["weights"]) == {"MobileNet-0.25"}
+        )
+    assert all(
+        {"value"} <= set(m) for m in json.loads((folder / "metrics.json").read_text()).values()
+    )
 
 
 def test_every_figure_comes_with_its_data(run):
@@ -47,7 +77,11 @@ def test_every_figure_comes_with_its_data(run):
     names = {f.stem for f in (folder / "figures").iterdir()}
     assert len(names) >= 8
     for name in names:
-        assert {f.suffix for f in (folder / "figures").glob(f"{name}.*")} == {".png", ".svg", ".csv"}, name
+        assert {f.suffix for f in (folder / "figures").glob(f"{name}.*")} == {
+            ".png",
+            ".svg",
+            ".csv",
+        }, name
         assert len(pd.read_csv(folder / "figures" / f"{name}.csv")) > 0, name
         assert (folder / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -55,22 +89,36 @@ def test_every_figure_comes_with_its_data(run):
 def test_captions_say_that_bases_are_not_pretrained(run):
     paper, _, folder = run
     cells = json.loads((folder / f"{paper}.ipynb").read_text())["cells"]
-    texts = ["".join(o["data"]["text/markdown"]) for c in cells if c["cell_type"] == "code" for o in c["outputs"] if "text/markdown" in o.get("data", {})]
+    texts = [
+        "".join(o["data"]["text/markdown"])
+        for c in cells
+        if c["cell_type"] == "code"
+        for o in c["outputs"]
+        if "text/markdown" in o.get("data", {})
+    ]
     captions = [t for t in texts if t.startswith(("**Figure", "**Table"))]
     dataset = json.loads((folder / "provenance.json").read_text())["dataset"]
     assert dataset.startswith("synthetic-")
     assert len(captions) >= 15 and all(dataset in c for c in captions)
-    if paper != "denholtz": assert all("no pretrained weights" in c for c in captions)  # it has no base
+    if paper != "denholtz":
+        assert all("no pretrained weights" in c for c in captions)  # it has no base
 
 
 def test_ledger_is_complete(run):
-    from deepfake_nb.claims import STAND_INS, VERDICTS, load_claims
+    from deepfake_nb.reporting.claims import STAND_INS, VERDICTS, load_claims
+
     paper, _, folder = run
     verdicts = pd.read_csv(folder / "tables" / "verdicts.csv")
     claims = load_claims(paper)
     assert verdicts["no."].tolist() == claims.index.tolist()
-    assert set(verdicts["verdict"]) <= set(VERDICTS) and set(verdicts["stand-in"].fillna("")) <= set(STAND_INS)
-    counts = verdicts.set_index("no.").loc[[45, 46, 47, 48, 50, 51, 52], "verdict"] if paper == "torlapati" else pd.Series(dtype=str)
+    assert set(verdicts["verdict"]) <= set(VERDICTS) and set(
+        verdicts["stand-in"].fillna("")
+    ) <= set(STAND_INS)
+    counts = (
+        verdicts.set_index("no.").loc[[45, 46, 47, 48, 50, 51, 52], "verdict"]
+        if paper == "torlapati"
+        else pd.Series(dtype=str)
+    )
     assert (counts == "reproduced").all()
 
 
@@ -86,133 +134,291 @@ def same_numbers(paper: str, one: Path, two: Path) -> None:
     "Two runs have the same figure data, tables and metrics, measured times left out."
     judged = JUDGED_BY_TIME.get(paper, [])
     for kind in ("figures", "tables"):
-        for file in (f for f in one.glob(f"{kind}/*.csv") if f.stem not in TIMES[kind] and not (judged and f.stem == "summary")):
-            tables = [pd.read_csv(f).drop(columns="seconds", errors="ignore") for f in (file, two / kind / file.name)]
-            if file.stem == "verdicts": tables = [t[~t["no."].isin(judged)] for t in tables]
+        for file in (
+            f
+            for f in one.glob(f"{kind}/*.csv")
+            if f.stem not in TIMES[kind] and not (judged and f.stem == "summary")
+        ):
+            tables = [
+                pd.read_csv(f).drop(columns="seconds", errors="ignore")
+                for f in (file, two / kind / file.name)
+            ]
+            if file.stem == "verdicts":
+                tables = [t[~t["no."].isin(judged)] for t in tables]
             pd.testing.assert_frame_equal(*tables, check_exact=True, obj=f"{kind}/{file.name}")
     assert (one / "metrics.json").read_bytes() == (two / "metrics.json").read_bytes()
 
 
 def test_same_seed_gives_the_same_figures(run, tmp_path):
     paper, _, folder = run
-    if paper in ("forbush", "kaminskyi"): pytest.skip("its second run is that of the installed wheel, or of kept trainings")
+    if paper in ("forbush", "kaminskyi"):
+        pytest.skip("its second run is that of the installed wheel, or of kept trainings")
     assert main(["run", paper, "--profile", "smoke", "--out", str(tmp_path)]) == 0
     same_numbers(paper, folder, tmp_path / paper / folder.name)
     shutil.rmtree(tmp_path / paper)
 
 
 def test_failed_cell_leaves_the_partial_notebook(tmp_path, capsys):
-    assert main(["run", "kun", "--profile", "smoke", "--out", str(tmp_path), "-p", "epsilon=0"]) == 1
-    left, = (tmp_path / "kun").iterdir()
+    assert (
+        main(["run", "kun", "--profile", "smoke", "--out", str(tmp_path), "-p", "epsilon=0"]) == 1
+    )
+    (left,) = (tmp_path / "kun").iterdir()
     assert left.name.endswith(".failed")
     cells = json.loads((left / "kun.ipynb").read_text())["cells"]
-    assert any(o["output_type"] == "error" for c in cells if c["cell_type"] == "code" for o in c["outputs"])
+    assert any(
+        o["output_type"] == "error" for c in cells if c["cell_type"] == "code" for o in c["outputs"]
+    )
     said = capsys.readouterr().err
     assert "failed: cell" in said and str(left) in said
 
 
-@pytest.mark.parametrize("words, says", [
-    (["-p", "sede=1"], "no parameter 'sede'"), (["-p", "seed=one"], "expected int"), (["--profile", "huge"], "no profile 'huge'"),
-    (["--dataset", "nothing"], "nothing"), (["-p", "base_weights=imagenet"], "DenseNet121"),
-])
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["-p", "sede=1"], "no parameter 'sede'"),
+        (["-p", "seed=one"], "expected int"),
+        (["--profile", "huge"], "no profile 'huge'"),
+        (["--dataset", "nothing"], "nothing"),
+        (["-p", "base_weights=imagenet"], "DenseNet121"),
+    ],
+)
 def test_wrong_words_stop_before_anything_starts(words, says, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("DEEPFAKE_NB_OFFLINE", "1")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path))
-    assert main(["run", "torlapati", "--profile", "smoke", "--out", str(tmp_path / "runs"), *words]) == 2
+    assert (
+        main(["run", "torlapati", "--profile", "smoke", "--out", str(tmp_path / "runs"), *words])
+        == 2
+    )
     assert says in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.skipif(not os.path.isdir(os.path.join(os.environ.get("DEEPFAKE_NB_DATA", "nowhere"), "real_and_fake_face_256")), reason="real_and_fake_face_256 is not there")
+@pytest.mark.skipif(
+    not os.path.isdir(
+        os.path.join(os.environ.get("DEEPFAKE_NB_DATA", "nowhere"), "real_and_fake_face_256")
+    ),
+    reason="real_and_fake_face_256 is not there",
+)
 def test_real_images_run(tmp_path):
-    words = ["--profile", "smoke", "-p", "second_stage_models=['V']", "-p", "timed_steps=1", "--out", str(tmp_path)]
+    words = [
+        "--profile",
+        "smoke",
+        "-p",
+        "second_stage_models=['V']",
+        "-p",
+        "timed_steps=1",
+        "--out",
+        str(tmp_path),
+    ]
     assert main(["run", "torlapati", "--dataset", "real-and-fake-face", *words]) == 0
     folder = next((tmp_path / "torlapati").iterdir())
     assert len(list(folder.glob("figures/samples.*"))) == 3
-    assert (pd.read_csv(folder / "tables" / "verdicts.csv")["dataset"] == "real-and-fake-face").all()
+    assert (
+        pd.read_csv(folder / "tables" / "verdicts.csv")["dataset"] == "real-and-fake-face"
+    ).all()
 
 
 def test_a_paper_on_pictures_takes_videos_by_their_faces(tmp_path):
     import papermill
+
     notebook = json.loads((papers_dir() / "torlapati.ipynb").read_text())
-    last = next(i for i, cell in enumerate(notebook["cells"]) if 'results.table("counts"' in "".join(cell["source"]))
-    (tmp_path / "cut.ipynb").write_text(json.dumps(notebook | {"cells": notebook["cells"][:last + 1]}))  # what comes after sees pictures
+    last = next(
+        i
+        for i, cell in enumerate(notebook["cells"])
+        if 'results.table("counts"' in "".join(cell["source"])
+    )
+    (tmp_path / "cut.ipynb").write_text(
+        json.dumps(notebook | {"cells": notebook["cells"][: last + 1]})
+    )  # what comes after sees pictures
     films = {"identities": 12, "videos": 1, "frames": 4, "fps": 2, "manipulations": ["generated"]}
-    papermill.execute_notebook(tmp_path / "cut.ipynb", tmp_path / "out.ipynb", {"dataset": "synthetic-dfdc", "dataset_options": films, "base_weights": "none", "output_dir": str(tmp_path)}, progress_bar=False)
+    papermill.execute_notebook(
+        tmp_path / "cut.ipynb",
+        tmp_path / "out.ipynb",
+        {
+            "dataset": "synthetic-dfdc",
+            "dataset_options": films,
+            "base_weights": "none",
+            "output_dir": str(tmp_path),
+        },
+        progress_bar=False,
+    )
     counts = pd.read_csv(tmp_path / "tables" / "counts.csv")
-    assert counts[["real", "fake"]].to_numpy().min() > 0 and counts[["real", "fake"]].to_numpy().sum() > 24  # more pictures than films
+    assert (
+        counts[["real", "fake"]].to_numpy().min() > 0
+        and counts[["real", "fake"]].to_numpy().sum() > 24
+    )  # more pictures than films
 
 
 def test_provenance_says_if_files_differ_from_the_commit(tmp_path):
     import deepfake_nb
-    shutil.copytree(Path(deepfake_nb.__file__).parent, tmp_path / "deepfake_nb", ignore=shutil.ignore_patterns("__pycache__"))
+
+    shutil.copytree(
+        Path(deepfake_nb.__file__).parent,
+        tmp_path / "deepfake_nb",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.invalid"]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]): subprocess.run([*git, *words], check=True)
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        subprocess.run([*git, *words], check=True)
+
     def commit():
         ask = [sys.executable, "-c", "from deepfake_nb.runs import _commit; print(_commit())"]
-        return subprocess.run(ask, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=True).stdout.strip()
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ask,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    head = subprocess.run(
+        [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert commit() == head
-    with open(tmp_path / "deepfake_nb" / "samples.py", "a") as file: file.write("# changed\n")
+    with open(tmp_path / "deepfake_nb" / "samples.py", "a") as file:
+        file.write("# changed\n")
     assert commit() == head + "+changes"
 
 
 def test_frequency_paper_takes_a_database_with_one_face_in_all_fakes(tmp_path, monkeypatch):
     "UADFV in its own layout: no split keeps the one source apart, and the paper has to say so and go on."
-    from deepfake_nb.manifests import load_samples
+    from deepfake_nb.data.datasets import load_samples
+
     films = load_samples("synthetic-faceforensics", identities=12, frames=10)
-    for name in ("real", "fake"): (tmp_path / "uadfv" / name).mkdir(parents=True)
+    for name in ("real", "fake"):
+        (tmp_path / "uadfv" / name).mkdir(parents=True)
     for i, (_, pair) in enumerate(films.groupby(films["original"].fillna(films["video"]))):
-        shutil.copy(pair.loc[pair.label == 0, "path"].iloc[0], tmp_path / "uadfv" / "real" / f"{i:04d}.mp4")
-        shutil.copy(pair.loc[pair.label == 1, "path"].iloc[0], tmp_path / "uadfv" / "fake" / f"{i:04d}_fake.mp4")
+        shutil.copy(
+            pair.loc[pair.label == 0, "path"].iloc[0], tmp_path / "uadfv" / "real" / f"{i:04d}.mp4"
+        )
+        shutil.copy(
+            pair.loc[pair.label == 1, "path"].iloc[0],
+            tmp_path / "uadfv" / "fake" / f"{i:04d}_fake.mp4",
+        )
     monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path))
-    assert main(["run", "kun", "--dataset", "uadfv", "--profile", "smoke", "-p", "frames_per_video=2", "-p", "folds=40", "--out", str(tmp_path / "runs")]) == 0  # more folds than groups
+    assert (
+        main(
+            [
+                "run",
+                "kun",
+                "--dataset",
+                "uadfv",
+                "--profile",
+                "smoke",
+                "-p",
+                "frames_per_video=2",
+                "-p",
+                "folds=40",
+                "--out",
+                str(tmp_path / "runs"),
+            ]
+        )
+        == 0
+    )  # more folds than groups
     folder = next((tmp_path / "runs" / "kun").iterdir())
     counts = pd.read_csv(folder / "tables" / "counts.csv").set_index("part")
-    assert (counts.loc[["development", "evaluation"], ["real", "fake"]] > 0).all(axis=None) and set(counts.loc[["development", "evaluation"], "groups are"]) == {"targets"}
+    assert (counts.loc[["development", "evaluation"], ["real", "fake"]] > 0).all(axis=None) and set(
+        counts.loc[["development", "evaluation"], "groups are"]
+    ) == {"targets"}
     assert "original-disjoint" in "".join((folder / "kun.ipynb").read_text())
 
 
 def test_conditional_loss_paper_takes_videos_without_masks(tmp_path):
     "Frames of videos whose masks are not known, as in the challenge: the maps are not compared with masks, and everything else is there."
-    words = ["--dataset", "synthetic-dfdc", "--profile", "smoke", "-p", "repeats=2", "-p", "taus=[0.1]", "-p", "dataset_options={'identities': 12, 'frames': 8, 'fps': 4, 'quality': 'crude'}"]
+    words = [
+        "--dataset",
+        "synthetic-dfdc",
+        "--profile",
+        "smoke",
+        "-p",
+        "repeats=2",
+        "-p",
+        "taus=[0.1]",
+        "-p",
+        "dataset_options={'identities': 12, 'frames': 8, 'fps': 4, 'quality': 'crude'}",
+    ]
     assert main(["run", "denholtz", *words, "--out", str(tmp_path)]) == 0
     folder = next((tmp_path / "denholtz").iterdir())
-    assert not (folder / "tables" / "mass.csv").exists() and len(pd.read_csv(folder / "tables" / "deletion.csv")) == 3
+    assert (
+        not (folder / "tables" / "mass.csv").exists()
+        and len(pd.read_csv(folder / "tables" / "deletion.csv")) == 3
+    )
     assert (pd.read_csv(folder / "tables" / "found.csv")["face found"] > 0).all()
 
 
 def test_localisation_paper_shows_every_part(run):
     paper, _, folder = run
-    if paper != "kaminskyi": pytest.skip("another paper")
-    assert {f.stem for f in (folder / "figures").glob("*.csv")} >= {"scheme", "masks", "mask_error", "diagrams", "tries", "training", "predictions", "causes", "search", "carry", "compression", "reliability", "bad_frames"}
-    frames, videos = (pd.read_csv(folder / "tables" / f"{name}.csv") for name in ("frames", "videos"))
-    for table in (frames, videos): assert table.groupby("way")["set"].nunique().tolist() == [3] * 5  # two U-Nets; a classifier on the second set, two on the first
+    if paper != "kaminskyi":
+        pytest.skip("another paper")
+    assert {f.stem for f in (folder / "figures").glob("*.csv")} >= {
+        "scheme",
+        "masks",
+        "mask_error",
+        "diagrams",
+        "tries",
+        "training",
+        "predictions",
+        "causes",
+        "search",
+        "carry",
+        "compression",
+        "reliability",
+        "bad_frames",
+    }
+    frames, videos = (
+        pd.read_csv(folder / "tables" / f"{name}.csv") for name in ("frames", "videos")
+    )
+    for table in (frames, videos):
+        assert (
+            table.groupby("way")["set"].nunique().tolist() == [3] * 5
+        )  # two U-Nets; a classifier on the second set, two on the first
     assert set(frames["reading"]) == {"–", "as reported", "alike", "as reported and alike"}
     causes = pd.read_csv(folder / "figures" / "causes.csv")
     assert causes.groupby(["network", "set"])["value"].sum().round(6).eq(1).all()
-    diagrams = pd.read_csv(folder / "figures" / "diagrams.csv").query("way == 'down'").set_index(["network", "level"])["features"]
-    assert diagrams["Unet"].tolist() == [32 * 2**i for i in range(5)] and diagrams["Unet_v1"].tolist() == [16 * 2**i for i in range(6)]
+    diagrams = (
+        pd.read_csv(folder / "figures" / "diagrams.csv")
+        .query("way == 'down'")
+        .set_index(["network", "level"])["features"]
+    )
+    assert diagrams["Unet"].tolist() == [32 * 2**i for i in range(5)] and diagrams[
+        "Unet_v1"
+    ].tolist() == [16 * 2**i for i in range(6)]
     verdicts = pd.read_csv(folder / "tables" / "verdicts.csv").set_index("no.")["verdict"]
-    assert verdicts[41] == "contradicted by the report itself" and (verdicts[[31, 32, 35, 36, 37, 38, 39]] == "value lost").all()
+    assert (
+        verdicts[41] == "contradicted by the report itself"
+        and (verdicts[[31, 32, 35, 36, 37, 38, 39]] == "value lost").all()
+    )
 
 
 def test_localisation_paper_goes_on_with_trainings_that_are_kept(run, tmp_path, monkeypatch):
     "A run that keeps its trainings gives the numbers of one that does not; the next, with a second repeat, trains that one alone."
     paper, _, folder = run
-    if paper != "kaminskyi": pytest.skip("another paper")
+    if paper != "kaminskyi":
+        pytest.skip("another paper")
     shared = os.environ.get("DEEPFAKE_NB_CACHE")
     monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path / "cache"))
-    if shared and os.path.isdir(os.path.join(shared, "synthetic")): shutil.copytree(os.path.join(shared, "synthetic"), tmp_path / "cache" / "synthetic")
+    if shared and os.path.isdir(os.path.join(shared, "synthetic")):
+        shutil.copytree(os.path.join(shared, "synthetic"), tmp_path / "cache" / "synthetic")
     words = ["run", paper, "--profile", "smoke", "-p", "keep_trainings=true", "--out"]
     assert main([*words, str(tmp_path / "one")]) == 0
-    one, = (tmp_path / "one" / paper).iterdir()
+    (one,) = (tmp_path / "one" / paper).iterdir()
     same_numbers(paper, folder, one)
-    kept = {f: f.stat().st_mtime_ns for f in (tmp_path / "cache" / "trainings").rglob("*") if f.is_file()}
-    assert len({f.parent.parent for f in kept}) == 4 + 2 + 1 + 3 + 1  # losses and rates; U-Nets; parts alone; classifiers; self-blended
+    kept = {
+        f: f.stat().st_mtime_ns
+        for f in (tmp_path / "cache" / "trainings").rglob("*")
+        if f.is_file()
+    }
+    assert (
+        len({f.parent.parent for f in kept}) == 4 + 2 + 1 + 3 + 1
+    )  # losses and rates; U-Nets; parts alone; classifiers; self-blended
     assert main([*words, str(tmp_path / "two"), "-p", "repeats=2"]) == 0
-    both = {f: f.stat().st_mtime_ns for f in (tmp_path / "cache" / "trainings").rglob("*") if f.is_file()}
+    both = {
+        f: f.stat().st_mtime_ns
+        for f in (tmp_path / "cache" / "trainings").rglob("*")
+        if f.is_file()
+    }
     assert {f: both.get(f) for f in kept} == kept
     assert len({f.parent.parent for f in both}) == len({f.parent.parent for f in kept}) + 2 + 3
 
@@ -221,20 +427,57 @@ def test_localisation_paper_says_where_originals_are_missing(tmp_path, capsys):
     "Crops of faces whose originals are not known: masks cannot be made, and the run says so, and which sets have them."
     from PIL import Image
     import numpy as np
+
     for kind, name in (("training_real", "real"), ("training_fake", "easy")):
         (tmp_path / "real_and_fake_face" / kind).mkdir(parents=True)
-        for i in range(12): Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64, 3), "uint8")).save(tmp_path / "real_and_fake_face" / kind / (f"real_{i:05d}.jpg" if name == "real" else f"easy_{i}_1110.jpg"))
-    assert main(["run", "kaminskyi", "--dataset", "real-and-fake-face", "--profile", "smoke", "-p", f"data_root={tmp_path}", "--out", str(tmp_path / "runs")]) == 1
+        for i in range(12):
+            Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64, 3), "uint8")).save(
+                tmp_path
+                / "real_and_fake_face"
+                / kind
+                / (f"real_{i:05d}.jpg" if name == "real" else f"easy_{i}_1110.jpg")
+            )
+    assert (
+        main(
+            [
+                "run",
+                "kaminskyi",
+                "--dataset",
+                "real-and-fake-face",
+                "--profile",
+                "smoke",
+                "-p",
+                f"data_root={tmp_path}",
+                "--out",
+                str(tmp_path / "runs"),
+            ]
+        )
+        == 1
+    )
     said = capsys.readouterr().err
     assert "none of 12 fakes has its original among the pictures" in said and "dfdc-faces" in said
 
 
 # The wheel.
 
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)], check=True, capture_output=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "build",
+            "--wheel",
+            "--no-isolation",
+            "--outdir",
+            str(out),
+            str(ROOT),
+        ],
+        check=True,
+        capture_output=True,
+    )
     return next(out.glob("*.whl"))
 
 
@@ -244,19 +487,35 @@ def test_wheel_holds_the_library_and_identical_copies_of_its_data(wheel):
     assert all(n.startswith("deepfake_nb/") for n in files)
     assert "deepfake_nb/py.typed" in files
     for folder, target in ((ROOT / "data_manifests", "manifests"), (ROOT / "nbs/papers", "papers")):
-        sources = {p.name: p.read_bytes() for p in folder.glob("*") if p.suffix in {".toml", ".ipynb"} and not p.name.startswith(".")}
-        packed = {Path(n).name: archive.read(n) for n in files if n.startswith(f"deepfake_nb/_data/{target}/")}
+        sources = {
+            p.name: p.read_bytes()
+            for p in folder.glob("*")
+            if p.suffix in {".toml", ".ipynb"} and not p.name.startswith(".")
+        }
+        packed = {
+            Path(n).name: archive.read(n)
+            for n in files
+            if n.startswith(f"deepfake_nb/_data/{target}/")
+        }
         assert packed == sources
-    assert {n for n in files if n.endswith(".py")} == {f"deepfake_nb/{p.name}" for p in ROOT.glob("deepfake_nb/*.py")}
+    assert {n for n in files if n.endswith(".py")} == {
+        f"deepfake_nb/{p.name}" for p in ROOT.glob("deepfake_nb/*.py")
+    }
 
 
 def test_wheel_works_away_from_the_checkout(wheel, tmp_path):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     code = f"import sys; sys.path.insert(0, {str(site)!r}); import deepfake_nb; print(deepfake_nb.__file__); from deepfake_nb.cli import main; sys.exit(main(['data', 'list']))"
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(site)) and "synthetic-faces" in done.stdout and "celeb-df-v2" in done.stdout
+    assert (
+        done.stdout.startswith(str(site))
+        and "synthetic-faces" in done.stdout
+        and "celeb-df-v2" in done.stdout
+    )
 
 
 @pytest.fixture(scope="module")
@@ -264,37 +523,76 @@ def elsewhere(wheel, tmp_path_factory):
     "A function that runs commands in a fresh environment, away from the checkout: the wheel is installed, its dependencies are borrowed from here."
     import venv
     from sysconfig import get_paths
+
     place = tmp_path_factory.mktemp("elsewhere")
     venv.create(place / "env", with_pip=True)
     python = place / "env" / "bin" / "python"
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DEEPFAKE_NB_DATA")}
-    run = lambda *words, **how: subprocess.run([*map(str, words)], cwd=place, env=environment, capture_output=True, text=True, **how)
-    done = run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", wheel)
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DEEPFAKE_NB_DATA")
+    }
+    run = lambda *words, **how: subprocess.run(
+        [*map(str, words)], cwd=place, env=environment, capture_output=True, text=True, **how
+    )
+    done = run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--disable-pip-version-check",
+        wheel,
+    )
     assert done.returncode == 0, done.stderr
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])").stdout.strip())
+    site = Path(
+        run(
+            python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+        ).stdout.strip()
+    )
     borrowed = [Path(get_paths()[name]) for name in ("purelib", "platlib")]
-    (site / "borrowed.pth").write_text("".join(f"{folder}\n" for folder in dict.fromkeys(borrowed)))  # behind its own packages; pth files in there are not read, so no checkout comes along
+    (site / "borrowed.pth").write_text(
+        "".join(f"{folder}\n" for folder in dict.fromkeys(borrowed))
+    )  # behind its own packages; pth files in there are not read, so no checkout comes along
     return place, lambda *words: run(python.with_name("deepfake-nb"), *words, timeout=1800)
 
 
 def test_installed_wheel_comes_from_itself(elsewhere):
     place, _ = elsewhere
-    done = subprocess.run([place / "env/bin/python", "-I", "-c", "import deepfake_nb; from deepfake_nb.manifests import manifests_dir; print(deepfake_nb.__file__, manifests_dir())"], cwd=place, capture_output=True, text=True, check=True)
-    assert all(Path(path).is_relative_to(place / "env") for path in done.stdout.split()), done.stdout
+    done = subprocess.run(
+        [
+            place / "env/bin/python",
+            "-I",
+            "-c",
+            "import deepfake_nb; from deepfake_nb.manifests import manifests_dir; print(deepfake_nb.__file__, manifests_dir())",
+        ],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert all(Path(path).is_relative_to(place / "env") for path in done.stdout.split()), (
+        done.stdout
+    )
 
 
 def test_installed_wheel_lists_datasets(elsewhere):
     done = elsewhere[1]("data", "list")
-    assert done.returncode == 0 and "synthetic-faces" in done.stdout and "celeb-df-v2" in done.stdout, done.stderr
+    assert (
+        done.returncode == 0 and "synthetic-faces" in done.stdout and "celeb-df-v2" in done.stdout
+    ), done.stderr
 
 
 def test_installed_wheel_gives_the_numbers_of_the_checkout(run, elsewhere):
     paper, _, folder = run
-    if paper != "forbush": pytest.skip("another paper")
+    if paper != "forbush":
+        pytest.skip("another paper")
     place, command = elsewhere
     done = command("run", paper, "--profile", "smoke")
     assert done.returncode == 0, done.stderr[-2000:]
-    made, = (place / "runs" / paper).glob("*")
-    assert json.loads((made / "provenance.json").read_text())["commit"] is None  # no checkout was asked
+    (made,) = (place / "runs" / paper).glob("*")
+    assert (
+        json.loads((made / "provenance.json").read_text())["commit"] is None
+    )  # no checkout was asked
     assert (made / f"{paper}.ipynb").is_file() and len(list((made / "figures").glob("*.png"))) >= 8
     same_numbers(paper, folder, made)

@@ -1,4 +1,5 @@
 "The README's quick start, as it is pasted: line by line, short, quick, and true."
+
 import os
 import re
 import resource
@@ -26,30 +27,62 @@ def test_every_block_of_code_names_its_language():
 
 def test_quick_start_is_short_and_pasted_line_by_line():
     import code
+
     lines = quick_start().splitlines()
     assert len(lines) < 25
-    for line in lines: assert code.compile_command(line, "<pasted>", "single") is not None or not line.strip(), f"not complete in itself: {line}"
+    for line in lines:
+        assert code.compile_command(line, "<pasted>", "single") is not None or not line.strip(), (
+            f"not complete in itself: {line}"
+        )
 
 
 @pytest.mark.slow
 def test_quick_start_runs_in_a_minute_of_two_cores(tmp_path):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-i", "-q"], input=quick_start() + "\nprint(len(table), maps.shape)\n", cwd=tmp_path, capture_output=True, text=True, timeout=900,
-                          env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"})
+    done = subprocess.run(
+        [sys.executable, "-i", "-q"],
+        input=quick_start() + "\nprint(len(table), maps.shape)\n",
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "Traceback" not in done.stderr, done.stderr[-3000:]
-    assert re.search(r"AUC \d\.\d+ \(\d\.\d+–\d\.\d+\) (ImageNet weights|no pretrained weights)", done.stdout), done.stdout
-    assert "(6, 96, 96)" in done.stdout and (tmp_path / "occlusion.png").read_bytes()[:4] == b"\x89PNG"
+    assert re.search(
+        r"AUC \d\.\d+ \(\d\.\d+–\d\.\d+\) (ImageNet weights|no pretrained weights)", done.stdout
+    ), done.stdout
+    assert (
+        "(6, 96, 96)" in done.stdout and (tmp_path / "occlusion.png").read_bytes()[:4] == b"\x89PNG"
+    )
     assert after.ru_utime - before.ru_utime < 120  # seconds of computing: a minute on two cores
 
 
 def test_the_output_shown_is_of_a_network_that_has_learnt():
-    value, low, label = re.search(r"^    AUC (\d\.\d+) \((\d\.\d+)–\d\.\d+\) (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M).groups()
-    assert label == "ImageNet weights" and float(low) > .5, f"index.ipynb was run where pretrained weights could not be had (AUC {value}, {label}): run it again where they can"
+    value, low, label = re.search(
+        r"^    AUC (\d\.\d+) \((\d\.\d+)–\d\.\d+\) (.+)$",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.M,
+    ).groups()
+    assert label == "ImageNet weights" and float(low) > 0.5, (
+        f"index.ipynb was run where pretrained weights could not be had (AUC {value}, {label}): run it again where they can"
+    )
 
 
 def test_commands_of_the_readme_are_there():
     from deepfake_nb.cli import build_parser
-    found = re.findall(r"^deepfake-nb ([^#\n]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
-    assert {words.split()[0] for words in found} >= {"run", "report", "extract", "data", "train", "predict"}
-    for words in found: build_parser().parse_args(words.split())
+
+    found = re.findall(
+        r"^deepfake-nb ([^#\n]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M
+    )
+    assert {words.split()[0] for words in found} >= {
+        "run",
+        "report",
+        "extract",
+        "data",
+        "train",
+        "predict",
+    }
+    for words in found:
+        build_parser().parse_args(words.split())

@@ -19,26 +19,29 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import FunctionTransformer
 
-from deepfake_nb import spectrum as sp
-from deepfake_nb.spectrum import (
-    CLASSIFIERS,
+from deepfake_nb.forensics.spectrum import _kept, _ring_means
+from deepfake_nb.core.errors import SpectrumError
+from deepfake_nb.forensics.spectrum import (
     MINIMUM_SIDE,
     MODES,
-    BlockScaler,
-    SpectrumError,
-    TwoClusters,
     amplitude_spectrum,
     azimuthal_rings,
     azimuthal_spectrum,
     class_bands,
-    feature_classifier,
     grey_image,
-    load_classifier,
     read_grey,
-    save_classifier,
     third_crop,
 )
-from deepfake_nb.synthetic import make_identity, render_frame, trajectory
+from deepfake_nb.forensics.spectrum_classifiers import (
+    BlockScaler,
+    CLASSIFIERS,
+    TwoClusters,
+    feature_classifier,
+    load_classifier,
+    save_classifier,
+)
+from deepfake_nb.synthetic.people import make_identity, trajectory
+from deepfake_nb.synthetic.rendering import render_frame
 
 
 def slow(image, n_features=300, epsilon=1e-8, mode="reference"):
@@ -48,90 +51,177 @@ def slow(image, n_features=300, epsilon=1e-8, mode="reference"):
     rings = {}
     for y in range(h):
         for x in range(w):
-            if mode == "reference": radius = np.hypot(x - (w - 1) / 2, y - (h - 1) / 2)
-            else: radius = np.hypot((x - w // 2) * min(h, w) / w, (y - h // 2) * min(h, w) / h)
+            if mode == "reference":
+                radius = np.hypot(x - (w - 1) / 2, y - (h - 1) / 2)
+            else:
+                radius = np.hypot((x - w // 2) * min(h, w) / w, (y - h // 2) * min(h, w) / h)
             rings.setdefault(int(np.floor(radius)), []).append(20 * np.log(abs(spectrum[y, x])))
     means = np.array([np.mean(rings[k]) for k in range(len(rings))])[1:-1]
-    values = interp1d(np.linspace(0, n_features, len(means)), means, kind="cubic")(np.linspace(0, n_features, n_features))
+    values = interp1d(np.linspace(0, n_features, len(means)), means, kind="cubic")(
+        np.linspace(0, n_features, n_features)
+    )
     return values / values[0]
 
 
-def noise(*shape, seed=0): return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
-def face(i, size=128): return cv2.cvtColor(render_frame(make_identity(i), trajectory(i, 1)[0], size).image, cv2.COLOR_RGB2GRAY)
+def face(i, size=128):
+    return cv2.cvtColor(
+        render_frame(make_identity(i), trajectory(i, 1)[0], size).image, cv2.COLOR_RGB2GRAY
+    )
 
 
 # ---- the features
 
 
 def test_golden_vectors():
-    path = Path(os.environ.get("DEEPFAKE_NB_DATA", "absent")) / "golden" / "azimuthal_celeba_gan.npz"
-    if not path.exists(): pytest.skip("DEEPFAKE_NB_DATA has no golden/azimuthal_celeba_gan.npz")
-    with np.load(path) as file: images, theirs = file["images"], file["features"]
+    path = (
+        Path(os.environ.get("DEEPFAKE_NB_DATA", "absent")) / "golden" / "azimuthal_celeba_gan.npz"
+    )
+    if not path.exists():
+        pytest.skip("DEEPFAKE_NB_DATA has no golden/azimuthal_celeba_gan.npz")
+    with np.load(path) as file:
+        images, theirs = file["images"], file["features"]
     assert np.abs(azimuthal_spectrum(images, 80) - theirs).max() <= 1e-9
-    assert np.abs(azimuthal_spectrum(iter(images.astype(float)), 80, threads=1) - theirs).max() <= 1e-9
+    assert (
+        np.abs(azimuthal_spectrum(iter(images.astype(float)), 80, threads=1) - theirs).max() <= 1e-9
+    )
     np.testing.assert_allclose(azimuthal_spectrum(images, 80, dtype="float32"), theirs, rtol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
-@given(h=st.integers(MINIMUM_SIDE, 40), w=st.integers(MINIMUM_SIDE, 40), mode=st.sampled_from(MODES), n=st.integers(2, 120), epsilon=st.sampled_from([1e-8, 1e-3, 2.]), seed=st.integers(0, 99))
+@given(
+    h=st.integers(MINIMUM_SIDE, 40),
+    w=st.integers(MINIMUM_SIDE, 40),
+    mode=st.sampled_from(MODES),
+    n=st.integers(2, 120),
+    epsilon=st.sampled_from([1e-8, 1e-3, 2.0]),
+    seed=st.integers(0, 99),
+)
 def test_agrees_with_the_slow_implementation(h, w, mode, n, epsilon, seed):
     image = noise(h, w, seed=seed)
     expected = slow(image, n, epsilon, mode)
-    np.testing.assert_allclose(azimuthal_spectrum([image], n, epsilon, mode)[0], expected, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(azimuthal_spectrum([image], n, epsilon, mode, "float32")[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        azimuthal_spectrum([image], n, epsilon, mode)[0], expected, rtol=1e-9, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        azimuthal_spectrum([image], n, epsilon, mode, "float32")[0], expected, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_smallest_images_and_just_below(mode):
     for shape in ((MINIMUM_SIDE, MINIMUM_SIDE), (MINIMUM_SIDE, 70), (71, MINIMUM_SIDE)):
-        np.testing.assert_allclose(azimuthal_spectrum([noise(*shape)], 30, mode=mode)[0], slow(noise(*shape), 30, mode=mode), rtol=1e-9)
+        np.testing.assert_allclose(
+            azimuthal_spectrum([noise(*shape)], 30, mode=mode)[0],
+            slow(noise(*shape), 30, mode=mode),
+            rtol=1e-9,
+        )
         assert np.bincount(azimuthal_rings(shape, mode).ravel()).min() > 0
     for shape in ((MINIMUM_SIDE - 1, 70), (70, MINIMUM_SIDE - 1)):
-        with pytest.raises(SpectrumError, match=f"image 1: {shape[0]}×{shape[1]} pixels are too small.*at least {MINIMUM_SIDE}"):
+        with pytest.raises(
+            SpectrumError,
+            match=f"image 1: {shape[0]}×{shape[1]} pixels are too small.*at least {MINIMUM_SIDE}",
+        ):
             azimuthal_spectrum([noise(20, 20), noise(*shape)], mode=mode)
-    with pytest.raises(ValueError): slow(noise(MINIMUM_SIDE - 1, MINIMUM_SIDE - 1))  # the definition itself gives nothing there
+    with pytest.raises(ValueError):
+        slow(noise(MINIMUM_SIDE - 1, MINIMUM_SIDE - 1))  # the definition itself gives nothing there
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_float32_is_within_a_ten_thousandth(mode):
     blur = lambda image, sigma: cv2.GaussianBlur(image, (0, 0), sigma)
-    jpeg = lambda image: cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 0)
+    jpeg = lambda image: cv2.imdecode(
+        cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 0
+    )
     faces = [face(i) for i in range(6)]
-    images = [*faces, *(blur(f, 3) for f in faces), *(blur(f.astype(float), 2) for f in faces), *map(jpeg, faces), *(cv2.resize(f, (200, 190), interpolation=cv2.INTER_CUBIC) for f in faces),
-              *(np.kron(f, np.ones((2, 2), np.uint8)) for f in faces), *(f // 32 for f in faces), *(noise(97, 130, seed=i) for i in range(6)), *(noise(64, 64, seed=i).astype(np.uint16) * 200 for i in range(3)),
-              np.tile(noise(16, 8), (4, 12)), np.tile(noise(1, 90), (60, 1)), np.zeros((30, 31), np.uint8), np.full((64, 50), 255, np.uint8), np.eye(40, dtype=np.uint8), face(9, 512)]
-    np.testing.assert_allclose(azimuthal_spectrum(images, mode=mode, dtype="float32"), azimuthal_spectrum(images, mode=mode), rtol=1e-4)
+    images = [
+        *faces,
+        *(blur(f, 3) for f in faces),
+        *(blur(f.astype(float), 2) for f in faces),
+        *map(jpeg, faces),
+        *(cv2.resize(f, (200, 190), interpolation=cv2.INTER_CUBIC) for f in faces),
+        *(np.kron(f, np.ones((2, 2), np.uint8)) for f in faces),
+        *(f // 32 for f in faces),
+        *(noise(97, 130, seed=i) for i in range(6)),
+        *(noise(64, 64, seed=i).astype(np.uint16) * 200 for i in range(3)),
+        np.tile(noise(16, 8), (4, 12)),
+        np.tile(noise(1, 90), (60, 1)),
+        np.zeros((30, 31), np.uint8),
+        np.full((64, 50), 255, np.uint8),
+        np.eye(40, dtype=np.uint8),
+        face(9, 512),
+    ]
+    np.testing.assert_allclose(
+        azimuthal_spectrum(images, mode=mode, dtype="float32"),
+        azimuthal_spectrum(images, mode=mode),
+        rtol=1e-4,
+    )
 
 
 def test_float32_stays_in_float32_for_pictures(monkeypatch):
-    used, real = [], sp._ring_means
-    monkeypatch.setattr(sp, "_ring_means", lambda images, mode, epsilon, dtype, space: (used.append((dtype, len(images))), real(images, mode, epsilon, dtype, space))[1])
+    used, real = [], _ring_means
+    monkeypatch.setattr(
+        sp,
+        "_ring_means",
+        lambda images, mode, epsilon, dtype, space: (
+            used.append((dtype, len(images))),
+            real(images, mode, epsilon, dtype, space),
+        )[1],
+    )
     azimuthal_spectrum(np.stack([face(i) for i in range(12)]), dtype="float32", threads=1)
     assert used == [("float32", 12)]
-    azimuthal_spectrum(np.stack([face(1), np.zeros((128, 128), np.uint8), face(2)]), dtype="float32", threads=1)
+    azimuthal_spectrum(
+        np.stack([face(1), np.zeros((128, 128), np.uint8), face(2)]), dtype="float32", threads=1
+    )
     assert used[1:] == [("float32", 3), ("float64", 1)]
 
 
 def test_result_types_and_first_column():
     for dtype in ("float64", "float32", np.float32):
         features = azimuthal_spectrum([noise(40, 50)] * 3, dtype=dtype)
-        assert features.dtype == dtype and features.shape == (3, 300) and (features[:, 0] == 1).all()
+        assert (
+            features.dtype == dtype and features.shape == (3, 300) and (features[:, 0] == 1).all()
+        )
     assert azimuthal_spectrum([]).shape == (0, 300)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_batches_threads_and_order_do_not_matter(dtype):
     rng = np.random.default_rng(1)
-    shapes = [(rng.integers(9, 40), rng.integers(9, 40)) for _ in range(50)]  # more shapes than there are open blocks
+    shapes = [
+        (rng.integers(9, 40), rng.integers(9, 40)) for _ in range(50)
+    ]  # more shapes than there are open blocks
     images = [noise(*shapes[rng.integers(50)], seed=i) for i in range(150)]
     alone = np.concatenate([azimuthal_spectrum([image], 50, dtype=dtype) for image in images])
-    for options in (dict(), dict(batch_size=1), dict(batch_size=7, threads=1), dict(batch_size=1000, threads=3)):
-        np.testing.assert_allclose(azimuthal_spectrum(iter(images), 50, dtype=dtype, **options), alone, rtol=1e-12 if dtype == "float64" else 1e-5)
+    for options in (
+        dict(),
+        dict(batch_size=1),
+        dict(batch_size=7, threads=1),
+        dict(batch_size=1000, threads=3),
+    ):
+        np.testing.assert_allclose(
+            azimuthal_spectrum(iter(images), 50, dtype=dtype, **options),
+            alone,
+            rtol=1e-12 if dtype == "float64" else 1e-5,
+        )
     stack = np.stack([noise(24, 31, seed=i) for i in range(20)])
-    for given_ in (stack, list(stack), iter(stack), stack[..., None], stack.astype(np.float32), stack.astype(np.uint16) * 257, stack[:, ::-1][:, ::-1]):
-        np.testing.assert_allclose(azimuthal_spectrum(given_, dtype=dtype), azimuthal_spectrum(stack), rtol=1e-12 if dtype == "float64" else 1e-4)
+    for given_ in (
+        stack,
+        list(stack),
+        iter(stack),
+        stack[..., None],
+        stack.astype(np.float32),
+        stack.astype(np.uint16) * 257,
+        stack[:, ::-1][:, ::-1],
+    ):
+        np.testing.assert_allclose(
+            azimuthal_spectrum(given_, dtype=dtype),
+            azimuthal_spectrum(stack),
+            rtol=1e-12 if dtype == "float64" else 1e-4,
+        )
 
 
 def test_a_generator_may_use_its_array_again():
@@ -140,7 +230,10 @@ def test_a_generator_may_use_its_array_again():
         for i in range(9):
             buffer[:] = noise(30, 30, seed=i)
             yield buffer
-    np.testing.assert_array_equal(azimuthal_spectrum(reused()), azimuthal_spectrum([noise(30, 30, seed=i) for i in range(9)]))
+
+    np.testing.assert_array_equal(
+        azimuthal_spectrum(reused()), azimuthal_spectrum([noise(30, 30, seed=i) for i in range(9)])
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -149,7 +242,9 @@ def test_memory_does_not_grow_with_the_number_of_images(threads):
 
     def peak(n):
         tracemalloc.start()
-        azimuthal_spectrum((base + np.uint8(i % 256) for i in range(n)), 20, threads=threads, dtype="float32")
+        azimuthal_spectrum(
+            (base + np.uint8(i % 256) for i in range(n)), 20, threads=threads, dtype="float32"
+        )
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
@@ -160,7 +255,7 @@ def test_memory_does_not_grow_with_the_number_of_images(threads):
 
 def test_images_are_taken_as_they_are_needed():
     "While the first block is worked on, a generator has been asked for a few blocks only."
-    asked, seen, real = [0], [], sp._ring_means
+    asked, seen, real = [0], [], _ring_means
 
     def images():
         for i in range(200):
@@ -175,9 +270,12 @@ def test_images_are_taken_as_they_are_needed():
 
 def test_kept_rings_are_bounded(monkeypatch):
     monkeypatch.setattr(sp, "_KEPT_BYTES", 200_000)
-    for side in range(20, 90): azimuthal_spectrum([noise(side, side)])
-    size = sum(r.reach.nbytes + r.means.data.nbytes + r.means.indices.nbytes for r in sp._kept.values())
-    assert size <= 200_000 and len(sp._kept) >= 1
+    for side in range(20, 90):
+        azimuthal_spectrum([noise(side, side)])
+    size = sum(
+        r.reach.nbytes + r.means.data.nbytes + r.means.indices.nbytes for r in _kept.values()
+    )
+    assert size <= 200_000 and len(_kept) >= 1
     made = []
     monkeypatch.setattr(sp, "_make_rings", lambda *key: made.append(key))
     azimuthal_spectrum([noise(89, 89)])
@@ -187,10 +285,18 @@ def test_kept_rings_are_bounded(monkeypatch):
 def test_threads_may_share_it():
     images = [noise(40 + i % 5, 40, seed=i) for i in range(40)]
     expected, results = azimuthal_spectrum(images), {}
-    workers = [threading.Thread(target=lambda i=i: results.update({i: azimuthal_spectrum(images, batch_size=1 + i)})) for i in range(4)]
-    for worker in workers: worker.start()
-    for worker in workers: worker.join()
-    for i in range(4): np.testing.assert_allclose(results[i], expected, rtol=1e-12)
+    workers = [
+        threading.Thread(
+            target=lambda i=i: results.update({i: azimuthal_spectrum(images, batch_size=1 + i)})
+        )
+        for i in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for i in range(4):
+        np.testing.assert_allclose(results[i], expected, rtol=1e-12)
 
 
 # ---- flips, turns, shifts
@@ -200,7 +306,14 @@ def test_threads_may_share_it():
 @given(h=st.integers(9, 33), w=st.integers(9, 33), seed=st.integers(0, 99))
 def test_corrected_features_do_not_change_with_a_flip(h, w, seed):
     image = noise(h, w, seed=seed)
-    variants = [image, image[:, ::-1], image[::-1], image[::-1, ::-1], np.roll(image, (3, -4), (0, 1)), image.T]
+    variants = [
+        image,
+        image[:, ::-1],
+        image[::-1],
+        image[::-1, ::-1],
+        np.roll(image, (3, -4), (0, 1)),
+        image.T,
+    ]
     features = azimuthal_spectrum(variants, mode="corrected")
     np.testing.assert_allclose(features, np.broadcast_to(features[0], features.shape), rtol=1e-8)
 
@@ -241,31 +354,66 @@ def test_grey_of_every_kind():
     assert (grey_image(grey[..., None]) == grey).all() and (grey_image(grey) == grey).all()
     for kind, factor in ((np.uint16, 257), (np.float32, 1), (np.float64, 1), (np.int64, 1)):
         many = grey_image(colour.astype(kind) * kind(factor))
-        assert many.dtype == np.float64 and np.abs(many - grey).max() <= .51
+        assert many.dtype == np.float64 and np.abs(many - grey).max() <= 0.51
     assert grey_image(np.full((9, 9), 65535, np.uint16)).max() == 255
-    assert grey_image(np.full((9, 9), 300, np.uint16)).max() == pytest.approx(300 / 257)  # 16 bits are 16 bits, however dark
+    assert grey_image(np.full((9, 9), 300, np.uint16)).max() == pytest.approx(
+        300 / 257
+    )  # 16 bits are 16 bits, however dark
 
 
-@pytest.mark.parametrize("image, message", [
-    (np.zeros((9, 9), bool), "bool"), (np.zeros((9, 9), complex), "complex"), (np.array([["a"]]), "type"), (np.zeros((9, 9, 2), np.uint8), "channels"), (np.zeros(9), "shape"), (np.zeros((0, 9)), "shape"),
-    (np.zeros((2, 9, 9, 3)), "shape"), (np.full((9, 9), np.nan), "NaN"), (np.full((9, 9), np.inf), "infinite"), (np.full((9, 9), .5), "scale"), (np.full((9, 9), -1.), "scale"),
-    (np.full((9, 9), 256), "expected 0 to 255"), (np.full((9, 9), -1), "expected 0 to 255"),
-])
+@pytest.mark.parametrize(
+    "image, message",
+    [
+        (np.zeros((9, 9), bool), "bool"),
+        (np.zeros((9, 9), complex), "complex"),
+        (np.array([["a"]]), "type"),
+        (np.zeros((9, 9, 2), np.uint8), "channels"),
+        (np.zeros(9), "shape"),
+        (np.zeros((0, 9)), "shape"),
+        (np.zeros((2, 9, 9, 3)), "shape"),
+        (np.full((9, 9), np.nan), "NaN"),
+        (np.full((9, 9), np.inf), "infinite"),
+        (np.full((9, 9), 0.5), "scale"),
+        (np.full((9, 9), -1.0), "scale"),
+        (np.full((9, 9), 256), "expected 0 to 255"),
+        (np.full((9, 9), -1), "expected 0 to 255"),
+    ],
+)
 def test_images_that_are_refused(image, message):
-    with pytest.raises(SpectrumError, match=message): grey_image(image)
-    with pytest.raises(SpectrumError, match="image 2: .*" + message): azimuthal_spectrum([noise(9, 9), noise(30, 9), image])
+    with pytest.raises(SpectrumError, match=message):
+        grey_image(image)
+    with pytest.raises(SpectrumError, match="image 2: .*" + message):
+        azimuthal_spectrum([noise(9, 9), noise(30, 9), image])
 
 
-@pytest.mark.parametrize("name, flags", [("a.png", []), ("a.bmp", []), ("a.webp", [cv2.IMWRITE_WEBP_QUALITY, 101]), ("a.jpg", [cv2.IMWRITE_JPEG_QUALITY, 95])])
+@pytest.mark.parametrize(
+    "name, flags",
+    [
+        ("a.png", []),
+        ("a.bmp", []),
+        ("a.webp", [cv2.IMWRITE_WEBP_QUALITY, 101]),
+        ("a.jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]),
+    ],
+)
 def test_files_are_read_as_opencv_reads_them(tmp_path, name, flags):
-    cv2.imwrite(str(tmp_path / name), face(3)[..., None].repeat(3, 2) // np.array([1, 2, 3], np.uint8), flags)
+    cv2.imwrite(
+        str(tmp_path / name),
+        face(3)[..., None].repeat(3, 2) // np.array([1, 2, 3], np.uint8),
+        flags,
+    )
     assert (read_grey(tmp_path / name) == cv2.imread(str(tmp_path / name), 0)).all()
 
 
 def test_files_of_16_bits_and_with_alpha(tmp_path):
     colour = noise(30, 40, 4)
     cv2.imwrite(str(tmp_path / "alpha.png"), colour)
-    assert np.abs(read_grey(tmp_path / "alpha.png") - grey_image(cv2.cvtColor(colour, cv2.COLOR_BGRA2RGBA)).astype(float)).max() <= 1
+    assert (
+        np.abs(
+            read_grey(tmp_path / "alpha.png")
+            - grey_image(cv2.cvtColor(colour, cv2.COLOR_BGRA2RGBA)).astype(float)
+        ).max()
+        <= 1
+    )
     deep = noise(30, 40).astype(np.uint16) * 257 + 13
     for name in ("deep.png", "deep.tiff"):
         cv2.imwrite(str(tmp_path / name), deep)
@@ -273,41 +421,61 @@ def test_files_of_16_bits_and_with_alpha(tmp_path):
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".bmp", ".tiff"])
-@pytest.mark.parametrize("share", [0, .3, .97])
+@pytest.mark.parametrize("share", [0, 0.3, 0.97])
 def test_cut_off_files_are_named(tmp_path, extension, share):
     content = cv2.imencode(extension, face(3))[1].tobytes()
     path = tmp_path / f"cut{extension}"
-    path.write_bytes(content[:int(share * len(content))])
-    with pytest.raises(SpectrumError, match=f"cut{extension}"): read_grey(path)
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(SpectrumError, match=f"cut{extension}"):
+        read_grey(path)
 
 
 def test_absent_files_and_folders_are_named(tmp_path):
-    with pytest.raises(SpectrumError, match="absent.png: No such file"): read_grey(tmp_path / "absent.png")
-    with pytest.raises(SpectrumError, match=tmp_path.name): read_grey(tmp_path)
+    with pytest.raises(SpectrumError, match="absent.png: No such file"):
+        read_grey(tmp_path / "absent.png")
+    with pytest.raises(SpectrumError, match=tmp_path.name):
+        read_grey(tmp_path)
 
 
 def test_constant_images():
-    flat = [np.full((s, 40), level, np.uint8) for s in (32, 33, 50) for level in (0, 9, 255)] + [np.full((31, 47), 77.3)]
+    flat = [np.full((s, 40), level, np.uint8) for s in (32, 33, 50) for level in (0, 9, 255)] + [
+        np.full((31, 47), 77.3)
+    ]
     for mode in MODES:
-        for dtype in ("float64", "float32"): np.testing.assert_allclose(azimuthal_spectrum(flat, mode=mode, dtype=dtype), 1, rtol=1e-6)
-    with pytest.raises(SpectrumError, match="image 1: .* first ring is 0"): azimuthal_spectrum([noise(32, 32), flat[0]], epsilon=1.)
+        for dtype in ("float64", "float32"):
+            np.testing.assert_allclose(
+                azimuthal_spectrum(flat, mode=mode, dtype=dtype), 1, rtol=1e-6
+            )
+    with pytest.raises(SpectrumError, match="image 1: .* first ring is 0"):
+        azimuthal_spectrum([noise(32, 32), flat[0]], epsilon=1.0)
 
 
 def test_wrong_settings():
-    for wrong in (dict(mode="x"), dict(dtype="float16"), dict(n_features=1), dict(epsilon=0), dict(epsilon=-1), dict(epsilon=float("nan"))):
-        with pytest.raises(SpectrumError, match="expected"): azimuthal_spectrum([noise(20, 20)], **wrong)
-    with pytest.raises(SpectrumError, match="one image"): azimuthal_spectrum(noise(20, 20))
+    for wrong in (
+        dict(mode="x"),
+        dict(dtype="float16"),
+        dict(n_features=1),
+        dict(epsilon=0),
+        dict(epsilon=-1),
+        dict(epsilon=float("nan")),
+    ):
+        with pytest.raises(SpectrumError, match="expected"):
+            azimuthal_spectrum([noise(20, 20)], **wrong)
+    with pytest.raises(SpectrumError, match="one image"):
+        azimuthal_spectrum(noise(20, 20))
 
 
 def test_third_crop():
     image = np.arange(10 * 11).reshape(10, 11)
-    assert (third_crop(image) == image[3:7, 3:8]).all() and third_crop(np.zeros((2, 2, 3))).shape == (2, 2, 3)
+    assert (third_crop(image) == image[3:7, 3:8]).all() and third_crop(
+        np.zeros((2, 2, 3))
+    ).shape == (2, 2, 3)
 
 
 # ---- classes and classifiers
 
 
-def two_classes(n=60, d=12, gap=3., seed=0):
+def two_classes(n=60, d=12, gap=3.0, seed=0):
     rng, y = np.random.default_rng(seed), np.arange(n) % 2
     return rng.normal(0, 1, (n, d)) + gap * y[:, None] * (np.arange(d) == 0), y
 
@@ -315,20 +483,25 @@ def two_classes(n=60, d=12, gap=3., seed=0):
 def test_class_bands_cover_the_true_difference():
     hits = []
     for seed in range(200):
-        x, y = two_classes(40, 1, 1., seed)
+        x, y = two_classes(40, 1, 1.0, seed)
         row = class_bands(x, y).iloc[0]
         hits.append(row.difference_low <= 1 <= row.difference_high)
-    assert .90 <= np.mean(hits) <= .99
+    assert 0.90 <= np.mean(hits) <= 0.99
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_learn_score_and_come_back(name, tmp_path):
-    x, y = two_classes(gap=8.)
+    x, y = two_classes(gap=8.0)
     for scaling in ("none", "features", "blocks"):
-        model = clone(feature_classifier(name, scaling, blocks=(2, 10) if scaling == "blocks" else None)).fit(x[:40], y[:40])
-        if name != "svm rbf, authors" and (name, scaling != "none") != ("k-means", True):  # the one is meant for other features, the other may find other clusters
-            assert roc_auc_score(y[40:], model.decision_function(x[40:])) > .9
+        model = clone(
+            feature_classifier(name, scaling, blocks=(2, 10) if scaling == "blocks" else None)
+        ).fit(x[:40], y[:40])
+        if name != "svm rbf, authors" and (name, scaling != "none") != (
+            "k-means",
+            True,
+        ):  # the one is meant for other features, the other may find other clusters
+            assert roc_auc_score(y[40:], model.decision_function(x[40:])) > 0.9
         about = dict(n_features=300, epsilon=1e-8, mode="reference", classes=["real", "fake"])
         again, told = load_classifier(save_classifier(tmp_path / "model.skops", model, about))
         np.testing.assert_array_equal(again.decision_function(x), model.decision_function(x))
@@ -338,53 +511,109 @@ def test_classifiers_learn_score_and_come_back(name, tmp_path):
 
 
 def test_two_clusters_are_named_by_their_shares():
-    x, y = two_classes(gap=20.)
-    for labels in (y, 1 - y): assert (TwoClusters().fit(x, labels).predict(x) == labels).all()
-    assert set(TwoClusters().fit(x, np.where(np.arange(60) < 55, 0, 1)).predict(x)) == {0, 1}  # also where reals are the majority of both
-    with pytest.raises(ValueError, match="12 features"): TwoClusters().fit(x, y).predict(x[:, :3])
+    x, y = two_classes(gap=20.0)
+    for labels in (y, 1 - y):
+        assert (TwoClusters().fit(x, labels).predict(x) == labels).all()
+    assert set(TwoClusters().fit(x, np.where(np.arange(60) < 55, 0, 1)).predict(x)) == {
+        0,
+        1,
+    }  # also where reals are the majority of both
+    with pytest.raises(ValueError, match="12 features"):
+        TwoClusters().fit(x, y).predict(x[:, :3])
 
 
 def test_block_scaler_makes_blocks_count_alike():
     rng = np.random.default_rng(0)
-    deep, waves = rng.normal(0, 30, (50, 2048)), rng.normal(0, .1, (50, 300))
+    deep, waves = rng.normal(0, 30, (50, 2048)), rng.normal(0, 0.1, (50, 300))
     scaled = BlockScaler((2048, 300)).fit_transform(np.hstack([deep, waves]))
     distance = lambda part: np.mean([np.sum((a - b) ** 2) for a, b in zip(part, part[1:])])
-    assert distance(scaled[:, :2048]) == pytest.approx(distance(scaled[:, 2048:]), rel=.2)
-    np.testing.assert_allclose(np.corrcoef(scaled[:, 5], deep[:, 5])[0, 1], 1)  # within a block nothing is reweighted
-    with pytest.raises(ValueError, match="do not add up"): BlockScaler((2048, 299)).fit(np.hstack([deep, waves]))
+    assert distance(scaled[:, :2048]) == pytest.approx(distance(scaled[:, 2048:]), rel=0.2)
+    np.testing.assert_allclose(
+        np.corrcoef(scaled[:, 5], deep[:, 5])[0, 1], 1
+    )  # within a block nothing is reweighted
+    with pytest.raises(ValueError, match="do not add up"):
+        BlockScaler((2048, 299)).fit(np.hstack([deep, waves]))
 
 
 class Bomb:
     "Would leave a file behind if it were ever unpickled."
 
-    def __init__(self, path): self.path = path
+    def __init__(self, path):
+        self.path = path
 
-    def __reduce__(self): return Path.touch, (self.path,)
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 def crafted(schema) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive: archive.writestr("schema.json", json.dumps(schema))
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("schema.json", json.dumps(schema))
     return buffer.getvalue()
 
 
 def test_files_that_would_run_code_are_refused(tmp_path):
     from skops import io as skops_io
+
     trap, x = tmp_path / "trap", two_classes()
-    command = {"__class__": "list", "__module__": "builtins", "__loader__": "ListNode", "__id__": 2, "content": [{"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode", "__id__": 3, "content": json.dumps(f"touch {trap}"), "is_json": True}]}
+    command = {
+        "__class__": "list",
+        "__module__": "builtins",
+        "__loader__": "ListNode",
+        "__id__": 2,
+        "content": [
+            {
+                "__class__": "str",
+                "__module__": "builtins",
+                "__loader__": "JsonNode",
+                "__id__": 3,
+                "content": json.dumps(f"touch {trap}"),
+                "is_json": True,
+            }
+        ],
+    }
     files = {
         "pickle": pickle.dumps(Bomb(trap)),
-        "function": skops_io.dumps(dict(model=feature_classifier().set_params(scale=FunctionTransformer(os.system)), about={})),
+        "function": skops_io.dumps(
+            dict(
+                model=feature_classifier().set_params(scale=FunctionTransformer(os.system)),
+                about={},
+            )
+        ),
         "other type": skops_io.dumps(dict(model=Harmless(), about={})),
-        "reduce": crafted({"__class__": "system", "__module__": "os", "__loader__": "ReduceNode", "__id__": 1, "args": command, "content": None, "protocol": 2, "_skops_version": "0.16.0"}),
-        "callable": crafted({"__class__": "system", "__module__": "posix", "__loader__": "FunctionNode", "__id__": 1, "content": None, "protocol": 2, "_skops_version": "0.16.0"}),
+        "reduce": crafted(
+            {
+                "__class__": "system",
+                "__module__": "os",
+                "__loader__": "ReduceNode",
+                "__id__": 1,
+                "args": command,
+                "content": None,
+                "protocol": 2,
+                "_skops_version": "0.16.0",
+            }
+        ),
+        "callable": crafted(
+            {
+                "__class__": "system",
+                "__module__": "posix",
+                "__loader__": "FunctionNode",
+                "__id__": 1,
+                "content": None,
+                "protocol": 2,
+                "_skops_version": "0.16.0",
+            }
+        ),
         "no model": skops_io.dumps(dict(about=1)),
-        "cut off": save_classifier(tmp_path / "good", feature_classifier().fit(*x)).read_bytes()[:-40],
+        "cut off": save_classifier(tmp_path / "good", feature_classifier().fit(*x)).read_bytes()[
+            :-40
+        ],
         "empty": b"",
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(SpectrumError, match=name): load_classifier(tmp_path / name)
+        with pytest.raises(SpectrumError, match=name):
+            load_classifier(tmp_path / name)
         assert not trap.exists(), name
     pickle.loads(files["pickle"])
     assert trap.exists()  # the trap works
@@ -395,6 +624,8 @@ class Harmless:
 
 
 def test_what_could_not_be_read_back_is_not_written(tmp_path):
-    with pytest.raises(SpectrumError, match="Harmless"): save_classifier(tmp_path / "m", feature_classifier(), dict(note=Harmless()))
+    with pytest.raises(SpectrumError, match="Harmless"):
+        save_classifier(tmp_path / "m", feature_classifier(), dict(note=Harmless()))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(SpectrumError, match="absent: No such file"): load_classifier(tmp_path / "absent")
+    with pytest.raises(SpectrumError, match="absent: No such file"):
+        load_classifier(tmp_path / "absent")

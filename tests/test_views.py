@@ -1,4 +1,5 @@
 "Views: error levels, crops, statistics; the cached step in front of a loader, killed, corrupted, changed and repeated."
+
 import io
 import json
 import os
@@ -19,22 +20,22 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from deepfake_nb.faces import crop_face
-from deepfake_nb.loaders import ImageBatches, keras_generator, read_image
-from deepfake_nb.manifests import load_samples
-from deepfake_nb.samples import SampleError, make_samples
-from deepfake_nb.views import (
-    CHANNELS,
+from deepfake_nb.faces.cropping import crop_face
+from deepfake_nb.core.images import read_image
+from deepfake_nb.training.loaders import ImageBatches, keras_generator
+from deepfake_nb.data.datasets import load_samples
+from deepfake_nb.core.errors import SampleError
+from deepfake_nb.data.samples import make_samples
+from deepfake_nb.core.errors import ViewError
+from deepfake_nb.forensics.statistics import CHANNELS, patch_distances, pixel_statistics
+from deepfake_nb.forensics.view_datasets import view_samples
+from deepfake_nb.forensics.views import (
     ErrorLevel,
     FacialCrop,
     FullImage,
-    ViewError,
     crop_non_facial,
     error_level_analysis,
     parse_view,
-    patch_distances,
-    pixel_statistics,
-    view_samples,
 )
 
 
@@ -50,9 +51,20 @@ def pictures(tmp_path) -> pd.DataFrame:
     rows = []
     for k in range(6):
         path = tmp_path / f"{k}.png"
-        image = read_image(source["path"][9 * k]) if k < 4 else np.full((128, 128, 3), 40 * k, np.uint8)
+        image = (
+            read_image(source["path"][9 * k]) if k < 4 else np.full((128, 128, 3), 40 * k, np.uint8)
+        )
         Image.fromarray(image).save(path)
-        rows.append(dict(path=str(path), kind="image", label=k % 2, dataset="test", video=f"v{k}", split="train"))
+        rows.append(
+            dict(
+                path=str(path),
+                kind="image",
+                label=k % 2,
+                dataset="test",
+                video=f"v{k}",
+                split="train",
+            )
+        )
     return make_samples(rows)
 
 
@@ -61,49 +73,100 @@ def noise(seed: int, h: int, w: int) -> np.ndarray:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 99), h=st.integers(1, 40), w=st.integers(1, 40), quality=st.integers(1, 100), scale=st.one_of(st.none(), st.floats(.1, 50)))
+@given(
+    seed=st.integers(0, 99),
+    h=st.integers(1, 40),
+    w=st.integers(1, 40),
+    quality=st.integers(1, 100),
+    scale=st.one_of(st.none(), st.floats(0.1, 50)),
+)
 def test_error_levels_are_the_amplified_difference(seed, h, w, quality, scale):
     image = noise(seed, h, w)
-    flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
-    again = cv2.imdecode(cv2.imencode(".jpg", image[..., ::-1], flags)[1], cv2.IMREAD_COLOR)[..., ::-1]
+    flags = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    ]
+    again = cv2.imdecode(cv2.imencode(".jpg", image[..., ::-1], flags)[1], cv2.IMREAD_COLOR)[
+        ..., ::-1
+    ]
     difference = np.abs(image.astype(float) - again)
     factor = 255 / max(difference.max(), 1) if scale is None else scale
     found = error_level_analysis(image, quality, scale)
     assert found.dtype == np.uint8 and found.shape == image.shape
-    assert np.abs(found - np.minimum(difference * factor, 255)).max() <= .51
+    assert np.abs(found - np.minimum(difference * factor, 255)).max() <= 0.51
 
 
 def test_error_levels_tell_red_from_blue():
     "A channel order mixed up would show: JPEG treats red and blue differently."
     image = noise(0, 64, 64)
-    assert (error_level_analysis(image) != error_level_analysis(np.ascontiguousarray(image[..., ::-1]))[..., ::-1]).any()
+    assert (
+        error_level_analysis(image)
+        != error_level_analysis(np.ascontiguousarray(image[..., ::-1]))[..., ::-1]
+    ).any()
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=90, subsampling="4:2:0")
-    expected = np.minimum(10 * np.abs(image.astype(int) - np.asarray(Image.open(buffer)).astype(int)), 255)
+    expected = np.minimum(
+        10 * np.abs(image.astype(int) - np.asarray(Image.open(buffer)).astype(int)), 255
+    )
     assert np.abs(error_level_analysis(image, 90, 10).astype(int) - expected).mean() < 2
 
 
 def test_batches_lists_and_threads_give_the_same():
     images = np.stack([noise(k, 33, 47) for k in range(9)])
     one_by_one = np.stack([error_level_analysis(image) for image in images])
-    for threads in (None, 1, 5): np.testing.assert_array_equal(error_level_analysis(images, threads=threads), one_by_one)
+    for threads in (None, 1, 5):
+        np.testing.assert_array_equal(error_level_analysis(images, threads=threads), one_by_one)
     np.testing.assert_array_equal(error_level_analysis(list(images)), one_by_one)
-    np.testing.assert_array_equal(error_level_analysis(images[:, ::2, ::-1]), np.stack([error_level_analysis(np.ascontiguousarray(i[::2, ::-1])) for i in images]))
+    np.testing.assert_array_equal(
+        error_level_analysis(images[:, ::2, ::-1]),
+        np.stack([error_level_analysis(np.ascontiguousarray(i[::2, ::-1])) for i in images]),
+    )
     mixed = error_level_analysis([images[0], images[1][:20]])
     assert isinstance(mixed, list) and [m.shape for m in mixed] == [(33, 47, 3), (20, 47, 3)]
 
 
-@pytest.mark.parametrize("call", [error_level_analysis, pixel_statistics, lambda i: crop_non_facial(i, [[0, 0, 5, 5]]), lambda i: patch_distances(i, [[0, 0, 5, 5]]), FullImage(), ErrorLevel(), FacialCrop()])
-@pytest.mark.parametrize("images, word", [
-    (np.zeros((0, 8, 8, 3), np.uint8), "empty"), ([], "empty"), (np.zeros((8, 8), np.uint8), r"\(8, 8\)"), (np.zeros((1, 8, 8, 1), np.uint8), r"\(8, 8, 1\)"), (np.zeros((1, 8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
-    (np.zeros((2, 1, 8, 8, 3), np.uint8), r"\(2, 1, 8, 8, 3\)"), (np.zeros((1, 8, 8, 3), np.float32), "float32"), (np.full((1, 8, 8, 3), np.nan), "NaN"), (np.zeros((1, 8, 8, 3), np.int64), "int64"), (np.zeros((1, 0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        error_level_analysis,
+        pixel_statistics,
+        lambda i: crop_non_facial(i, [[0, 0, 5, 5]]),
+        lambda i: patch_distances(i, [[0, 0, 5, 5]]),
+        FullImage(),
+        ErrorLevel(),
+        FacialCrop(),
+    ],
+)
+@pytest.mark.parametrize(
+    "images, word",
+    [
+        (np.zeros((0, 8, 8, 3), np.uint8), "empty"),
+        ([], "empty"),
+        (np.zeros((8, 8), np.uint8), r"\(8, 8\)"),
+        (np.zeros((1, 8, 8, 1), np.uint8), r"\(8, 8, 1\)"),
+        (np.zeros((1, 8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
+        (np.zeros((2, 1, 8, 8, 3), np.uint8), r"\(2, 1, 8, 8, 3\)"),
+        (np.zeros((1, 8, 8, 3), np.float32), "float32"),
+        (np.full((1, 8, 8, 3), np.nan), "NaN"),
+        (np.zeros((1, 8, 8, 3), np.int64), "int64"),
+        (np.zeros((1, 0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
+    ],
+)
 def test_what_is_no_picture_is_refused(call, images, word):
-    with pytest.raises(ViewError, match=word): call(images)
+    with pytest.raises(ViewError, match=word):
+        call(images)
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), h=st.integers(8, 60), w=st.integers(8, 60), margin=st.floats(-.5, 3), fill=st.integers(0, 255))
+@given(
+    data=st.data(),
+    h=st.integers(8, 60),
+    w=st.integers(8, 60),
+    margin=st.floats(-0.5, 3),
+    fill=st.integers(0, 255),
+)
 def test_crops_keep_what_they_say(data, h, w, margin, fill):
     left, top = data.draw(st.integers(0, w - 2)), data.draw(st.integers(0, h - 2))
     box = [left, top, data.draw(st.integers(left + 1, w)), data.draw(st.integers(top + 1, h))]
@@ -113,9 +176,14 @@ def test_crops_keep_what_they_say(data, h, w, margin, fill):
     inside, outside = (face == image).all(-1), (rest == image).all(-1)
     assert (inside | outside).all(), "every pixel is in one or the other"
     assert ((face == fill).all(-1) | inside).all() and ((rest == fill).all(-1) | outside).all()
-    if margin >= 0: assert inside[top:box[3], left:box[2]].all(), "the face itself is kept"
-    if max(box[2] - box[0], box[3] - box[1]) * (1 + margin) > 1:  # `crop_face` refuses squares of less than a pixel
-        np.testing.assert_array_equal(crop_non_facial(image, box, margin, size=24), crop_face(image, box, margin, 24))
+    if margin >= 0:
+        assert inside[top : box[3], left : box[2]].all(), "the face itself is kept"
+    if (
+        max(box[2] - box[0], box[3] - box[1]) * (1 + margin) > 1
+    ):  # `crop_face` refuses squares of less than a pixel
+        np.testing.assert_array_equal(
+            crop_non_facial(image, box, margin, size=24), crop_face(image, box, margin, 24)
+        )
     assert crop_non_facial(image, box, margin).shape == image.shape
 
 
@@ -127,10 +195,14 @@ def test_a_crop_is_not_stretched():
     assert crop.any(0).sum() == pytest.approx(crop.any(1).sum(), abs=3)
 
 
-@pytest.mark.parametrize("box", [[-1, 0, 5, 5], [0, 0, 9, 5], [0, 0, 5, 9], [3, 3, 3, 5], [5, 5, 3, 3], [0, 0, np.inf, 5]])
+@pytest.mark.parametrize(
+    "box",
+    [[-1, 0, 5, 5], [0, 0, 9, 5], [0, 0, 5, 9], [3, 3, 3, 5], [5, 5, 3, 3], [0, 0, np.inf, 5]],
+)
 @pytest.mark.parametrize("call", [crop_non_facial, patch_distances])
 def test_boxes_outside_their_image_are_refused(call, box):
-    with pytest.raises(ViewError, match="box 1"): call(np.zeros((2, 8, 8, 3), np.uint8), [[0, 0, 4, 4], box])
+    with pytest.raises(ViewError, match="box 1"):
+        call(np.zeros((2, 8, 8, 3), np.uint8), [[0, 0, 4, 4], box])
 
 
 def test_statistics_are_those_of_the_pixels():
@@ -138,8 +210,17 @@ def test_statistics_are_those_of_the_pixels():
     row = pixel_statistics(image).iloc[0]
     for c, channel in enumerate(CHANNELS):
         values = image[..., c].ravel()
-        theirs = [values.mean(), values.std(), stats.skew(values), stats.kurtosis(values), stats.entropy(np.bincount(values), base=2), *np.percentile(values, (1, 5, 25, 50, 75, 95, 99), method="inverted_cdf")]
-        np.testing.assert_allclose(row.filter(like=f"pixel {channel}"), theirs, rtol=1e-9, atol=1e-9)
+        theirs = [
+            values.mean(),
+            values.std(),
+            stats.skew(values),
+            stats.kurtosis(values),
+            stats.entropy(np.bincount(values), base=2),
+            *np.percentile(values, (1, 5, 25, 50, 75, 95, 99), method="inverted_cdf"),
+        ]
+        np.testing.assert_allclose(
+            row.filter(like=f"pixel {channel}"), theirs, rtol=1e-9, atol=1e-9
+        )
     assert len(row) == 2 * 3 * 12 and np.isfinite(row).all()
 
 
@@ -149,10 +230,17 @@ def test_patches_come_from_both_sides_and_see_a_difference():
     row = patch_distances(image, [20, 20, 60, 60], side=8, n_patches=40).iloc[0]
     for channel in CHANNELS:
         assert row[f"difference {channel}"] == row[f"Wasserstein {channel}"] == pytest.approx(30)
-        assert row[f"Kolmogorov–Smirnov {channel}"] == row[f"chi-square {channel}"] == row[f"Jensen–Shannon {channel}"] == pytest.approx(1)
+        assert (
+            row[f"Kolmogorov–Smirnov {channel}"]
+            == row[f"chi-square {channel}"]
+            == row[f"Jensen–Shannon {channel}"]
+            == pytest.approx(1)
+        )
         assert row[f"noise {channel}"] == pytest.approx(0)
     other = patch_distances(noise(0, 80, 80), [20, 20, 60, 60], n_patches=40, seed=1)
-    assert not other.equals(patch_distances(noise(0, 80, 80), [20, 20, 60, 60], n_patches=40, seed=2))
+    assert not other.equals(
+        patch_distances(noise(0, 80, 80), [20, 20, 60, 60], n_patches=40, seed=2)
+    )
 
 
 def test_images_without_room_are_counted():
@@ -165,13 +253,16 @@ def test_images_without_room_are_counted():
 @pytest.mark.slow
 def test_views_feed_both_loaders(faces, tmp_path):
     samples = faces.assign(split="train")
-    for view in (ErrorLevel(75), FacialCrop(margin=.2), FacialCrop(fit="pad")):
+    for view in (ErrorLevel(75), FacialCrop(margin=0.2), FacialCrop(fit="pad")):
         table = view_samples(samples, view, cache=tmp_path, progress=False).samples
         options = dict(size=(128, 128), batch_size=16, validation_split=None, shuffle=False)
-        theirs, ours = keras_generator(table, "train", **options), ImageBatches(table, "train", cache=None, **options)
+        theirs, ours = (
+            keras_generator(table, "train", **options),
+            ImageBatches(table, "train", cache=None, **options),
+        )
         np.testing.assert_array_equal(theirs[0][0], ours[0][0])
         views, _ = view(np.stack([read_image(p) for p in samples["path"][:16]]))
-        np.testing.assert_array_equal(ours[0][0], views.astype("float32") * (1. / 255))
+        np.testing.assert_array_equal(ours[0][0], views.astype("float32") * (1.0 / 255))
 
 
 def test_columns_are_those_of_todays_table(pictures, tmp_path):
@@ -181,13 +272,20 @@ def test_columns_are_those_of_todays_table(pictures, tmp_path):
     report = view_samples(today, view, cache=tmp_path / "c", progress=False)
     assert report.fresh == 0
     pd.testing.assert_frame_equal(report.samples.drop(columns="path"), today.drop(columns="path"))
-    for row in today.index: np.testing.assert_array_equal(read_image(report.samples["path"][row]), error_level_analysis(read_image(today["path"][row])))
+    for row in today.index:
+        np.testing.assert_array_equal(
+            read_image(report.samples["path"][row]),
+            error_level_analysis(read_image(today["path"][row])),
+        )
 
 
 def test_rows_may_share_a_file(pictures, tmp_path):
     twice = pd.concat([pictures, pictures.assign(frame=1)], ignore_index=True)
     report = view_samples(twice, ErrorLevel(), cache=tmp_path / "c", progress=False)
-    assert report.fresh == len(pictures) and report.samples["path"][:6].tolist() == report.samples["path"][6:].tolist()
+    assert (
+        report.fresh == len(pictures)
+        and report.samples["path"][:6].tolist() == report.samples["path"][6:].tolist()
+    )
 
 
 @pytest.mark.slow
@@ -196,32 +294,52 @@ def test_pictures_without_a_face_follow_the_policy_and_are_counted(pictures, tmp
     options = dict(cache=tmp_path / "c", workers=workers, progress=False)
     whole = view_samples(pictures, FacialCrop(), size=64, **options)
     assert whole.samples["face_found"].tolist() == [True] * 4 + [False] * 2
-    assert whole.counts["no face found"].to_dict() == {"real": 1, "fake": 1} and whole.counts["pictures"].to_dict() == {"real": 3, "fake": 3}
+    assert whole.counts["no face found"].to_dict() == {"real": 1, "fake": 1} and whole.counts[
+        "pictures"
+    ].to_dict() == {"real": 3, "fake": 3}
     assert whole.missing.index.tolist() == [4, 5] and "1 real, 1 fake" in str(whole)
-    for row in (4, 5): assert (read_image(whole.samples["path"][row]) == 40 * row).all()
+    for row in (4, 5):
+        assert (read_image(whole.samples["path"][row]) == 40 * row).all()
     assert {read_image(p).shape for p in whole.samples["path"]} == {(64, 64, 3)}
     drop = view_samples(pictures, FacialCrop(missing="drop"), size=64, **options)
-    assert drop.fresh == 0 and drop.samples.index.tolist() == [0, 1, 2, 3] and drop.counts["rows"].to_dict() == {"real": 2, "fake": 2}
-    for view in (FacialCrop(missing="error"), FacialCrop(missing="error", margin=.5)):  # from the cache, and fresh
-        with pytest.raises(ViewError, match=r"row 4: .*4\.png: no face found"): view_samples(pictures, view, size=64, **options)
-    with pytest.raises(ViewError, match="in any of 2 pictures"): view_samples(pictures.loc[4:], FacialCrop(missing="drop"), **options)
+    assert (
+        drop.fresh == 0
+        and drop.samples.index.tolist() == [0, 1, 2, 3]
+        and drop.counts["rows"].to_dict() == {"real": 2, "fake": 2}
+    )
+    for view in (
+        FacialCrop(missing="error"),
+        FacialCrop(missing="error", margin=0.5),
+    ):  # from the cache, and fresh
+        with pytest.raises(ViewError, match=r"row 4: .*4\.png: no face found"):
+            view_samples(pictures, view, size=64, **options)
+    with pytest.raises(ViewError, match="in any of 2 pictures"):
+        view_samples(pictures.loc[4:], FacialCrop(missing="drop"), **options)
 
 
 @pytest.mark.slow
 def test_masks_follow_the_pixels(faces, tmp_path):
-    report = view_samples(faces, FacialCrop(margin=.1), cache=tmp_path, progress=False)
+    report = view_samples(faces, FacialCrop(margin=0.1), cache=tmp_path, progress=False)
     fakes = report.samples[(report.samples["label"] == 1) & report.samples["face_found"]]
     for row in fakes.index[::5]:
-        with Image.open(fakes["path"][row]) as image: box = json.loads(image.text["view"])["box"]
+        with Image.open(fakes["path"][row]) as image:
+            box = json.loads(image.text["view"])["box"]
         mask = np.asarray(Image.open(faces["mask_path"][row]).convert("RGB"))
-        expected = crop_face(mask, box, .1, None)
+        expected = crop_face(mask, box, 0.1, None)
         found = np.asarray(Image.open(fakes["mask_path"][row]).convert("RGB"))
         assert found.shape == read_image(fakes["path"][row]).shape
-        np.testing.assert_array_equal(found, cv2.resize(expected, (128, 128), interpolation=cv2.INTER_NEAREST))
+        np.testing.assert_array_equal(
+            found, cv2.resize(expected, (128, 128), interpolation=cv2.INTER_NEAREST)
+        )
     assert report.samples["mask_path"].isna().equals(faces["mask_path"].isna())
     kept = view_samples(faces, FacialCrop(fit="pad"), cache=tmp_path, progress=False)
     pd.testing.assert_series_equal(kept.samples["mask_path"], faces["mask_path"])
-    film = view_samples(faces.assign(mask_path="masks/film.mp4"), FacialCrop(margin=.1), cache=tmp_path, progress=False)
+    film = view_samples(
+        faces.assign(mask_path="masks/film.mp4"),
+        FacialCrop(margin=0.1),
+        cache=tmp_path,
+        progress=False,
+    )
     assert film.samples["mask_path"].isna().equals(film.samples["face_found"])
 
 
@@ -230,7 +348,12 @@ def test_a_changed_picture_or_setting_is_made_anew(pictures, tmp_path):
     Image.fromarray(noise(3, 128, 128)).save(pictures["path"][2])
     after = view_samples(pictures, ErrorLevel(), cache=tmp_path / "c", progress=False)
     assert after.fresh == 1 and after.samples["path"][2] != before.samples["path"][2]
-    for view, size in ((ErrorLevel(80), None), (ErrorLevel(scale=None), None), (ErrorLevel(), 64), (ErrorLevel(), (64, 32))):
+    for view, size in (
+        (ErrorLevel(80), None),
+        (ErrorLevel(scale=None), None),
+        (ErrorLevel(), 64),
+        (ErrorLevel(), (64, 32)),
+    ):
         assert view_samples(pictures, view, size, cache=tmp_path / "c", progress=False).fresh == 6
 
 
@@ -238,30 +361,46 @@ def test_a_changed_picture_or_setting_is_made_anew(pictures, tmp_path):
 def test_a_corrupt_picture_is_named_and_the_rest_is_kept(pictures, tmp_path, content, workers):
     path = Path(pictures["path"][3])
     path.write_bytes(path.read_bytes()[:-200] if content is None else content)
-    with pytest.raises(ViewError, match=r"row 3: .*3\.png: cannot be decoded"): view_samples(pictures, ErrorLevel(), cache=tmp_path / "c", workers=workers, progress=False)
-    assert view_samples(pictures.drop(index=3), ErrorLevel(), cache=tmp_path / "c", progress=False).samples.index.tolist() == [0, 1, 2, 4, 5]
-    with pytest.raises(ViewError, match=r"row 0: .*absent\.png: No such file"): view_samples(pictures.assign(path=str(tmp_path / "absent.png")), ErrorLevel(), cache=tmp_path / "c")
+    with pytest.raises(ViewError, match=r"row 3: .*3\.png: cannot be decoded"):
+        view_samples(pictures, ErrorLevel(), cache=tmp_path / "c", workers=workers, progress=False)
+    assert view_samples(
+        pictures.drop(index=3), ErrorLevel(), cache=tmp_path / "c", progress=False
+    ).samples.index.tolist() == [0, 1, 2, 4, 5]
+    with pytest.raises(ViewError, match=r"row 0: .*absent\.png: No such file"):
+        view_samples(
+            pictures.assign(path=str(tmp_path / "absent.png")), ErrorLevel(), cache=tmp_path / "c"
+        )
 
 
 def test_tables_without_pictures_are_refused(pictures):
-    with pytest.raises(SampleError, match="no rows"): view_samples(pictures.head(0), ErrorLevel())
-    with pytest.raises(SampleError, match="row 0, column 'kind'"): view_samples(pictures.assign(kind="video"), ErrorLevel())
-    with pytest.raises(ViewError, match="not known; there are full, ela, crop"): parse_view("wavelet")
+    with pytest.raises(SampleError, match="no rows"):
+        view_samples(pictures.head(0), ErrorLevel())
+    with pytest.raises(SampleError, match="row 0, column 'kind'"):
+        view_samples(pictures.assign(kind="video"), ErrorLevel())
+    with pytest.raises(ViewError, match="not known; there are full, ela, crop"):
+        parse_view("wavelet")
 
 
 def test_pictures_in_an_archive(pictures, tmp_path):
     import zipfile
+
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
-        for path in pictures["path"]: archive.write(path, Path(path).name)
+        for path in pictures["path"]:
+            archive.write(path, Path(path).name)
     packed = pictures.assign(path=[f"{tmp_path}/all.zip!/{Path(p).name}" for p in pictures["path"]])
-    views = [view_samples(table, ErrorLevel(), cache=tmp_path / "c", progress=False).samples["path"] for table in (packed, pictures)]
-    for a, b in zip(*views): np.testing.assert_array_equal(read_image(a), read_image(b))
+    views = [
+        view_samples(table, ErrorLevel(), cache=tmp_path / "c", progress=False).samples["path"]
+        for table in (packed, pictures)
+    ]
+    for a, b in zip(*views):
+        np.testing.assert_array_equal(read_image(a), read_image(b))
 
 
 SCRIPT = """
 import sys
-from deepfake_nb.manifests import load_samples
-from deepfake_nb.views import FacialCrop, view_samples
+from deepfake_nb.data.datasets import load_samples
+from deepfake_nb.forensics.view_datasets import view_samples
+from deepfake_nb.forensics.views import FacialCrop
 if __name__ == "__main__":
     samples = load_samples("synthetic-faces-crude", identities=8, frames=2)
     print("ready", flush=True)
@@ -273,36 +412,56 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_again_and_again_it_ends_like_one_never_killed(faces, tmp_path, workers):
-    rng, out, view = random.Random(workers), tmp_path / "out", FacialCrop(margin=.25)
+    rng, out, view = random.Random(workers), tmp_path / "out", FacialCrop(margin=0.25)
     (tmp_path / "make.py").write_text(SCRIPT)
     for _ in range(2):
-        process = subprocess.Popen([sys.executable, tmp_path / "make.py", out, str(workers)], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, tmp_path / "make.py", out, str(workers)],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         assert process.stdout.readline().strip() == "ready"
         time.sleep(rng.uniform(0.02, 1.2) + workers)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for path in out.glob("*/[!.]*.png"): read_image(path)  # what has a name is whole
+        for path in out.glob("*/[!.]*.png"):
+            read_image(path)  # what has a name is whole
     before = {p.name: p.stat().st_mtime_ns for p in out.glob("*/[!.]*.png")}
-    for rest in out.glob("*/.*.partial"): os.utime(rest, (0, 0))
+    for rest in out.glob("*/.*.partial"):
+        os.utime(rest, (0, 0))
     report = view_samples(faces, view, 96, cache=out, workers=workers, progress=False)
-    assert report.fresh == len(faces) - sum(".mask." not in name for name in before), "nothing is done twice"
-    assert all((Path(report.samples["path"].iloc[0]).parent / name).stat().st_mtime_ns == t for name, t in before.items())
+    assert report.fresh == len(faces) - sum(".mask." not in name for name in before), (
+        "nothing is done twice"
+    )
+    assert all(
+        (Path(report.samples["path"].iloc[0]).parent / name).stat().st_mtime_ns == t
+        for name, t in before.items()
+    )
     assert not list(out.glob("*/.*")), "nothing is left over"
     whole = view_samples(faces, view, 96, cache=tmp_path / "whole", progress=False)
-    for a, b in zip(report.samples["path"], whole.samples["path"]): assert Path(a).name == Path(b).name and Path(a).read_bytes() == Path(b).read_bytes()
+    for a, b in zip(report.samples["path"], whole.samples["path"]):
+        assert Path(a).name == Path(b).name and Path(a).read_bytes() == Path(b).read_bytes()
     shutil.rmtree(out)
 
 
 @pytest.mark.slow
 def test_mtcnn_under_another_backend_gets_a_process_of_its_own(faces, tmp_path):
     few = faces.iloc[:6]
-    code = ("import sys; import keras; from deepfake_nb.manifests import load_samples; from deepfake_nb.views import FacialCrop, ViewError, view_samples\n"
-            "if __name__ == '__main__':\n"
-            " few = load_samples('synthetic-faces-crude', identities=8, frames=2).iloc[:6]\n"
-            " try: view_samples(few, FacialCrop('mtcnn'), cache=sys.argv[1], progress=False)\n"
-            " except ViewError as error: print('workers=1' in str(error))\n"
-            " print(view_samples(few, FacialCrop('mtcnn'), cache=sys.argv[1], workers=1, progress=False).counts['face found'].sum())\n")
+    code = (
+        "import sys; import keras; from deepfake_nb.manifests import load_samples; from deepfake_nb.views import FacialCrop, ViewError, view_samples\n"
+        "if __name__ == '__main__':\n"
+        " few = load_samples('synthetic-faces-crude', identities=8, frames=2).iloc[:6]\n"
+        " try: view_samples(few, FacialCrop('mtcnn'), cache=sys.argv[1], progress=False)\n"
+        " except ViewError as error: print('workers=1' in str(error))\n"
+        " print(view_samples(few, FacialCrop('mtcnn'), cache=sys.argv[1], workers=1, progress=False).counts['face found'].sum())\n"
+    )
     (tmp_path / "look.py").write_text(code)
-    done = subprocess.run([sys.executable, tmp_path / "look.py", tmp_path / "c"], env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "look.py", tmp_path / "c"],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.split() == ["True", "6"], done.stderr
     assert view_samples(few, FacialCrop("mtcnn"), cache=tmp_path / "c", progress=False).fresh == 0

@@ -34,7 +34,7 @@ def know(context: Context, entries: dict[str, dict[str, str]]) -> None:
 
 def verdicts(notebook: Path) -> tuple[dict[int, dict[str, str]], str]:
     "The ledger's rows in the outputs of a paper, by claim, and on which data it was made."
-    from deepfake_nb.claims import read_ledger
+    from deepfake_nb.reporting.ledger import read_ledger
     ledger = read_ledger(notebook)
     return ledger.to_dict("index"), ledger.attrs.get("stamp", "")
 

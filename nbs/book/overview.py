@@ -15,7 +15,8 @@ VERDICT_COLOURS = {"reproduced": "#009E73", "not reproduced": "#D55E00", "contra
 
 def ledger_counts() -> dict[str, int]:
     "Verdicts of all committed ledgers; claims of reports that have not been run are left out."
-    from deepfake_nb.claims import VERDICTS, load_ledgers, summarise_ledgers
+    from deepfake_nb.reporting.claims import VERDICTS
+    from deepfake_nb.reporting.ledger import load_ledgers, summarise_ledgers
     return {verdict: int(n) for verdict, n in summarise_ledgers(load_ledgers()).loc["all", list(VERDICTS)].items()}
 
 
@@ -31,13 +32,16 @@ def example() -> dict:
     "A real picture of the test part, the fake made from it, its mask, the map of a network trained on other people, and the spectra of the classes."
     import keras
     import numpy as np
-    from deepfake_nb import models, training
-    from deepfake_nb.loaders import load_images, read_image
-    from deepfake_nb.manifests import load_samples
-    from deepfake_nb.masks import load_masks
-    from deepfake_nb.occlusion import mass_inside, occlusion_sensitivity
-    from deepfake_nb.samples import split_samples
-    from deepfake_nb.spectrum import azimuthal_spectrum, grey_image
+    from deepfake_nb.models.classifiers import build_convnet, compile_model
+    from deepfake_nb.training.fit import fit, predict_scores
+    from deepfake_nb.core.images import read_image
+    from deepfake_nb.training.loaders import load_images
+    from deepfake_nb.data.datasets import load_samples
+    from deepfake_nb.forensics.mask_datasets import load_masks
+    from deepfake_nb.explain.faithfulness import relevance_mass_accuracy
+    from deepfake_nb.explain.occlusion import occlusion_sensitivity
+    from deepfake_nb.data.samples import split_samples
+    from deepfake_nb.forensics.spectrum import azimuthal_spectrum, grey_image
     keras.utils.set_random_seed(SEED)
     samples = load_samples("synthetic-faces-crude")
     moment = (samples["original"].astype(str) + " " + samples["frame"].astype(str)).rank(method="dense").astype(int)
@@ -45,14 +49,14 @@ def example() -> dict:
     pixels, label = load_images(samples, (SIDE, SIDE), "area"), samples["label"].to_numpy()
     part = {name: np.flatnonzero(samples["split"] == name) for name in ("train", "validation", "test")}
     x = (pixels - pixels[part["train"]].mean()) / pixels[part["train"]].std()
-    network = models.compile_model(models.build_convnet((SIDE, SIDE, 3), seed=SEED), 1e-3)
+    network = compile_model(build_convnet((SIDE, SIDE, 3), seed=SEED), 1e-3)
     data = [(x[part[name]], label[part[name], None].astype("float32")) for name in ("train", "validation")]
-    training.fit(network, *data, epochs=12, batch_size=32, seed=SEED, progress=False)
+    fit(network, *data, epochs=12, batch_size=32, seed=SEED, progress=False)
     test = samples.iloc[part["test"]].reset_index(drop=True)
-    scores = training.predict_scores(network, x[part["test"]]).ravel()
+    scores = predict_scores(network, x[part["test"]]).ravel()
     swaps = test.index[(test["manipulation"] == "face-swap") & (scores > .9)]
     maps = occlusion_sensitivity(network, x[part["test"]][swaps], PATCH, PATCH // 4, fill="mean", progress=False)
-    inside = mass_inside(maps, load_masks(test.iloc[swaps], SIDE))["inside"].to_numpy()
+    inside = relevance_mass_accuracy(maps, load_masks(test.iloc[swaps], SIDE))["inside"].to_numpy()
     best = int(swaps[np.nanargmax(inside)])
     same = (test["original"] == test["original"][best]) & (test["frame"].astype(str) == str(test["frame"][best]))
     real = test.index[same & (test["label"] == 0)][0]
@@ -65,7 +69,7 @@ def draw(shown: dict, counts: dict[str, int]) -> bytes:
     "The picture, as PNG."
     import matplotlib.pyplot as plt
     import numpy as np
-    from deepfake_nb.figures import COLOURS, use_style
+    from deepfake_nb.reporting.results import COLOURS, use_style
     use_style()
     figure = plt.figure(figsize=(10, 2.95), dpi=110)
     axes = figure.subplot_mosaic([["real", "fake", "mask", "map", "spectrum"], ["bar"] * 5], width_ratios=[1, 1, 1, 1, 1.35], height_ratios=[1, .16])
@@ -121,7 +125,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=TARGET, help="file to write (default: nbs/overview.png)")
     options = parser.parse_args()
-    from deepfake_nb.figures import atomic_path
+    from deepfake_nb.core.files import atomic_path
     png = draw(example(), ledger_counts())
     with atomic_path(options.out) as path: path.write_bytes(png)
     print(f"{options.out}: {len(png) / 1000:.0f} kB")
