@@ -9,9 +9,9 @@ JOBS   ?= 2  # papers, or processes of tests, at once
 STAMP  := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export TF_CPP_MIN_LOG_LEVEL ?= 3
+export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: figures test test-fast book overview papers export lab clean-check
+.PHONY: figures test test-fast lint types book overview papers export lab clean-check
 
 figures: $(STAMP)
 	$(BIN)/deepfake-nb run --profile quick --jobs $(JOBS)
@@ -19,6 +19,15 @@ figures: $(STAMP)
 # Every check: notebooks, tests, the JAX pass and the papers at `smoke` in one pool of processes.
 test: $(STAMP)
 	$(PYTEST) --durations=25
+
+# Form, rules and words; nothing is changed.
+lint: $(STAMP)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/codespell
+
+types: $(STAMP)
+	$(BIN)/basedpyright
 
 # For every save: nothing that trains, renders or runs a notebook.
 test-fast: $(STAMP)
@@ -33,7 +42,7 @@ clean-check: $(STAMP)
 
 # Run the papers at `quick` and bring their outputs back into nbs/papers; count their verdicts anew in the README and its picture.
 papers: $(STAMP)
-	$(BIN)/python -c "from deepfake_nb.runs import refresh_papers; refresh_papers(jobs=$(JOBS))"
+	$(BIN)/python -c "from deepfake_nb.runs.refresh import refresh_papers; refresh_papers(jobs=$(JOBS))"
 	$(BIN)/nbdev_clean --fname nbs/papers
 	$(BIN)/python tests/in_step.py --write
 	$(BIN)/python nbs/book/overview.py
@@ -44,8 +53,6 @@ overview: $(STAMP)
 
 # After a change to a notebook: clean it, write the library and the README anew.
 export: $(STAMP)
-	$(BIN)/nbdev_clean
-	$(BIN)/nbdev_export
 	$(BIN)/python tests/in_step.py --write
 
 lab: $(STAMP)

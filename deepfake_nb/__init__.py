@@ -1,1 +1,43 @@
+"""Five deepfake-detection reports, re-run as living notebooks, and the library that they define.
+
+The names below are what one types first; everything else is in the packages `core`, `synthetic`,
+`data`, `evaluation`, `faces`, `forensics`, `models`, `training`, `explain`, `detectors`, `studies`,
+`reporting` and `runs`. Nothing is imported before it is used.
+"""
+
 __version__ = "0.1.0"
+
+from importlib import import_module as _import_module
+
+_FRONT_DOOR = {
+    "load_samples": "data.datasets",
+    "split_samples": "data.splits",
+    "register_dataset": "data.custom",
+    "extract_faces": "faces.dataset",
+    "azimuthal_spectrum": "forensics.spectrum",
+    "ImageBatches": "training.loaders",
+    "build_backbone": "models.backbones",
+    "build_classifier": "models.classifiers",
+    "fit": "training.fit",
+    "fit_frozen": "training.frozen",
+    "bootstrap_interval": "evaluation.intervals",
+    "occlusion_sensitivity": "explain.occlusion",
+    "health_check": "studies.audit",
+    "train_detector": "detectors.training",
+    "load_detector": "detectors.storage",
+    "predict_files": "detectors.prediction",
+    "run_paper": "runs.execute",
+}
+__all__ = ["__version__", *_FRONT_DOOR]
+
+
+def __getattr__(name: str):
+    if name not in _FRONT_DOOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_import_module(f"{__name__}.{_FRONT_DOOR[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FRONT_DOOR})

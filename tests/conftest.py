@@ -15,22 +15,17 @@ LONGEST = (
     "test_training",
     "test_backends",
     "test_runs",
-    "02_synthetic",
     "kun",
     "forbush",
-    "test_predict",
+    "test_detectors",
+    "01_synthetic-09_datasets",
     "test_papers",
     "test_models",
+    "bring_your_own_dataset",
     "test_samples",
     "test_readme",
-    "06_masks",
-    "bring_your_own_dataset",
-    "10_models",
-    "11_training",
-    "16a_detectors",
-    "16b_predict",
-    "test_faces",
     "test_losses",
+    "test_faces",
     "test_views",
     "test_book",
 )
@@ -39,7 +34,7 @@ LONGEST = (
 def group_of(nodeid: str) -> str:
     "The name of a test's group: its notebook or paper, else its file."
     file = re.search(r"(\w+)\.py", nodeid)[1]
-    of = re.search(r"\[(\w+)\]$", nodeid)
+    of = re.search(r"\[([\w-]+)\]$", nodeid)
     return (
         of[1]
         if of and (file == "test_notebooks" or (file == "test_papers" and of[1] in LONGEST))

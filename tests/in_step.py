@@ -48,7 +48,7 @@ def with_ledger(notebook: dict, table: str) -> dict:
 
 def count_verdicts(root: Path) -> None:
     "Write the ledgers' summary, as the committed papers have it, into the index."
-    from deepfake_nb.claims import ledger_markdown, load_ledgers, summarise_ledgers
+    from deepfake_nb.reporting.ledger import ledger_markdown, load_ledgers, summarise_ledgers
 
     index = root / "nbs" / "index.ipynb"
     notebook = json.loads(index.read_text(encoding="utf-8"))

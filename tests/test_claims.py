@@ -1,4 +1,4 @@
-"The ledger: every claim of every report, entered as the report has it, and counted wherever it is counted."
+"""The ledger: every claim of every report, entered as the report states it, and counted once."""
 
 import ast
 import copy
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,14 +16,21 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "nbs" / "book")]
 
 import in_step  # noqa: E402
 import overview  # noqa: E402
-from deepfake_nb.core.errors import ClaimError
-from deepfake_nb.reporting.claims import Ledger, VERDICTS, judge_ordinal, load_claims
-from deepfake_nb.reporting.ledger import (
+
+from deepfake_nb.core.errors import ClaimError  # noqa: E402
+from deepfake_nb.reporting.claims import (  # noqa: E402
+    VERDICTS,
+    Ledger,
+    judge_ordinal,
+    load_claims,
+)
+from deepfake_nb.reporting.ledger import (  # noqa: E402
+    LEDGER_TYPE,
     ledger_markdown,
     load_ledgers,
     read_ledger,
     summarise_ledgers,
-)  # noqa: E402
+)
 
 PAPERS = ROOT / "nbs" / "papers"
 NUMBERS = {
@@ -32,51 +40,19 @@ NUMBERS = {
     "torlapati": range(43, 61),
     "kun": range(61, 80),
 }
+# fmt: off
 IN_TEXT_ONLY = {
-    1,
-    2,
-    3,
-    4,
-    11,
-    12,
-    17,
-    18,
-    19,
-    20,
-    22,
-    23,
-    25,
-    26,
-    29,
-    30,
-    31,
-    32,
-    33,
-    37,
-    38,
-    42,
-    43,
-    44,
-    52,
-    59,
-    60,
-    69,
-    70,
-    71,
-    78,
-    79,
+    1, 2, 3, 4, 11, 12, 17, 18, 19, 20, 22, 23, 25, 26, 29, 30, 31, 32, 33, 37, 38, 42, 43, 44,
+    52, 59, 60, 69, 70, 71, 78, 79,
 }
+DECIDED_BY_OWN_DATA = [
+    13, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29, 30, 31, 32, 33, 35, 36, 37, 38,
+    39, 40, 53, 54, 57, 59,
+]
+# fmt: on
 CONTRADICTED = {5, 6, 10, 14, 24, 41, 49, 55, 58, 73, 74}
 EQUIVALENCE = {38, 61, 71, 72, 77}  # "no better", "almost the same level"
-LOST = {
-    7,
-    8,
-    35,
-    36,
-    37,
-    38,
-    39,
-}  # of which the values are lost; of others only something beside it is
+LOST = {7, 8, 35, 36, 37, 38, 39}  # whose values are lost; of others something beside them is
 VALUES = {
     1: 75000,
     2: [50, 470],
@@ -110,17 +86,22 @@ VALUES = {
     75: [960, 1081, 6],
     76: 0.62,
 }
+KINDS = {"exact", "numeric", "ordinal", "equivalence", "context", "arithmetic", "opinion"}
 
 
 def executed() -> list[str]:
-    return [p.stem for p in sorted(PAPERS.glob("*.ipynb")) if len(read_ledger(p))]
+    "The papers that have been run."
+    return [path.stem for path in sorted(PAPERS.glob("*.ipynb")) if len(read_ledger(path))]
+
+
+# ---- claims.toml
 
 
 def test_the_claims_of_a_report_are_all_entered_and_nothing_else():
     claims = load_claims()
     for report, own in claims.groupby("report"):
         assert own.index.tolist() == list(NUMBERS[report]), report
-    assert {p.stem for p in PAPERS.glob("*.ipynb")} <= set(claims["report"])
+    assert {path.stem for path in PAPERS.glob("*.ipynb")} <= set(claims["report"])
 
 
 def test_claims_stand_as_the_reports_have_them():
@@ -129,35 +110,25 @@ def test_claims_stand_as_the_reports_have_them():
     assert set(claims.index[claims["in_text_only"]]) == IN_TEXT_ONLY & entered
     assert set(claims.index[claims["contradiction"].notna()]) == CONTRADICTED & entered
     assert LOST & entered <= set(claims.index[claims["lost"].notna()])
-    assert {n: claims.loc[n, "value"] for n in VALUES if n in entered} == {
-        n: value for n, value in VALUES.items() if n in entered
-    }
-    assert set(claims["kind"]) <= {
-        "exact",
-        "numeric",
-        "ordinal",
-        "equivalence",
-        "context",
-        "arithmetic",
-        "opinion",
-    }
+    for claim in VALUES.keys() & entered:
+        assert claims.loc[claim, "value"] == VALUES[claim]
+    assert set(claims["kind"]) <= KINDS
     assert set(claims.index[claims["kind"] == "equivalence"]) == EQUIVALENCE & entered
     assert claims["text"].is_unique and claims[["place", "text"]].notna().all(axis=None)
+
+
+# ---- the committed ledgers
 
 
 @pytest.mark.parametrize("report", executed())
 def test_every_claim_has_one_verdict_with_its_reason(report):
     claims, ledger = load_claims(report), read_ledger(PAPERS / f"{report}.ipynb")
-    assert (
-        ledger.index.tolist() == claims.index.tolist()
-        and ledger["claim"].tolist() == claims["text"].tolist()
-    )
-    assert set(ledger.index[ledger["verdict"] == "contradicted by the report itself"]) == set(
-        claims.index[claims["contradiction"].notna()]
-    )
-    assert set(ledger.index[ledger["verdict"] == "value lost"]) <= set(
-        claims.index[claims["lost"].notna()]
-    )
+    assert ledger.index.tolist() == claims.index.tolist()
+    assert ledger["claim"].tolist() == claims["text"].tolist()
+    contradicted = ledger.index[ledger["verdict"] == "contradicted by the report itself"]
+    assert set(contradicted) == set(claims.index[claims["contradiction"].notna()])
+    lost = ledger.index[ledger["verdict"] == "value lost"]
+    assert set(lost) <= set(claims.index[claims["lost"].notna()])
     assert not ledger["reason"].isin(["", "–"]).any()
 
 
@@ -169,39 +140,40 @@ def test_numbers_get_a_verdict_on_the_report_s_own_data_only(report):
     assert not ledger.loc[numeric, "verdict"].isin(["reproduced", "not reproduced"]).any()
 
 
-def missing(value) -> bool:
-    return not isinstance(value, str)
+# ---- default verdicts
 
 
 @pytest.mark.parametrize("report", NUMBERS)
 def test_on_its_own_data_every_claim_that_is_decided_gets_a_verdict(report):
     ledger = Ledger(report, "its own", own_data=True)
     for claim, about in ledger.claims.iterrows():
-        contradicted, lost = not missing(about["contradiction"]), not missing(about["lost"])
-        for stand_in, decided in (
+        contradicted = isinstance(about["contradiction"], str)
+        undecided = "value lost" if isinstance(about["lost"], str) else "not comparable"
+        for stand_in, verdict in (
             ("agrees", "reproduced"),
             ("disagrees", "not reproduced"),
-            ("inconclusive", "value lost" if lost else "not comparable"),
+            ("inconclusive", undecided),
         ):
             ledger.enter(claim, "0", "It is so.", stand_in=stand_in)
-            assert ledger.entries[claim]["verdict"] == (
-                "contradicted by the report itself" if contradicted else decided
-            ), (claim, stand_in)
-        if (
-            about["kind"] != "numeric"
-            or not isinstance(about["value"], (int, float))
-            or contradicted
-        ):
+            expected = "contradicted by the report itself" if contradicted else verdict
+            assert ledger.entries[claim]["verdict"] == expected, (claim, stand_in)
+
+
+@pytest.mark.parametrize("report", NUMBERS)
+def test_on_its_own_data_the_interval_of_a_number_decides(report):
+    ledger = Ledger(report, "its own", own_data=True)
+    for claim, about in ledger.claims.iterrows():
+        value = about["value"]
+        is_number = about["kind"] == "numeric" and isinstance(value, (int, float))
+        if not is_number or isinstance(about["contradiction"], str):
             continue
-        for low, high, decided in (
+        for low, high, verdict in (
             (-1, 1, "reproduced"),
             (0.5, 1, "not reproduced"),
-            (float("nan"), float("nan"), "not comparable"),
+            (np.nan, np.nan, "not comparable"),
         ):
-            ledger.enter_number(
-                claim, "0", about["value"] + low, about["value"] + high, "It is so."
-            )
-            assert ledger.entries[claim]["verdict"] == decided, (claim, low, high)
+            ledger.enter_number(claim, "0", value + low, value + high, "It is so.")
+            assert ledger.entries[claim]["verdict"] == verdict, (claim, low, high)
         with pytest.raises(ClaimError, match=f"claim {claim} is a number"):
             ledger.enter(claim, "0", "It is so.")
 
@@ -210,148 +182,102 @@ def test_on_its_own_data_every_claim_that_is_decided_gets_a_verdict(report):
 def test_on_other_data_no_claim_is_reproduced_and_what_is_lost_is_called_so(report):
     ledger = Ledger(report, "another", own_data=False)
     for claim, about in ledger.claims.iterrows():
-        expected = (
-            "contradicted by the report itself"
-            if not missing(about["contradiction"])
-            else "value lost"
-            if not missing(about["lost"])
-            else "not comparable"
-        )
+        expected = "value lost" if isinstance(about["lost"], str) else "not comparable"
+        if isinstance(about["contradiction"], str):
+            expected = "contradicted by the report itself"
         ledger.enter(claim, "0", "It is so.", stand_in="agrees")
-        assert (
-            ledger.entries[claim]["verdict"] == expected
-            and ledger.entries[claim]["dataset"] == "another"
-        )
+        assert ledger.entries[claim]["verdict"] == expected
+        assert ledger.entries[claim]["dataset"] == "another"
+
+
+# ---- the rules in the papers
+
+
+def code_of(report: str) -> list[ast.Module]:
+    "The code cells of a paper."
+    cells = json.loads((PAPERS / f"{report}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return [ast.parse("".join(c["source"])) for c in cells if c["cell_type"] == "code"]
 
 
 def entered(report: str, claim: int) -> ast.Call:
-    "The last call by which a paper notebook enters a claim."
-    cells = json.loads((PAPERS / f"{report}.ipynb").read_text(encoding="utf-8"))["cells"]
-    calls = [
-        n
-        for c in cells
-        if c["cell_type"] == "code"
-        for n in ast.walk(ast.parse("".join(c["source"])))
-        if isinstance(n, ast.Call)
-        and ast.unparse(n.func) in ("ledger.enter", "ledger.enter_number")
-    ]
-    return [n for n in calls if isinstance(n.args[0], ast.Constant) and n.args[0].value == claim][
-        -1
-    ]
+    "The last call by which a paper enters a claim."
+    last = None
+    for cell in code_of(report):
+        for node in ast.walk(cell):
+            if not isinstance(node, ast.Call):
+                continue
+            enters = ast.unparse(node.func) in ("ledger.enter", "ledger.enter_number")
+            if enters and isinstance(node.args[0], ast.Constant) and node.args[0].value == claim:
+                last = node
+    return last
 
 
 def stand_in(report: str, claim: int, **values) -> str:
-    "What a paper notebook makes of some values for a claim."
-    return eval(
-        ast.unparse(next(k.value for k in entered(report, claim).keywords if k.arg == "stand_in")),
-        {"judge_ordinal": judge_ordinal, **values},
-    )
+    "What a paper concludes from some values for a claim."
+    keywords = {keyword.arg: keyword.value for keyword in entered(report, claim).keywords}
+    names = {"judge_ordinal": judge_ordinal, "np": np, **values}
+    return eval(ast.unparse(keywords["stand_in"]), names)
 
 
-@pytest.mark.parametrize(
-    "claim",
-    [
-        13,
-        15,
-        16,
-        17,
-        18,
-        19,
-        20,
-        21,
-        22,
-        23,
-        25,
-        26,
-        27,
-        28,
-        29,
-        30,
-        31,
-        32,
-        33,
-        35,
-        36,
-        37,
-        38,
-        39,
-        40,
-        53,
-        54,
-        57,
-        59,
-    ],
-)
+@pytest.mark.parametrize("claim", DECIDED_BY_OWN_DATA)
 def test_a_claim_that_own_data_decide_is_never_entered_as_not_comparable(claim):
     call = entered(load_claims().loc[claim, "report"], claim)
-    given = (
-        [*call.args[3:4], *(k.value for k in call.keywords if k.arg == "verdict")]
-        if ast.unparse(call.func) == "ledger.enter"
-        else []
-    )
-    assert not [v for v in given if isinstance(v, ast.Constant)], ast.unparse(call)
+    if ast.unparse(call.func) == "ledger.enter":
+        given = [*call.args[3:4], *(k.value for k in call.keywords if k.arg == "verdict")]
+        assert not [v for v in given if isinstance(v, ast.Constant)], ast.unparse(call)
 
 
-def test_the_rules_are_those_that_the_notebooks_state():
-    assert (
-        stand_in("torlapati", 59, rank=0.8999999999999998) == "agrees"
-        and stand_in("torlapati", 59, rank=0.7) == "inconclusive"
-        and stand_in("torlapati", 59, rank=-1e-12) == "disagrees"
-    )
-    people = lambda low, high: {"low": low, "high": high}
-    assert stand_in("forbush", 22, anybody=people(0.9, 0.95), nobody=people(0.6, 0.8)) == "agrees"
-    assert (
-        stand_in("forbush", 22, anybody=people(0.5, 0.7), nobody=people(0.9, 0.99))
-        == "inconclusive"
-    )  # no effect of memory, so nothing against it
-    assert [
-        stand_in(
-            "kaminskyi",
-            33,
-            low_dice=[1, 2],
-            detected=[d] * 2,
-            unnoticed=[u] * 2,
-            np=__import__("numpy"),
-        )
-        for d, u in ((True, False), (False, True), (False, False))
-    ] == ["agrees", "disagrees", "inconclusive"]
-    fell = lambda films, jpeg: stand_in(
-        "kaminskyi", 40, fell_by={"films": [films] * 9, "JPEG": [jpeg] * 9}
-    )
-    assert [fell(True, True), fell(False, True), fell(False, False)] == [
-        "agrees",
-        "inconclusive",
-        "inconclusive",
-    ]
+def test_torlapati_judges_by_rank():
+    assert stand_in("torlapati", 59, rank=0.8999999999999998) == "agrees"
+    assert stand_in("torlapati", 59, rank=0.7) == "inconclusive"
+    assert stand_in("torlapati", 59, rank=-1e-12) == "disagrees"
+
+
+def test_forbush_judges_by_intervals():
+    def judge(anybody, nobody):
+        anybody, nobody = ({"low": low, "high": high} for low, high in (anybody, nobody))
+        return stand_in("forbush", 22, anybody=anybody, nobody=nobody)
+
+    assert judge((0.9, 0.95), (0.6, 0.8)) == "agrees"
+    # memory has no effect, so nothing speaks against it
+    assert judge((0.5, 0.7), (0.9, 0.99)) == "inconclusive"
+
+
+def test_kaminskyi_judges_by_several_numbers():
+    for detected, unnoticed, expected in (
+        (True, False, "agrees"),
+        (False, True, "disagrees"),
+        (False, False, "inconclusive"),
+    ):
+        lists = {"detected": [detected] * 2, "unnoticed": [unnoticed] * 2}
+        assert stand_in("kaminskyi", 33, low_dice=[1, 2], **lists) == expected
+    for films, jpeg, expected in (
+        (True, True, "agrees"),
+        (False, True, "inconclusive"),
+        (False, False, "inconclusive"),
+    ):
+        fell_by = {"films": [films] * 9, "JPEG": [jpeg] * 9}
+        assert stand_in("kaminskyi", 40, fell_by=fell_by) == expected
 
 
 def kaminskyi_rules(**values) -> dict:
-    "The functions by which that notebook judges."
-    import numpy as np
-
-    cells = json.loads((PAPERS / "kaminskyi.ipynb").read_text(encoding="utf-8"))["cells"]
-    found = [
-        n
-        for c in cells
-        if c["cell_type"] == "code"
-        for n in ast.parse("".join(c["source"])).body
-        if isinstance(n, ast.FunctionDef) and n.name in ("by_margin", "by_reading")
-    ]
+    "The functions by which that paper judges."
+    found = []
+    for cell in code_of("kaminskyi"):
+        for node in cell.body:
+            if isinstance(node, ast.FunctionDef) and node.name in ("by_margin", "by_reading"):
+                found.append(ast.unparse(node))
     names = {"np": np, "judge_ordinal": judge_ordinal, "least_difference": 0.05, **values}
-    exec("\n".join(map(ast.unparse, found)), names)
+    exec("\n".join(found), names)
     return names
 
 
 def test_a_tie_is_no_order():
     by_margin = kaminskyi_rules()["by_margin"]
-    assert (
-        by_margin([0.28, 0.3, 0.11, 0]) == "inconclusive"
-        and by_margin([0.28, 0.3, 0.11, 0.06]) == "agrees"
-    )
-    assert (
-        by_margin([-0.1, -0.2]) == "disagrees"
-        and by_margin([0, 0]) == by_margin([0.05, -0.05]) == by_margin([]) == "inconclusive"
-    )
+    assert by_margin([0.28, 0.3, 0.11, 0]) == "inconclusive"
+    assert by_margin([0.28, 0.3, 0.11, 0.06]) == "agrees"
+    assert by_margin([-0.1, -0.2]) == "disagrees"
+    assert by_margin([0, 0]) == by_margin([0.05, -0.05]) == by_margin([]) == "inconclusive"
 
 
 def test_a_network_that_has_not_learnt_silences_its_own_reading_only():
@@ -364,78 +290,69 @@ def test_a_network_that_has_not_learnt_silences_its_own_reading_only():
         ("alike", "F1"): [False] * 3,
         ("alike", "AUC"): [False] * 3,
     }
-    verdict, words = kaminskyi_rules(unlearnt=["A, second"], **about)["by_reading"](held)
-    assert (
-        verdict == "disagrees"
-        and "as reported: not judged (own set not learnt by A, second)" in words
-        and "alike: disagrees" in words
-    )
-    assert kaminskyi_rules(unlearnt=[], **about)["by_reading"](held)[0] == "inconclusive", (
-        "the two readings differ"
-    )
-    assert kaminskyi_rules(unlearnt=["Unet"], **about)["by_reading"](held)[0] == "inconclusive", (
-        "none can be judged"
-    )
-    assert (
-        kaminskyi_rules(unlearnt=["A, second"], **about)["by_reading"](
-            held | {("alike", "AUC"): [True] * 3}
-        )[0]
-        == "inconclusive"
-    ), "its levels differ"
+
+    def judge(unlearnt, held):
+        return kaminskyi_rules(unlearnt=unlearnt, **about)["by_reading"](held)
+
+    verdict, words = judge(["A, second"], held)
+    assert verdict == "disagrees"
+    assert "as reported: not judged (own set not learnt by A, second)" in words
+    assert "alike: disagrees" in words
+    assert judge([], held)[0] == "inconclusive", "the two readings differ"
+    assert judge(["Unet"], held)[0] == "inconclusive", "none can be judged"
+    mixed = held | {("alike", "AUC"): [True] * 3}
+    assert judge(["A, second"], mixed)[0] == "inconclusive", "its levels differ"
+
+
+# ---- counting
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_summary_in_the_readme_is_that_of_the_committed_ledgers():
-    assert ledger_markdown(summarise_ledgers(load_ledgers(PAPERS))) in (
-        ROOT / "README.md"
-    ).read_text(encoding="utf-8")
+    assert ledger_markdown(summarise_ledgers(load_ledgers(PAPERS))) in readme()
 
 
-def test_a_stale_summary_is_noticed(tmp_path, monkeypatch):
+def test_a_stale_summary_is_noticed():
     index = json.loads((ROOT / "nbs" / "index.ipynb").read_text())
     counts = summarise_ledgers(load_ledgers(PAPERS))
+    assert in_step.with_ledger(copy.deepcopy(index), ledger_markdown(counts)) == index
     counts.loc["all", "reproduced"] += 1
-    assert (
-        in_step.with_ledger(
-            copy.deepcopy(index), ledger_markdown(summarise_ledgers(load_ledgers(PAPERS)))
-        )
-        == index
-    )
     assert in_step.with_ledger(copy.deepcopy(index), ledger_markdown(counts)) != index
     with pytest.raises(SystemExit, match="0 places for the ledger"):
         in_step.with_ledger({"cells": []}, "")
+
+
+def changed_verdict(data: dict, claim: int) -> dict:
+    "The forms of an output, with the verdict of a claim changed to reproduced in all of them."
+    data = copy.deepcopy(data)
+    for row in data.get(LEDGER_TYPE, {}).get("claims", []):
+        if row["no."] == claim:
+            row["verdict"] = "reproduced"
+    if "text/html" in data:
+        cell = rf"(<th[^>]*>{claim}</th>.*?<td[^>]*>)not comparable(</td>)"
+        html = "".join(data["text/html"])
+        data["text/html"] = re.sub(cell, r"\1reproduced\2", html, count=1, flags=re.S)
+    return data
 
 
 def test_a_verdict_that_changes_in_a_notebook_changes_the_counts(tmp_path):
     report = executed()[0]
     ledger = read_ledger(PAPERS / f"{report}.ipynb")
     claim = ledger.index[ledger["verdict"] == "not comparable"][0]
-    text = (PAPERS / f"{report}.ipynb").read_text(encoding="utf-8")
-    notebook = json.loads(text)
+    notebook = json.loads((PAPERS / f"{report}.ipynb").read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
-            html = "".join(output.get("data", {}).get("text/html", ""))
-            changed = re.sub(
-                rf"(<th[^>]*>{claim}</th>.*?<td[^>]*>)not comparable(</td>)",
-                r"\1reproduced\2",
-                html,
-                count=1,
-                flags=re.S,
-            )
-            if changed != html:
-                output["data"]["text/html"] = changed.splitlines(keepends=True)
+            if "data" in output:
+                output["data"] = changed_verdict(output["data"], claim)
     (tmp_path / f"{report}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     (tmp_path / "claims.toml").write_bytes((PAPERS / "claims.toml").read_bytes())
-    before, after = (
-        summarise_ledgers(load_ledgers(PAPERS)).loc[report],
-        summarise_ledgers(load_ledgers(tmp_path)).loc[report],
-    )
-    assert (
-        after["reproduced"] == before["reproduced"] + 1
-        and after["not comparable"] == before["not comparable"] - 1
-    )
-    assert ledger_markdown(summarise_ledgers(load_ledgers(tmp_path))) not in (
-        ROOT / "README.md"
-    ).read_text(encoding="utf-8")
+    before, after = (summarise_ledgers(load_ledgers(folder)) for folder in (PAPERS, tmp_path))
+    difference = after.loc[report] - before.loc[report]
+    assert difference["reproduced"] == 1 and difference["not comparable"] == -1
+    assert ledger_markdown(after) not in readme()
 
 
 def test_a_notebook_of_other_claims_is_an_error(tmp_path):
@@ -443,34 +360,38 @@ def test_a_notebook_of_other_claims_is_an_error(tmp_path):
     (tmp_path / f"{report}.ipynb").write_bytes((PAPERS / f"{report}.ipynb").read_bytes())
     first = NUMBERS[report][0]
     text = (PAPERS / "claims.toml").read_text(encoding="utf-8")
-    (tmp_path / "claims.toml").write_text(
-        re.sub(
-            rf"\[\[claim\]\]\nid = {first}\n.*?(?=\[\[claim\]\])", "", text, count=1, flags=re.S
-        ),
-        encoding="utf-8",
-    )
-    with pytest.raises(
-        ClaimError,
-        match=rf"claims \[{first}\] are in its ledger or in claims.toml, but not in both",
-    ):
+    entry = rf"\[\[claim\]\]\nid = {first}\n.*?(?=\[\[claim\]\])"
+    text = re.sub(entry, "", text, count=1, flags=re.S)
+    (tmp_path / "claims.toml").write_text(text, encoding="utf-8")
+    message = rf"claims \[{first}\] are in its ledger or in claims.toml, but not in both"
+    with pytest.raises(ClaimError, match=message):
         load_ledgers(tmp_path)
 
 
-def test_the_readme_s_picture_is_small_has_words_and_is_of_these_ledgers():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert (
-        re.search(r"!\[[^\]]{80,}\]\(nbs/overview\.png\)", readme)
-        and overview.TARGET.stat().st_size < 150_000
+def test_the_command_prints_the_same_counts():
+    code = "from deepfake_nb.cli import main; raise SystemExit(main(['ledger']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
     )
-    assert overview.counts_in(overview.TARGET) == overview.ledger_counts(), (
-        "the picture counts other verdicts: make overview"
-    )
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    rows = {line.split("  ")[0].strip(): line.split() for line in lines}
+    counts = summarise_ledgers(load_ledgers())
+    for name in ("claims", "reproduced", "value lost"):
+        assert rows[name][-1] == str(counts.loc["all", name] or "–")
+
+
+# ---- the overview figure
+
+
+def test_the_readme_s_figure_is_small_has_words_and_is_of_these_ledgers():
+    assert re.search(r"!\[[^\]]{80,}\]\(nbs/overview\.png\)", readme())
+    assert overview.TARGET.stat().st_size < 150_000
+    counted = overview.counts_in(overview.TARGET)
+    assert counted == overview.ledger_counts(), "it counts other verdicts: make overview"
     assert list(overview.VERDICT_COLOURS) == list(VERDICTS)
 
 
-def test_the_picture_carries_what_it_was_drawn_from(tmp_path):
-    import numpy as np
-
+def test_the_figure_carries_what_it_was_drawn_from(tmp_path):
     rng = np.random.default_rng(0)
     shown = {
         "real": rng.random((32, 32, 3)),
@@ -482,25 +403,3 @@ def test_the_picture_carries_what_it_was_drawn_from(tmp_path):
     counts = {verdict: i + 1 for i, verdict in enumerate(VERDICTS)}
     (tmp_path / "a.png").write_bytes(overview.draw(shown, counts))
     assert overview.counts_in(tmp_path / "a.png") == counts != overview.ledger_counts()
-
-
-def test_the_command_prints_the_same_counts():
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from deepfake_nb.cli import main; raise SystemExit(main(['ledger']))",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    rows = {
-        line.split("  ")[0].strip(): line.split()
-        for line in done.stdout.splitlines()
-        if line.strip()
-    }
-    counts = summarise_ledgers(load_ledgers())
-    for name in ("claims", "reproduced", "value lost"):
-        assert rows[name][-1] == str(counts.loc["all", name] or "–")

@@ -1,25 +1,27 @@
-"Both losses and the Dice metric: closed forms, gradients, several devices, saving, training. Runs on the backend that KERAS_BACKEND names."
+"""Both losses and the Dice metric: closed forms, gradients, several devices, saving, training."""
 
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
+from deepfake_nb.models.classifiers import compile_model
 from deepfake_nb.models.losses import (
+    SIGNS,
     BceDiceLoss,
     ConditionalLoss,
     DiceScore,
-    SIGNS,
     conditional_curve,
     conditional_term,
     dice_coefficient,
 )
-from deepfake_nb.models.classifiers import build_model, compile_model
+from deepfake_nb.models.torlapati import build_model
 from deepfake_nb.models.unets import build_unet
 from deepfake_nb.training.checkpoints import set_precision
 from deepfake_nb.training.fit import fit
@@ -36,7 +38,7 @@ once = pytest.mark.skipif(JAX, reason="the same on every backend")
 
 
 def value_and_gradient(f, x):
-    "A scalar function and its gradient by automatic differentiation, float64."
+    """A scalar function and its gradient by automatic differentiation, float64."""
     x = ops.convert_to_tensor(x)
     if JAX:
         import jax
@@ -51,12 +53,16 @@ def value_and_gradient(f, x):
     return float(y), tape.gradient(y, x).numpy().astype("float64")
 
 
+def loss_of_outputs(loss, labels, outputs, x):
+    return loss(labels, outputs(x))
+
+
 def number(x):
     return float(ops.convert_to_numpy(x))
 
 
 def batch(n=64, mean=None, seed=0):
-    "Predictions, and labels, of a batch; the mean is moved where it is given."
+    """Predictions, and labels, of a batch; the mean is moved where it is given."""
     rng = np.random.default_rng(seed)
     p = (
         rng.uniform(0.02, 0.98, n)
@@ -70,7 +76,7 @@ def batch(n=64, mean=None, seed=0):
 
 
 def printed(p, tau, phi, sign, symmetric):
-    "The formula, letter by letter, in float64."
+    """The formula, letter by letter, in float64."""
     p = np.asarray(p, "float64")
     total = sum(
         1 - np.tanh(i * tau) ** 2
@@ -127,16 +133,15 @@ def test_all_ones_is_rewarded_as_printed_and_punished_as_described():
 def test_nothing_overflows(tau):
     for p in (np.zeros(2048, "float32"), np.full(2048, 0.5, "float32"), np.ones(2048, "float32")):
         for symmetric in (False, True):
-            value, gradient = value_and_gradient(
-                lambda q: conditional_term(q, tau, symmetric=symmetric), p
-            )
+            term = partial(conditional_term, tau=tau, symmetric=symmetric)
+            value, gradient = value_and_gradient(term, p)
             assert np.isfinite(value) and np.isfinite(gradient).all()
             assert np.isfinite(conditional_curve(p[0], 2048, tau, symmetric=symmetric)).all()
     assert np.isfinite(conditional_curve(np.linspace(0, 1, 11), 10**9, 1e308)).all()
 
 
 def test_gradient_is_precise_next_to_one():
-    "Where 1 − ŷ is tiny, the gradient is 2nτ²(1 − ŷ), not a difference of rounded numbers."
+    """Where 1 − ŷ is tiny, the gradient is 2nτ²(1 − ŷ), not a difference of rounded numbers."""
     for distance in (2.0**-24, 2.0**-20, 1e-3):
         p = np.full(32, 1 - distance, "float32")
         _, gradient = value_and_gradient(lambda q: conditional_term(q, 0.05, sign="penalty"), p)
@@ -215,13 +220,12 @@ def test_gradient_of_the_loss():
     p = 1 / (1 + np.exp(-z.astype("float64")))
     for sign in SIGNS:
         slope = conditional_curve(p.mean(), 48, 0.03, 2, sign)[1]
-        for f in (
-            lambda q: ConditionalLoss(0.03, 2, sign)(y, ops.sigmoid(q)),
-            lambda q: ConditionalLoss(0.03, 2, sign, from_logits=True)(y, q),
-        ):
-            np.testing.assert_allclose(
-                value_and_gradient(f, z)[1], (p - y[:, None]) / 48 + slope * p * (1 - p), atol=2e-6
-            )
+        expected = (p - y[:, None]) / 48 + slope * p * (1 - p)
+        for from_logits in (False, True):
+            loss = ConditionalLoss(0.03, 2, sign, from_logits=from_logits)
+            outputs = ops.convert_to_tensor if from_logits else ops.sigmoid
+            value, gradient = value_and_gradient(partial(loss_of_outputs, loss, y, outputs), z)
+            np.testing.assert_allclose(gradient, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +307,10 @@ def test_configuration_survives_saving(tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert again.loss.get_config() == loss.get_config()
     assert again.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
-    code = "import keras, sys; import deepfake_nb.losses; m = keras.saving.load_model(sys.argv[1]); print(m.loss.tau, m.loss.sign)"  # another process
+    code = (  # another process
+        "import keras, sys; import deepfake_nb.models.losses; "
+        "m = keras.saving.load_model(sys.argv[1]); print(m.loss.tau, m.loss.sign)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "model.keras")], capture_output=True, text=True
     )
@@ -312,11 +319,12 @@ def test_configuration_survives_saving(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2])
-@pytest.mark.parametrize("xla", [False, True])
-def test_training_step_in_a_compiled_graph(outputs, xla):
-    "What `fit` reports is what NumPy computes, for outputs of either kind."
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_training_step_in_a_compiled_graph(outputs, jit_compile):
+    """What `fit` reports is what NumPy computes, for outputs of either kind."""
     x, y = data(32)
-    model = compile_model(small(outputs), loss=ConditionalLoss(0.05, 2, "penalty"), jit_compile=xla)
+    loss = ConditionalLoss(0.05, 2, "penalty")
+    model = compile_model(small(outputs), loss=loss, jit_compile=jit_compile)
     p = model.predict(x, verbose=0)[:, -1]
     coded = y if outputs == 1 else np.eye(2, dtype="float32")[y.astype(int)]
     entropy = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
@@ -372,7 +380,7 @@ def test_mixed_precision(policy):
 
 @pytest.mark.slow
 def test_it_does_what_it_says_in_training():
-    "Nine in ten are fake and nothing can be learnt: the penalty lowers the mean prediction, the printed sign raises it."
+    """The penalty lowers the mean prediction of an uninformed model, the printed sign raises it."""
     x, y = np.zeros((300, 6), "float32"), (np.arange(300) % 10 > 0).astype("float32")
     means = {}
     for sign, phi in (("penalty", 0), ("printed", 2), ("penalty", 2)):
@@ -397,7 +405,7 @@ def test_it_does_what_it_says_in_training():
 
 
 def maps(n=4, side=16, empty=2, seed=0):
-    "Masks (n, side, side, 1), the first of them empty, and predictions."
+    """Masks (n, side, side, 1), the first of them empty, and predictions."""
     rng = np.random.default_rng(seed)
     truth = (rng.random((n, side, side, 1)) < 0.3).astype("float32")
     truth[:empty] = 0
@@ -405,7 +413,7 @@ def maps(n=4, side=16, empty=2, seed=0):
 
 
 def by_hand(truth, p, smooth=1.0, weight=1.0, pooled=False, weights=None):
-    "The formula in float64: the mean over images."
+    """The formula in float64: the mean over images."""
     truth, p = truth.astype("float64"), p.astype("float64")
     entropy = -(truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean((1, 2, 3))
     axes = None if pooled else (1, 2, 3)
@@ -448,7 +456,7 @@ def test_soft_dice_agrees_with_keras():
 @pytest.mark.parametrize("truth", [0, 1])
 @pytest.mark.parametrize("p", [0, 1e-4, 0.5, 1])
 def test_empty_and_full_masks_are_finite(p, truth, kind, pooled):
-    "Also where a 16-bit sum over 256×256 pixels would overflow; and right predictions cost nothing."
+    """No 16-bit sum over 256×256 pixels overflows, and right predictions cost nothing."""
     truth = np.full((2, 256, 256, 1), truth, "float32")
     value, gradient = value_and_gradient(
         lambda q: BceDiceLoss(pooled=pooled)(truth, ops.cast(q, kind)),
@@ -469,17 +477,15 @@ def test_empty_and_full_masks_are_finite(p, truth, kind, pooled):
 
 @pytest.mark.slow
 def test_pull_on_an_empty_mask_is_bounded():
-    "Σ|∂(−ln DICE)/∂logit| ≤ 1 for one empty mask, whatever is predicted."
+    """Σ|∂(−ln DICE)/∂logit| ≤ 1 for one empty mask, whatever is predicted."""
     truth = np.zeros((1, 64, 64, 1), "float32")
     for logit in np.linspace(-20, 20, 9):
         z = np.full(truth.shape, logit, "float32")
-        both, alone = (
-            value_and_gradient(lambda q: BceDiceLoss(dice_weight=w, from_logits=True)(truth, q), z)[
-                1
-            ]
-            for w in (1, 0)
-        )
-        assert 0 <= (both - alone).sum() <= 1.001
+        pulls = []
+        for weight in (1, 0):
+            loss = BceDiceLoss(dice_weight=weight, from_logits=True)
+            pulls.append(value_and_gradient(partial(loss, truth), z)[1])
+        assert 0 <= (pulls[0] - pulls[1]).sum() <= 1.001
 
 
 @pytest.mark.parametrize(
@@ -561,7 +567,7 @@ def test_dice_loss_and_metric_survive_saving(tmp_path):
     ],
 )
 def test_unet_learns_masks(policy, pooled):
-    "A bright square is outlined in images that it has not seen; nothing is marked where there is none."
+    """A bright square is outlined in unseen images; nothing is marked in the others."""
     rng = np.random.default_rng(0)
     x, truth = (
         rng.normal(0, 0.5, (96, 16, 16, 3)).astype("float32"),
@@ -591,7 +597,7 @@ def test_unet_learns_masks(policy, pooled):
 
 
 def hard(truth, p, pooled, empty, threshold=0.5):
-    "Dice in NumPy, image by image."
+    """Dice in NumPy, image by image."""
     pairs = [
         (t > 0.5, q > threshold) for t, q in zip(truth, p) if empty == "one" or (t > 0.5).any()
     ]
@@ -694,75 +700,121 @@ def test_bad_settings_of_the_metric_are_refused(wrong, says):
 TWO_DEVICES = """
 import json, sys
 import numpy as np, tensorflow as tf
+
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 from keras import layers
-from deepfake_nb.models.losses import ConditionalLoss, conditional_term
+from deepfake_nb.models.losses import BceDiceLoss, ConditionalLoss, DiceScore, conditional_term
 
 x = np.random.default_rng(0).normal(size=(48, 6)).astype("float32")
-x[24:] += 1   # the halves differ
+x[24:] += 1  # the halves differ
 y = (np.arange(48) % 3 > 0).astype("float32")
-w = np.linspace(.5, 2, 48).astype("float32")
+w = np.linspace(0.5, 2, 48).astype("float32")
 options = dict(tau=1 / 16, phi=2, sign=sys.argv[1], symmetric=sys.argv[2] == "True")
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
+def distribute(function):
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(function(context.replica_id_in_sync_group))
+    )
+
+
+def halves(array):
+    return distribute(lambda replica: np.split(array, 2)[replica])
+
+
+def results(values):
+    return strategy.experimental_local_results(values)
+
+
 def build():
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([layers.Input((6,)), layers.Dense(5, activation="tanh"), layers.Dense(1, activation="sigmoid")])
-    model.compile(keras.optimizers.SGD(.5), loss=ConditionalLoss(**options), jit_compile=False)
+    model = keras.Sequential(
+        [
+            layers.Input((6,)),
+            layers.Dense(5, activation="tanh"),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    loss = ConditionalLoss(**options)
+    model.compile(keras.optimizers.SGD(0.5), loss=loss, jit_compile=False)
     return model
 
 
 def step(model, x, y, w):
-    with tf.GradientTape() as tape: loss = model.loss(y, model(x, training=True), w)
+    with tf.GradientTape() as tape:
+        loss = model.loss(y, model(x, training=True), w)
     return loss, tape.gradient(loss, model.trainable_variables)
 
 
 one = build()
 loss, gradients = step(one, x, y, w)
 out = {"one": float(loss), "gradients_one": [g.numpy().tolist() for g in gradients]}
-with strategy.scope(): two = build()
-def halves(array): return strategy.experimental_distribute_values_from_function(lambda c: tf.constant(np.split(array, 2)[c.replica_id_in_sync_group]))
+with strategy.scope():
+    two = build()
+
+
 @tf.function
 def both(x, y, w):
     loss, gradients = strategy.run(step, args=(two, x, y, w))
-    return strategy.reduce("SUM", loss, axis=None), [strategy.reduce("SUM", g, axis=None) for g in gradients]
+    gradients = [strategy.reduce("SUM", g, axis=None) for g in gradients]
+    return strategy.reduce("SUM", loss, axis=None), gradients
+
+
 loss, gradients = both(halves(x), halves(y), halves(w))
 out |= {"two": float(loss), "gradients_two": [g.numpy().tolist() for g in gradients]}
 
-uneven = np.random.default_rng(1).uniform(.6, 1, 48).astype("float32")   # 40 predictions on one device, 8 on the other
-def part(c): return tf.constant(uneven[:40] if c.replica_id_in_sync_group == 0 else uneven[40:])
-values = strategy.experimental_distribute_values_from_function(part)
-out["uneven"] = [float(v) for v in strategy.experimental_local_results(strategy.run(lambda p: conditional_term(p, **options), args=(values,)))]
+# 40 predictions on one device, 8 on the other
+uneven = np.random.default_rng(1).uniform(0.6, 1, 48).astype("float32")
+values = distribute(lambda replica: uneven[40:] if replica else uneven[:40])
+terms = strategy.run(lambda p: conditional_term(p, **options), args=(values,))
+out["uneven"] = [float(v) for v in results(terms)]
 out["whole"] = float(conditional_term(uneven, **options))
 
-from deepfake_nb.models.losses import BceDiceLoss, DiceScore
-truth = (np.random.default_rng(2).random((8, 8, 8, 1)) < .3).astype("float32"); truth[5:] = 0
-maps = np.random.default_rng(3).uniform(.05, .95, truth.shape).astype("float32")
+truth = (np.random.default_rng(2).random((8, 8, 8, 1)) < 0.3).astype("float32")
+truth[5:] = 0
+maps = np.random.default_rng(3).uniform(0.05, 0.95, truth.shape).astype("float32")
 for pooled in (False, True):
     loss = BceDiceLoss(pooled=pooled)
+
     def one_map(z, t):
         with tf.GradientTape() as tape:
             tape.watch(z)
             value = loss(t, tf.sigmoid(z))
         return value, tape.gradient(value, z)
+
     value, gradient = one_map(tf.constant(maps), truth)
     values, gradients = strategy.run(one_map, args=(halves(maps), halves(truth)))
-    out[f"dice_{pooled}"] = [[float(value), float(sum(strategy.experimental_local_results(values)))],
-                             [gradient.numpy().ravel().tolist(), np.concatenate([g.numpy() for g in strategy.experimental_local_results(gradients)]).ravel().tolist()]]
+    gradients = np.concatenate([g.numpy() for g in results(gradients)])
+    out[f"dice_{pooled}"] = [
+        [float(value), float(sum(results(values)))],
+        [gradient.numpy().ravel().tolist(), gradients.ravel().tolist()],
+    ]
+
+
 def flat():
     model = keras.Sequential([layers.Input((8, 8, 1)), layers.Identity()])
-    model.compile(loss=BceDiceLoss(), metrics=[DiceScore(), DiceScore(pooled=True)], jit_compile=False)
+    metrics = [DiceScore(), DiceScore(pooled=True)]
+    model.compile(loss=BceDiceLoss(), metrics=metrics, jit_compile=False)
     return model.evaluate(maps, truth, batch_size=8, verbose=0)
-with strategy.scope(): there = flat()
+
+
+with strategy.scope():
+    there = flat()
 out["metrics"] = [flat(), there]
 
 fits = []
 for model in (one, two):
-    history = model.fit(x, y, sample_weight=w, batch_size=16, epochs=3, shuffle=False, verbose=0).history["loss"]
-    fits.append({"history": history, "weights": [v.tolist() for v in model.get_weights()], "evaluate": model.evaluate(x, y, batch_size=48, verbose=0)})
+    history = model.fit(x, y, sample_weight=w, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    fits.append(
+        {
+            "history": history.history["loss"],
+            "weights": [v.tolist() for v in model.get_weights()],
+            "evaluate": model.evaluate(x, y, batch_size=48, verbose=0),
+        }
+    )
 out["fits"] = fits
 print(json.dumps(out))
 """
@@ -802,12 +854,17 @@ import jax, keras, numpy as np
 from keras import layers
 from deepfake_nb.models.losses import ConditionalLoss
 
-if sys.argv[1] == "2": keras.distribution.set_distribution(keras.distribution.DataParallel(devices=keras.distribution.list_devices("cpu")))
-x = np.random.default_rng(0).normal(size=(48, 6)).astype("float32"); x[24:] += 1
+if sys.argv[1] == "2":
+    devices = keras.distribution.list_devices("cpu")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+x = np.random.default_rng(0).normal(size=(48, 6)).astype("float32")
+x[24:] += 1
 y = (np.arange(48) % 3 > 0).astype("float32")
 keras.utils.set_random_seed(0)
-model = keras.Sequential([layers.Input((6,)), layers.Dense(5, activation="tanh"), layers.Dense(1, activation="sigmoid")])
-model.compile(keras.optimizers.SGD(.5), loss=ConditionalLoss(1 / 16, 2, "penalty"))
+model = keras.Sequential(
+    [layers.Input((6,)), layers.Dense(5, activation="tanh"), layers.Dense(1, activation="sigmoid")]
+)
+model.compile(keras.optimizers.SGD(0.5), loss=ConditionalLoss(1 / 16, 2, "penalty"))
 history = model.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0).history["loss"]
 print(json.dumps([len(jax.devices()), history, [w.tolist() for w in model.get_weights()]]))
 """
@@ -841,7 +898,8 @@ def test_two_devices_under_jax():
 def test_other_backend_needs_no_tensorflow():
     pytest.importorskip("jax")
     code = (
-        "import sys, numpy as np; from deepfake_nb.losses import ConditionalLoss; import keras; ConditionalLoss()(np.ones((3, 1)), np.full((3, 1), .5)); "
+        "import sys, keras, numpy as np; from deepfake_nb.models.losses import ConditionalLoss; "
+        "ConditionalLoss()(np.ones((3, 1)), np.full((3, 1), .5)); "
         "sys.exit(keras.backend.backend() != 'jax' or 'tensorflow' in sys.modules)"
     )
     subprocess.run(

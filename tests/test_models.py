@@ -1,9 +1,17 @@
-"""Models I–V against the report, base weights of every origin, batch statistics, the second stage. Any Keras backend."""
+"""Models I–V against the report, weights of every origin, batch statistics, fine-tuning."""
 
+import functools
+import hashlib
+import http.server
+import inspect
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -11,25 +19,22 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from deepfake_nb.models.registry import Backbone
-from deepfake_nb.models.weights import _download
 from deepfake_nb.core.errors import WeightsError
 from deepfake_nb.models.backbones import BatchStatistics, build_backbone, uses_batch_statistics
 from deepfake_nb.models.classifiers import (
     FINE_TUNING_RATE,
-    MODELS,
+    build_classifier,
     build_convnet,
-    build_model,
     compile_model,
     fake_score,
     find_backbone,
-    build_classifier,
     unfreeze_top,
 )
 from deepfake_nb.models.layers import layer_table, parameter_counts
-from deepfake_nb.models.registry import BACKBONES
-from deepfake_nb.models.unets import UNETS, build_unet, build_pretrained_unet
-from deepfake_nb.models.weights import Weights, resolve_weights
+from deepfake_nb.models.registry import APPLICATIONS, BACKBONES, Backbone, get_backbone
+from deepfake_nb.models.torlapati import MODELS, build_model
+from deepfake_nb.models.unets import UNETS, build_pretrained_unet, build_unet
+from deepfake_nb.models.weights import Weights, download_weights, find_weights, resolve_weights
 from deepfake_nb.reporting.reported import (
     CHOSEN_BY_US,
     CONVNET_CHOSEN_BY_US,
@@ -48,7 +53,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def nothing_cached(tmp_path, monkeypatch):
-    "No weights on this machine and no network, unless a test provides them."
+    """No weights on this machine and no network, unless a test provides them."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("DEEPFAKE_NB_OFFLINE", "1")
     monkeypatch.delenv("DEEPFAKE_NB_DATA", raising=False)
@@ -71,7 +76,8 @@ def weights_equal(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
 
 
-# What does not depend on the backend is checked on one: building an EfficientNet, or the five models at 224², takes JAX half a minute.
+# What does not depend on the backend is checked on one: JAX takes half a minute to build an
+# EfficientNet, or the five models at 224².
 once = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the same on every backend"
 )
@@ -106,7 +112,7 @@ def test_every_layer_as_reported(five, number):
 
 
 def test_layer_tables_of_the_report_verbatim():
-    "Shapes and counts as they stand on the page."
+    """Shapes and counts as they stand on the page."""
     page = {
         "I": [
             ("(None, 222, 222, 64)", 1792),
@@ -192,7 +198,7 @@ def test_reduced_models_give_probabilities(number):
 @once
 @pytest.mark.slow
 def test_fake_is_column_one():
-    "A model trained on bright = fake gives bright images the high score, whichever its output."
+    """A model trained on bright = fake gives bright images the high score, whichever its output."""
     rng = np.random.default_rng(0)
     y = np.tile([0, 1], 32)
     x = (rng.random((64, 16, 16, 3)) * 0.4 + y[:, None, None, None] * 0.6).astype("float32")
@@ -262,40 +268,81 @@ def test_unknown_names_are_refused():
 
 
 class Asked(Exception):
-    pass
+    """Raised in place of a download."""
 
 
-@once
-@pytest.mark.parametrize("name", BACKBONES)
-def test_registry_agrees_with_keras(name, monkeypatch):
-    "File name, address, MD5, channels and number of weights are what keras.applications itself uses."
+def asked_of_keras(backbone, monkeypatch):
+    """Return file name, address and hash that keras.applications asks for."""
     from keras.src.utils import file_utils
 
     def get_file(fname, origin, file_hash=None, **_):
         raise Asked((fname, origin, file_hash))
 
     monkeypatch.setattr(file_utils, "get_file", get_file)
-    base = BACKBONES[name]
-    if base.parameters > 30_000_000 and "slow" not in os.environ.get("DEEPFAKE_NB_TESTS", ""):
-        from keras.src.applications import efficientnet
-
-        assert (base.url, base.md5) == (
-            efficientnet.BASE_WEIGHTS_PATH + "efficientnetb7_notop.h5",
-            efficientnet.WEIGHTS_HASHES["b7"][1],
-        )
-        return
+    build = getattr(keras.applications, backbone.builder)
     with pytest.raises(Asked) as asked:
-        getattr(keras.applications, base.builder)(
-            include_top=False, weights="imagenet", input_shape=(224, 224, 3), **base.arguments
+        build(
+            include_top=False,
+            weights="imagenet",
+            input_shape=(224, 224, 3),
+            **backbone.arguments,
         )
-    assert asked.value.args[0] == (base.file, base.url, base.md5)
+    return asked.value.args[0]
+
+
+def known_hash(backbone):
+    """Return the digits of the hash that the registry states, or None."""
+    return backbone.known_hash and backbone.known_hash.partition(":")[2]
+
+
+SLOW = "slow" in os.environ.get("DEEPFAKE_NB_TESTS", "")
+
+
+@once
+@pytest.mark.parametrize(
+    "name", [name for name in BACKBONES if SLOW or BACKBONES[name].parameters < 30_000_000]
+)
+def test_registry_agrees_with_keras(name, monkeypatch):
+    """File name, address, hash, channels and number of weights are those of Keras."""
+    backbone = BACKBONES[name]
+    expected = (backbone.file, backbone.url, known_hash(backbone))
+    assert asked_of_keras(backbone, monkeypatch) == expected
     network, weights = build_backbone(name, "none", (96, 96, 3))
-    assert (
-        network.count_params() == base.parameters
-        and network.output_shape[-1] == base.channels
-        and weights.kind == "none"
-    )
+    assert network.count_params() == backbone.parameters
+    assert network.output_shape[-1] == backbone.channels
+    assert weights.kind == "none"
     assert network.trainable_weights == []
+
+
+@once
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_every_address_is_in_the_source_of_keras(name, monkeypatch):
+    """The folder and the hash of every network are in its module; all is asked if slow."""
+    backbone = get_backbone(name)
+    module = sys.modules[getattr(keras.applications, name).__module__]
+    source = inspect.getsource(getattr(module, "resnet", module))  # ResNetV2 is built there
+    assert backbone.url.rsplit("/", 1)[0] + "/" in source.replace('"\n    "', "")
+    assert (known_hash(backbone) or "") in source
+    if backbone.known_hash is not None:
+        bits = {"md5": 128, "sha256": 256}[backbone.known_hash.partition(":")[0]]
+        assert len(known_hash(backbone)) == bits // 4
+    if SLOW:
+        expected = (backbone.url, known_hash(backbone))
+        assert asked_of_keras(backbone, monkeypatch)[1:] == expected
+
+
+@once
+def test_addresses_of_some_networks_are_the_constants_of_keras():
+    from keras.src.applications import convnext, densenet, efficientnet
+
+    b7 = get_backbone("EfficientNetB7")
+    assert b7.url == efficientnet.BASE_WEIGHTS_PATH + "efficientnetb7_notop.h5"
+    assert known_hash(b7) == efficientnet.WEIGHTS_HASHES["b7"][1]
+    dense = get_backbone("DenseNet169")
+    assert dense.url == densenet.DENSENET169_WEIGHT_PATH_NO_TOP
+    assert dense.known_hash.startswith("md5:")
+    tiny = get_backbone("ConvNeXtTiny")
+    assert tiny.known_hash == f"sha256:{convnext.WEIGHTS_HASHES['convnext_tiny'][1]}"
 
 
 @once
@@ -308,49 +355,21 @@ def test_registry_agrees_with_keras(name, monkeypatch):
         ("ResNet101", "caffe", 2048),
     ],
 )
-def test_any_network_of_keras_is_a_base(name, scaling, channels):
-    from deepfake_nb.models.registry import get_backbone
-
+def test_any_network_of_keras_is_a_backbone(name, scaling, channels):
     network, weights = build_backbone(name, "none", (64, 64, 3))
-    assert (
-        network.output_shape[-1],
-        weights.kind,
-        get_backbone(name).scaling,
-        network.trainable_weights,
-    ) == (channels, "none", scaling, [])
+    assert (network.output_shape[-1], weights.kind) == (channels, "none")
+    assert get_backbone(name).scaling == scaling
+    assert network.trainable_weights == []
 
 
 @once
-def test_weights_of_any_network_are_those_of_keras(tmp_path):
-    "The address and the hash are Keras' own, a file under another hash is refused, and what Keras does afterwards is as before."
-    import hashlib
-
-    from keras.src.applications import convnext, densenet
-    from keras.src.utils import file_utils
-
-    from deepfake_nb.models.registry import get_backbone, with_address
-    from deepfake_nb.models.weights import _find
-
-    before, dense, convolved = (
-        file_utils.get_file,
-        with_address(get_backbone("DenseNet169")),
-        with_address(get_backbone("ConvNeXtTiny")),
-    )
-    assert file_utils.get_file is before
-    assert dense.url == densenet.DENSENET169_WEIGHT_PATH_NO_TOP and dense.algorithm == "MD5"
-    assert (
-        convolved.md5 == convnext.WEIGHTS_HASHES["convnext_tiny"][1]
-        and convolved.algorithm == "SHA-256"
-    )
+def test_weights_of_any_network_are_found_by_name_and_hash(tmp_path):
+    tiny = get_backbone("ConvNeXtTiny")
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / convolved.file).write_bytes(b"another")
-    assert "has SHA-256" in _find(convolved, tmp_path)[1]
-    from dataclasses import replace
-
-    assert (
-        _find(replace(convolved, md5=hashlib.sha256(b"another").hexdigest()), tmp_path)[0]
-        is not None
-    )
+    (tmp_path / "weights" / tiny.file).write_bytes(b"another")
+    assert "has sha256:" in find_weights(tiny, tmp_path)[1]
+    fitting = replace(tiny, known_hash=f"sha256:{hashlib.sha256(b'another').hexdigest()}")
+    assert find_weights(fitting, tmp_path)[0] is not None
     with pytest.raises(
         WeightsError, match="no ImageNet weights for DenseNet169.*densenet169_weights"
     ):
@@ -358,8 +377,9 @@ def test_weights_of_any_network_are_those_of_keras(tmp_path):
     assert resolve_weights("DenseNet169", "auto", root=tmp_path).kind == "none"
 
 
-def test_an_unknown_base_is_told_its_likes():
-    with pytest.raises(ValueError, match="unknown base 'densenet168', perhaps DenseNet169 or"):
+def test_an_unknown_backbone_gets_suggestions():
+    expected = "unknown backbone 'densenet168'; did you mean DenseNet169 or"
+    with pytest.raises(ValueError, match=expected):
         build_backbone("densenet168", "none")
 
 
@@ -377,12 +397,12 @@ def test_auto_without_file_and_network_is_none():
     assert "DEEPFAKE_NB_OFFLINE" in weights.note
 
 
-def test_imagenet_that_cannot_be_had_says_how(tmp_path):
+def test_unavailable_imagenet_weights_say_how_to_get_them(tmp_path):
     with pytest.raises(WeightsError) as error:
         resolve_weights("ResNet50", "imagenet", root=tmp_path)
     for word in (
         BACKBONES["ResNet50"].url,
-        BACKBONES["ResNet50"].md5,
+        BACKBONES["ResNet50"].known_hash,
         str(tmp_path / "weights"),
         str(tmp_path / "keras" / "models"),
         "weights='none'",
@@ -391,26 +411,18 @@ def test_imagenet_that_cannot_be_had_says_how(tmp_path):
 
 
 def test_an_unanswering_server_does_not_hang(monkeypatch):
-    "A host that accepts the connection and never replies is given up in time."
-    import socket
-    import time
-
+    """A host that accepts the connection and never replies is given up in time."""
     monkeypatch.delenv("DEEPFAKE_NB_OFFLINE")
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/weights.h5"
         start = time.monotonic()
         with pytest.raises(WeightsError, match="does not answer"):
-            _download(Backbone("VGG16", "caffe", 512, 0, url, None), 0.5)
+            download_weights(Backbone("VGG16", "caffe", 512, 0, url, None), 0.5)
         assert time.monotonic() - start < 5
 
 
-def test_download_is_whole_or_absent(tmp_path, monkeypatch):
-    "A file from a local server lands under its name with the right hash; a wrong hash leaves nothing."
-    import functools
-    import hashlib
-    import http.server
-    import threading
-
+def test_download_is_complete_or_absent(tmp_path, monkeypatch):
+    """With the right hash a file lands under its name; a wrong hash leaves nothing."""
     monkeypatch.delenv("DEEPFAKE_NB_OFFLINE")
     served = tmp_path / "served"
     served.mkdir()
@@ -425,12 +437,12 @@ def test_download_is_whole_or_absent(tmp_path, monkeypatch):
     ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/w.h5"
-        wrong = Backbone("VGG16", "caffe", 512, 0, url, "0" * 32)
+        wrong = Backbone("VGG16", "caffe", 512, 0, url, "md5:" + "0" * 32)
         with pytest.raises(WeightsError, match="failed"):
-            _download(wrong, 2.0)
-        assert list((tmp_path / "keras" / "models").glob("w.h5")) == []
-        right = Backbone("VGG16", "caffe", 512, 0, url, hashlib.md5(b"weights" * 100).hexdigest())
-        assert _download(right, 2.0).read_bytes() == b"weights" * 100
+            download_weights(wrong, 2.0)
+        assert list((tmp_path / "keras" / "models").iterdir()) == []
+        right = replace(wrong, known_hash=f"md5:{hashlib.md5(b'weights' * 100).hexdigest()}")
+        assert download_weights(right, 2.0).read_bytes() == b"weights" * 100
         server.shutdown()
 
 
@@ -444,14 +456,14 @@ def test_damaged_cache_is_reported_not_used(tmp_path):
 
 
 def test_file_found_by_name_in_cache_and_data_root(tmp_path):
-    base, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
+    backbone, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
     for folder, root in (
         (tmp_path / "keras" / "models", None),
         (tmp_path / "data" / "weights", tmp_path / "data"),
     ):
         folder.mkdir(parents=True)
         saved = tmp_path / "plain.weights.h5"
-        base.save_weights(saved)
+        backbone.save_weights(saved)
         placed = folder / BACKBONES[SMALL].also_named[0]
         placed.write_bytes(saved.read_bytes())
         loaded, weights = build_backbone(SMALL, "auto", (64, 64, 3), root=root)
@@ -459,14 +471,14 @@ def test_file_found_by_name_in_cache_and_data_root(tmp_path):
             weights.kind == "imagenet"
             and weights.path == placed
             and len(weights.sha256) == 64
-            and weights_equal(base, loaded)
+            and weights_equal(backbone, loaded)
         )
         placed.unlink()
 
 
 def test_weights_value_names_the_file_not_the_machine(tmp_path):
-    base, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
-    base.save_weights(tmp_path / "a.weights.h5")
+    backbone, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
+    backbone.save_weights(tmp_path / "a.weights.h5")
     weights = resolve_weights(SMALL, tmp_path / "a.weights.h5")
     assert str(tmp_path) not in repr(weights) + str(weights.record)
     assert (
@@ -478,16 +490,16 @@ def test_weights_value_names_the_file_not_the_machine(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["weights.h5", "keras", "head.keras", "h5"])
 def test_path_round_trip(tmp_path, kind):
-    base, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
+    backbone, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
     path = tmp_path / f"mine.{kind}"
     if kind == "weights.h5":
-        base.save_weights(path)
+        backbone.save_weights(path)
     elif kind == "head.keras":
-        build_classifier(base).save(path)
+        build_classifier(backbone).save(path)
     else:
-        base.save(path)
+        backbone.save(path)
     loaded, weights = build_backbone(SMALL, path, (48, 48, 3), seed=2)
-    assert weights.kind == "path" and weights_equal(base, loaded)
+    assert weights.kind == "path" and weights_equal(backbone, loaded)
 
 
 @pytest.mark.slow
@@ -512,29 +524,31 @@ def test_file_of_another_network_is_refused(tmp_path, kind):
 
 @once
 def test_real_pretrained_files(real_weights):
-    "Both MobileNets here load in their two file formats, and tell images apart better than chance weights do."
+    """Both MobileNets here load in their two file formats, completely."""
     for name in (SMALL, "MobileNet-0.25"):
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # such as a layer that was left as it was
-            base, weights = build_backbone(name, "imagenet", (96, 96, 3), root=real_weights.parent)
+            backbone, weights = build_backbone(
+                name, "imagenet", (96, 96, 3), root=real_weights.parent
+            )
         assert weights.kind == "imagenet" and weights.label == "ImageNet weights"
         variances = np.concatenate(
             [
                 w.ravel()
-                for v, w in zip(base.weights, base.get_weights())
+                for v, w in zip(backbone.weights, backbone.get_weights())
                 if "moving_variance" in v.path
             ]
         )
         assert np.isfinite(variances).all() and variances.std() > 0  # not the initial ones
         x = np.random.default_rng(0).uniform(-1, 1, (2, 96, 96, 3)).astype("float32")
-        assert np.isfinite(base.predict(x, verbose=0)).all()
+        assert np.isfinite(backbone.predict(x, verbose=0)).all()
     with pytest.raises(WeightsError, match="does not fit ResNet50"):
         build_backbone("ResNet50", real_weights / BACKBONES[SMALL].also_named[0], (32, 32, 3))
 
 
 @once
 def test_efficientnet_scaling_as_in_keras(tmp_path, monkeypatch):
-    "ImageNet weights give what keras.applications gives for weights='imagenet', which adds a scaling that a path does not."
+    """ImageNet weights give the outputs of weights='imagenet' of Keras, which adds a scaling."""
     from keras.src.utils import file_utils
 
     plain = keras.applications.EfficientNetB0(
@@ -557,9 +571,9 @@ def test_efficientnet_scaling_as_in_keras(tmp_path, monkeypatch):
     )
     weights = resolve_weights("EfficientNetB0", path)
     assert weights.kind == "imagenet"
-    base, _ = build_backbone("EfficientNetB0", weights, (32, 32, 3))
+    backbone, _ = build_backbone("EfficientNetB0", weights, (32, 32, 3))
     x = rng.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
-    expected, got = reference.predict(x, verbose=0), base.predict(x, verbose=0)
+    expected, got = reference.predict(x, verbose=0), backbone.predict(x, verbose=0)
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
     other = tmp_path / "renamed.h5"
     other.write_bytes(path.read_bytes())
@@ -570,14 +584,14 @@ def test_efficientnet_scaling_as_in_keras(tmp_path, monkeypatch):
 
 
 @once
-def test_base_dropout_is_off_unless_asked_for():
+def test_dropout_of_a_backbone_is_off_unless_requested():
     x = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
     for keep in (False, True):
-        base, _ = build_backbone("EfficientNetB0", "none", (32, 32, 3), dropout=keep, seed=0)
-        rates = [layer.rate for layer in base.layers if isinstance(layer, layers.Dropout)]
+        backbone, _ = build_backbone("EfficientNetB0", "none", (32, 32, 3), dropout=keep, seed=0)
+        rates = [layer.rate for layer in backbone.layers if isinstance(layer, layers.Dropout)]
         assert len(rates) > 0 and (max(rates) > 0) == keep
         if not keep:
-            quiet = base
+            quiet = backbone
     np.testing.assert_array_equal(
         ops.convert_to_numpy(quiet(x, training=True)),
         ops.convert_to_numpy(quiet(x, training=False)),
@@ -595,7 +609,10 @@ def test_batch_statistics_match_numpy():
     gamma, beta, mean, variance = (rng.uniform(0.5, 2, 5).astype("float32") for _ in range(4))
     layer.set_weights([gamma, beta, mean, variance])
     layer.trainable = False
-    normal = lambda m, v: gamma * (x - m) / np.sqrt(v + 1e-3) + beta
+
+    def normal(m, v):
+        return gamma * (x - m) / np.sqrt(v + 1e-3) + beta
+
     np.testing.assert_allclose(
         ops.convert_to_numpy(layer(x, training=True)),
         normal(x.mean((0, 1, 2)), x.var((0, 1, 2))),
@@ -610,7 +627,7 @@ def test_batch_statistics_match_numpy():
 
 
 def test_frozen_keras_layer_uses_moving_statistics():
-    "The contrast on which the comparison rests: Keras 3's own frozen layer gives the same in training and at test time."
+    """Keras 3's own frozen layer gives the same in training and at test time."""
     x = np.random.default_rng(0).normal(4, 3, (8, 6, 6, 5)).astype("float32")
     layer = layers.BatchNormalization(trainable=False)
     np.testing.assert_array_equal(
@@ -630,7 +647,7 @@ def test_unfrozen_batch_statistics_is_ordinary():
 
 
 @pytest.mark.slow
-def test_batch_statistics_base(tmp_path):
+def test_batch_statistics_of_a_backbone(tmp_path):
     plain, _ = build_backbone("MobileNet-0.25", "none", (32, 32, 3), seed=1)
     old, _ = build_backbone("MobileNet-0.25", "none", (32, 32, 3), seed=1, batch_statistics=True)
     x = np.random.default_rng(0).normal(0, 1, (8, 32, 32, 3)).astype("float32")
@@ -666,12 +683,12 @@ def test_batch_statistics_base(tmp_path):
 
 @once
 def test_efficientnet_with_batch_statistics_keeps_its_input_scaling(tmp_path):
-    base, _ = build_backbone("EfficientNetB0", "none", (32, 32, 3), seed=0)
-    weights = base.get_weights()
-    base.set_weights(
+    backbone, _ = build_backbone("EfficientNetB0", "none", (32, 32, 3), seed=0)
+    weights = backbone.get_weights()
+    backbone.set_weights(
         [np.full_like(w, 0.3) if i in (0, 1) else w for i, w in enumerate(weights)]
     )  # mean and variance of the input
-    base.save_weights(tmp_path / "b0.weights.h5")
+    backbone.save_weights(tmp_path / "b0.weights.h5")
     x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     plain, _ = build_backbone("EfficientNetB0", tmp_path / "b0.weights.h5", (32, 32, 3))
     old, _ = build_backbone(
@@ -687,21 +704,21 @@ def test_efficientnet_with_batch_statistics_keeps_its_input_scaling(tmp_path):
 
 def test_unfreeze_top():
     model = build_classifier(build_backbone(SMALL, "none", (32, 32, 3))[0])
-    base, frozen = find_backbone(model), parameter_counts(model)["trainable"]
-    assert base.trainable_weights == []
+    backbone, frozen = find_backbone(model), parameter_counts(model)["trainable"]
+    assert backbone.trainable_weights == []
     assert unfreeze_top(model, 4) is model
-    names = layer_table(base).query("trainable > 0").layer.tolist()
+    names = layer_table(backbone).query("trainable > 0").layer.tolist()
     with_weights = [
         layer.name
-        for layer in base.layers
+        for layer in backbone.layers
         if layer.variables and not isinstance(layer, layers.BatchNormalization)
     ]
     assert names == with_weights[-4:]
     unfreeze_top(model, 4, batch_normalization=True)
-    table = layer_table(base)
+    table = layer_table(backbone)
     assert set(table.query("trainable > 0").type) > {"BatchNormalization"}
     unfreeze_top(model, len(with_weights))
-    assert layer_table(base).query("trainable > 0").layer.tolist() == with_weights
+    assert layer_table(backbone).query("trainable > 0").layer.tolist() == with_weights
     unfreeze_top(model, 0)
     assert parameter_counts(model)["trainable"] == frozen
     for n in (-1, len(with_weights) + 1):
@@ -712,22 +729,22 @@ def test_unfreeze_top():
 @pytest.mark.slow
 def test_second_stage_trains_the_top_only():
     model = build_classifier(build_backbone(SMALL, "none", (32, 32, 3), seed=0)[0], seed=0)
-    base = find_backbone(model)
+    backbone = find_backbone(model)
     compile_model(unfreeze_top(model, 3), FINE_TUNING_RATE)
-    allowed, before = {id(v) for v in base.trainable_weights}, base.get_weights()
+    allowed, before = {id(v) for v in backbone.trainable_weights}, backbone.get_weights()
     x = np.random.default_rng(0).normal(0, 1, (16, 32, 32, 3)).astype("float32")
     model.fit(x, np.tile([0.0, 1.0], 8), epochs=2, verbose=0)
     moved = {
         id(v)
-        for v, a, b in zip(base.weights, before, base.get_weights())
+        for v, a, b in zip(backbone.weights, before, backbone.get_weights())
         if not np.array_equal(a, b)
     }
-    assert moved and moved <= allowed and len(allowed) < len(base.weights)
+    assert moved and moved <= allowed and len(allowed) < len(backbone.weights)
 
 
 @once
 @pytest.mark.slow
-def test_first_stage_leaves_the_base_alone():
+def test_first_stage_leaves_the_backbone_unchanged():
     model = compile_model(
         build_classifier(build_backbone(SMALL, "none", (32, 32, 3), seed=0)[0], "slim")
     )
@@ -741,7 +758,7 @@ def test_first_stage_leaves_the_base_alone():
 
 
 def test_chosen_by_us_tells_the_truth():
-    "The printed table states the defaults that the code really has."
+    """The printed table states the defaults that the code really has."""
     text = {(row["item"], row["models"]): row["choice"] for row in CHOSEN_BY_US}
     two = [
         layer.rate
@@ -764,7 +781,7 @@ def test_chosen_by_us_tells_the_truth():
     )
 
 
-# ---- the small network for report 000
+# ---- the small network for Denholtz's experiments
 
 
 @once
@@ -772,7 +789,7 @@ def test_chosen_by_us_tells_the_truth():
 @pytest.mark.parametrize("join", ["channels", "branches"])
 @pytest.mark.parametrize("views, shape", [(1, (32, 48, 3)), (3, (32, 32, 3)), (2, (28, 28, 1))])
 def test_convnet(views, shape, join, tmp_path):
-    "Shapes, range, seed, and a copy through the file."
+    """Shapes, range, seed, and a copy through the file."""
     first, second, other = (
         build_convnet(shape, views, filters=(4, 8), dense=6, join=join, seed=s) for s in (1, 1, 2)
     )
@@ -797,7 +814,10 @@ def test_convnet_counts_by_hand():
     (h, w, c), filters, dense = (32, 24, 3), (4, 8, 16), 10
     convolutions = sum((9 * a + 1) * b for a, b in zip((c, *filters), filters))
     flat = h // 8 * (w // 8) * filters[-1]
-    tail = lambda features: (features + 1) * dense + dense + 1
+
+    def tail(features):
+        return (features + 1) * dense + dense + 1
+
     assert parameter_counts(build_convnet((h, w, c), filters=filters, dense=dense))[
         "total"
     ] == convolutions + tail(flat)
@@ -831,7 +851,7 @@ def test_branches_see_their_own_view():
 @pytest.mark.slow
 @pytest.mark.parametrize("join", [pytest.param("channels", marks=once), "branches"])
 def test_convnet_learns_from_any_of_its_views(join):
-    "A bright corner in the last of two views is found, in images that it has not seen."
+    """A bright corner in the last of two views is found, in images that it has not seen."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(192, 16, 16, 6)).astype("float32"), np.arange(192) % 2
     x[y == 1, 2:8, 2:8, 3:] += 1.5
@@ -869,12 +889,15 @@ def test_choices_about_the_convnet_are_what_is_built():
     assert model.layers[-1].activation is keras.activations.sigmoid
 
 
-# ---- the U-Nets of report 002
+# ---- the U-Nets of Kaminskyi and Preste
 
 
 def unet_parameters(features, channels=3, norm=False):
-    "Weights counted by hand, level by level."
-    conv = lambda size, a, b: size * size * a * b + (4 * b if norm else b)
+    """Weights counted by hand, level by level."""
+
+    def conv(size, a, b):
+        return size * size * a * b + (4 * b if norm else b)
+
     total, last = conv(1, features[0], 1) + (0 if not norm else -3), channels
     for f in features:
         total, last = total + conv(3, last, f) + conv(3, f, f), f
@@ -945,7 +968,7 @@ def test_reduced_unet_is_the_same_network_narrower(tmp_path):
 @pytest.mark.slow
 @once
 def test_every_level_of_a_unet_reaches_the_map():
-    "Both ways: a change of one pixel is seen far away through the deepest level, and at full resolution through the first."
+    """A change of one pixel reaches far through the deepest level, and stays sharp in the first."""
     model = build_unet(input_shape=(32, 32, 1), features=4, levels=4, seed=0)
     x = np.random.default_rng(0).normal(size=(1, 32, 32, 1)).astype("float32")
     changed = x.copy()
@@ -1001,12 +1024,12 @@ def test_choices_about_the_unets_are_what_is_built():
     assert {model.get_layer(f"down_3_conv_{i}").kernel_size for i in (1, 2)} == {(3, 3)}
 
 
-# ---- a U-Net on a pretrained base
+# ---- a U-Net on a pretrained backbone
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "base, stride",
+    "backbone, stride",
     [
         ("MobileNet-0.25", 8),
         pytest.param("MobileNet-0.25", 2, marks=once),
@@ -1023,9 +1046,9 @@ def test_choices_about_the_unets_are_what_is_built():
         ),
     ],
 )
-def test_unets_on_bases(base, stride):
+def test_unets_on_backbones(backbone, stride):
     model, loaded = build_pretrained_unet(
-        base, "none", (96, 128, 3), features=8, stride=stride, seed=1
+        backbone, "none", (96, 128, 3), features=8, stride=stride, seed=1
     )
     outputs = model.predict(
         127 * np.random.default_rng(0).random((2, 96, 128, 3), "float32"), verbose=0
@@ -1037,7 +1060,7 @@ def test_unets_on_bases(base, stride):
     assert all(v.dtype == np.float32 and 0 <= v.min() <= v.max() <= 1 for v in outputs.values())
     assert model.get_layer("logits").output.shape[1:] == (96 // stride, 128 // stride, 1)
     assert len(model.trainable_variables) > len(
-        build_backbone(base, "none", (96, 128, 3))[0].weights
+        build_backbone(backbone, "none", (96, 128, 3))[0].weights
     ) * 0.5 and not [layer.name for layer in model.layers if not layer.trainable]
 
 
@@ -1084,8 +1107,8 @@ def test_a_unet_takes_the_last_features_of_each_size_and_all_of_it_learns(tmp_pa
     [
         (dict(input_shape=(160, 150, 3)), "multiples of 32"),
         (dict(stride=5), "expected 2, 4, 8 or 16"),
-        (dict(base="InceptionV3"), "a U-Net needs 8 and 32"),
-        (dict(base="Mobile"), "unknown base"),
+        ({"backbone": "InceptionV3"}, "a U-Net needs 8 and 32"),
+        ({"backbone": "Mobile"}, "unknown backbone"),
     ],
 )
 def test_pretrained_unet_refuses(wrong, says):
@@ -1095,10 +1118,10 @@ def test_pretrained_unet_refuses(wrong, says):
 
 @pytest.mark.slow
 def test_other_backend_needs_no_tensorflow():
-    "Under JAX the room imports, builds and predicts without TensorFlow being loaded."
+    """Under JAX the module imports, builds and predicts without TensorFlow."""
     pytest.importorskip("jax")
     code = (
-        "import sys, numpy as np; from deepfake_nb.models import build_model, keras; "
+        "import sys, keras, numpy as np; from deepfake_nb.models.torlapati import build_model; "
         "build_model('I', (16, 16, 3)).predict(np.zeros((2, 16, 16, 3)), verbose=0); "
         "sys.exit(keras.backend.backend() != 'jax' or 'tensorflow' in sys.modules)"
     )

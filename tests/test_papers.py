@@ -175,7 +175,7 @@ def test_failed_cell_leaves_the_partial_notebook(tmp_path, capsys):
 @pytest.mark.parametrize(
     "words, says",
     [
-        (["-p", "sede=1"], "no parameter 'sede'"),
+        (["-p", "sede=1"], "unknown parameter 'sede'"),
         (["-p", "seed=one"], "expected int"),
         (["--profile", "huge"], "no profile 'huge'"),
         (["--dataset", "nothing"], "nothing"),
@@ -263,7 +263,11 @@ def test_provenance_says_if_files_differ_from_the_commit(tmp_path):
         subprocess.run([*git, *words], check=True)
 
     def commit():
-        ask = [sys.executable, "-c", "from deepfake_nb.runs import _commit; print(_commit())"]
+        ask = [
+            sys.executable,
+            "-c",
+            "from deepfake_nb.runs.execute import _commit; print(_commit())",
+        ]
         return subprocess.run(
             ask,
             cwd=tmp_path,
@@ -564,7 +568,7 @@ def test_installed_wheel_comes_from_itself(elsewhere):
             place / "env/bin/python",
             "-I",
             "-c",
-            "import deepfake_nb; from deepfake_nb.manifests import manifests_dir; print(deepfake_nb.__file__, manifests_dir())",
+            "import deepfake_nb; from deepfake_nb.core.paths import manifests_dir; print(deepfake_nb.__file__, manifests_dir())",
         ],
         cwd=place,
         capture_output=True,

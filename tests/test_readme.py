@@ -41,7 +41,7 @@ def test_quick_start_runs_in_a_minute_of_two_cores(tmp_path):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-i", "-q"],
-        input=quick_start() + "\nprint(len(table), maps.shape)\n",
+        input=quick_start() + "\nprint(len(samples), maps.shape)\n",
         cwd=tmp_path,
         capture_output=True,
         text=True,

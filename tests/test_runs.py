@@ -20,6 +20,8 @@ from deepfake_nb.runs.collect import collect_runs
 from deepfake_nb.runs.execute import clean_orphans, run_paper
 from deepfake_nb.runs.grid import run_grid
 from deepfake_nb.runs.plan import plan_grid, plan_run
+from deepfake_nb.runs.process import RunState
+from deepfake_nb.runs.progress import LogLines
 
 FIRST = '''dataset = "synthetic-faces"
 dataset_options = {"identities": 6, "frames": 1, "videos": 1}
@@ -470,7 +472,7 @@ def test_a_second_fingerprint_reads_no_file(table, monkeypatch):
         os.utime(file, (1e9, 1e9))
     first = data_fingerprint(table)
     monkeypatch.setattr(
-        "deepfake_nb.manifests.file_hash", lambda path: pytest.fail(f"{path} is read again")
+        "deepfake_nb.core.files.file_hash", lambda path: pytest.fail(f"{path} is read again")
     )
     assert data_fingerprint(table) == first
     os.utime(table["path"][0], (2e9, 2e9))
@@ -541,7 +543,7 @@ def test_options_reach_data_that_is_not_rendered(real, papers):
         and squeezed.provenance["data"] != plan().provenance["data"]
     )
     with pytest.raises(
-        ValueError, match="faceforensics has no option 'identities'; there are .*compression"
+        ValueError, match="faceforensics: unknown option 'identities'; known: .*compression"
     ):
         plan(dataset_options={"identities": 3})
     assert (
@@ -733,7 +735,7 @@ def test_a_log_hears_of_a_long_cell(papers, tmp_path, capsys, monkeypatch):
     "A log was silent from the beginning of a run to its end."
     from deepfake_nb.cli import main
 
-    monkeypatch.setattr(runs, "_EVERY", 0.4)
+    monkeypatch.setattr("deepfake_nb.runs.progress._EVERY", 0.4)
     assert main(run_words(papers, tmp_path / "runs", "-p", "pause=3.0")[3:]) == 0
     lines = [
         line for line in capsys.readouterr().out.splitlines() if " so far, expected end " in line
@@ -747,7 +749,7 @@ def test_a_log_hears_of_a_long_cell(papers, tmp_path, capsys, monkeypatch):
 
 def test_lines_are_rare_and_tell_of_new_cells(papers, tmp_path, capsys, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("deepfake_nb.runs.progress.time.monotonic", lambda: now[0])
     state, lines = (
         RunState(plan_run("draw", root=tmp_path, papers=papers), "running", began=time.time() - 60),
         LogLines({("draw", "synthetic-faces", "quick"): 90.0}),
@@ -816,7 +818,7 @@ def test_bars_and_chatter_reach_no_log(tmp_path):
 
 def test_loading_tensorflow_is_quiet_and_its_faults_are_heard():
     code = (
-        "import os, sys\nfrom deepfake_nb.runs import _without_chatter\nwith _without_chatter():\n"
+        "import os, sys\nfrom deepfake_nb.runs.plan import _without_chatter\nwith _without_chatter():\n"
         "    os.write(2, b'I0000 00:00:1.5 1 port.cc:153] oneDNN custom operations are on.\\nW0000 00:00:1.5 1 x.cc:1] beware\\n')\n"
         "    print('python', file=sys.stderr)\nprint('after', file=sys.stderr)"
     )
@@ -1037,7 +1039,7 @@ def test_a_worker_with_another_library_is_refused(papers, tmp_path):
             [
                 sys.executable,
                 "-c",
-                "import deepfake_nb.runs as r; r._CONNECT_SECONDS = 1; import sys; from deepfake_nb.cli import main; sys.exit(main())",
+                "import deepfake_nb.runs.cluster as r; r._CONNECT_SECONDS = 1; import sys; from deepfake_nb.cli import main; sys.exit(main())",
                 *run_words(papers, tmp_path / "runs", "--scheduler", cluster.scheduler_address)[3:],
             ],
             capture_output=True,
@@ -1079,7 +1081,7 @@ def test_no_scheduler(papers, tmp_path, monkeypatch, capsys):
     pytest.importorskip("distributed")
     from deepfake_nb.cli import main
 
-    monkeypatch.setattr(runs, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr("deepfake_nb.runs.cluster._CONNECT_SECONDS", 1)
     assert main(run_words(papers, tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:9")[3:]) == 2
     assert (
         "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
@@ -1474,7 +1476,7 @@ def test_runs_without_partners_and_folders_without_runs(tmp_path, capsys):
     assert "no run of A has a partner in B" in capsys.readouterr().err
     assert (
         main(["report", str(tmp_path / "nothing")]) == 2
-        and "no whole run below" in capsys.readouterr().err
+        and "no complete run below" in capsys.readouterr().err
     )
 
 

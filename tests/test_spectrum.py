@@ -1,4 +1,4 @@
-"""The 1-D spectrum against the authors' numbers and against a slow implementation of its own; classifiers that load without running code."""
+"""The 1-D spectrum against the authors' numbers and a slow implementation; safe classifiers."""
 
 import io
 import json
@@ -19,13 +19,11 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import FunctionTransformer
 
-from deepfake_nb.forensics.spectrum import _kept, _ring_means
 from deepfake_nb.core.errors import SpectrumError
+from deepfake_nb.forensics import rings, spectrum
+from deepfake_nb.forensics.rings import MINIMUM_SIDE, MODES, azimuthal_rings
 from deepfake_nb.forensics.spectrum import (
-    MINIMUM_SIDE,
-    MODES,
     amplitude_spectrum,
-    azimuthal_rings,
     azimuthal_spectrum,
     class_bands,
     grey_image,
@@ -33,8 +31,9 @@ from deepfake_nb.forensics.spectrum import (
     third_crop,
 )
 from deepfake_nb.forensics.spectrum_classifiers import (
-    BlockScaler,
     CLASSIFIERS,
+    TRUSTED,
+    BlockScaler,
     TwoClusters,
     feature_classifier,
     load_classifier,
@@ -45,7 +44,7 @@ from deepfake_nb.synthetic.rendering import render_frame
 
 
 def slow(image, n_features=300, epsilon=1e-8, mode="reference"):
-    "One image, pixel by pixel and ring by ring, with SciPy's interpolation as the authors used it."
+    """One image, pixel by pixel and ring by ring, with the interpolation that the authors used."""
     h, w = image.shape
     spectrum = np.fft.fftshift(np.fft.fft2(image.astype(float))) + epsilon
     rings = {}
@@ -132,10 +131,14 @@ def test_smallest_images_and_just_below(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_float32_is_within_a_ten_thousandth(mode):
-    blur = lambda image, sigma: cv2.GaussianBlur(image, (0, 0), sigma)
-    jpeg = lambda image: cv2.imdecode(
-        cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 0
-    )
+
+    def blur(image, sigma):
+        return cv2.GaussianBlur(image, (0, 0), sigma)
+
+    def jpeg(image):
+        content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
+        return cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+
     faces = [face(i) for i in range(6)]
     images = [
         *faces,
@@ -161,21 +164,19 @@ def test_float32_is_within_a_ten_thousandth(mode):
     )
 
 
-def test_float32_stays_in_float32_for_pictures(monkeypatch):
-    used, real = [], _ring_means
-    monkeypatch.setattr(
-        sp,
-        "_ring_means",
-        lambda images, mode, epsilon, dtype, space: (
-            used.append((dtype, len(images))),
-            real(images, mode, epsilon, dtype, space),
-        )[1],
-    )
+def test_float32_stays_in_float32_for_faces(monkeypatch):
+    used, real = [], rings.ring_means
+
+    def recorded(images, mode, epsilon, dtype, space):
+        used.append((dtype, len(images)))
+        return real(images, mode, epsilon, dtype, space)
+
+    monkeypatch.setattr(rings, "ring_means", recorded)  # it calls itself for images in float64
+    monkeypatch.setattr(spectrum, "ring_means", recorded)
     azimuthal_spectrum(np.stack([face(i) for i in range(12)]), dtype="float32", threads=1)
     assert used == [("float32", 12)]
-    azimuthal_spectrum(
-        np.stack([face(1), np.zeros((128, 128), np.uint8), face(2)]), dtype="float32", threads=1
-    )
+    black = np.zeros((128, 128), np.uint8)
+    azimuthal_spectrum(np.stack([face(1), black, face(2)]), dtype="float32", threads=1)
     assert used[1:] == [("float32", 3), ("float64", 1)]
 
 
@@ -231,9 +232,8 @@ def test_a_generator_may_use_its_array_again():
             buffer[:] = noise(30, 30, seed=i)
             yield buffer
 
-    np.testing.assert_array_equal(
-        azimuthal_spectrum(reused()), azimuthal_spectrum([noise(30, 30, seed=i) for i in range(9)])
-    )
+    fresh = [noise(30, 30, seed=i) for i in range(9)]
+    np.testing.assert_array_equal(azimuthal_spectrum(reused()), azimuthal_spectrum(fresh))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -241,10 +241,9 @@ def test_memory_does_not_grow_with_the_number_of_images(threads):
     base = noise(128, 128)
 
     def peak(n):
+        images = (base + np.uint8(i % 256) for i in range(n))
         tracemalloc.start()
-        azimuthal_spectrum(
-            (base + np.uint8(i % 256) for i in range(n)), 20, threads=threads, dtype="float32"
-        )
+        azimuthal_spectrum(images, 20, threads=threads, dtype="float32")
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
@@ -253,31 +252,33 @@ def test_memory_does_not_grow_with_the_number_of_images(threads):
     assert many - few < 3 * 2**20
 
 
-def test_images_are_taken_as_they_are_needed():
-    "While the first block is worked on, a generator has been asked for a few blocks only."
-    asked, seen, real = [0], [], _ring_means
+def test_images_are_taken_as_they_are_needed(monkeypatch):
+    """While the first block is computed, a generator has been asked for that block only."""
+    asked, seen, real = [], [], rings.ring_means
 
     def images():
         for i in range(200):
-            asked[0] += 1
+            asked.append(i)
             yield noise(32, 32, seed=i)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sp, "_ring_means", lambda *a: (seen.append(asked[0]), real(*a))[1])
-        azimuthal_spectrum(images(), batch_size=5, threads=1)
+    def recorded(*arguments):
+        seen.append(len(asked))
+        return real(*arguments)
+
+    monkeypatch.setattr(spectrum, "ring_means", recorded)
+    azimuthal_spectrum(images(), batch_size=5, threads=1)
     assert seen == list(range(5, 201, 5))
 
 
-def test_kept_rings_are_bounded(monkeypatch):
-    monkeypatch.setattr(sp, "_KEPT_BYTES", 200_000)
+def test_kept_matrices_are_bounded(monkeypatch):
+    monkeypatch.setattr(rings, "KEPT_BYTES", 200_000)
     for side in range(20, 90):
         azimuthal_spectrum([noise(side, side)])
-    size = sum(
-        r.reach.nbytes + r.means.data.nbytes + r.means.indices.nbytes for r in _kept.values()
-    )
-    assert size <= 200_000 and len(_kept) >= 1
+    kept = rings.kept_matrices.values()
+    size = sum(m.reach.nbytes + m.means.data.nbytes + m.means.indices.nbytes for m in kept)
+    assert size <= 200_000 and len(kept) >= 1
     made = []
-    monkeypatch.setattr(sp, "_make_rings", lambda *key: made.append(key))
+    monkeypatch.setattr(rings, "make_ring_matrix", lambda *key: made.append(key))
     azimuthal_spectrum([noise(89, 89)])
     assert made == []  # still there
 
@@ -285,12 +286,11 @@ def test_kept_rings_are_bounded(monkeypatch):
 def test_threads_may_share_it():
     images = [noise(40 + i % 5, 40, seed=i) for i in range(40)]
     expected, results = azimuthal_spectrum(images), {}
-    workers = [
-        threading.Thread(
-            target=lambda i=i: results.update({i: azimuthal_spectrum(images, batch_size=1 + i)})
-        )
-        for i in range(4)
-    ]
+
+    def compute(i):
+        results[i] = azimuthal_spectrum(images, batch_size=1 + i)
+
+    workers = [threading.Thread(target=compute, args=(i,)) for i in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -299,7 +299,7 @@ def test_threads_may_share_it():
         np.testing.assert_allclose(results[i], expected, rtol=1e-12)
 
 
-# ---- flips, turns, shifts
+# ---- flips, rotations, shifts
 
 
 @settings(max_examples=25, deadline=None)
@@ -328,13 +328,13 @@ def test_reference_features_change_with_a_flip_at_even_sizes_only():
 
 
 def test_corrected_rings_hold_one_frequency():
-    "A wave of one frequency in cycles a pixel lands in the same part of the features, whichever way it runs and whatever the image's sides."
+    """A wave of one frequency lands in one ring, whichever way it runs on a wide image."""
     y, x = np.mgrid[:96, :192]
     for wave in (np.sin(2 * np.pi * x * 24 / 96), np.sin(2 * np.pi * y * 24 / 96)):
         image = 120 * wave + 128
-        rings = azimuthal_rings(image.shape, "corrected")
-        peak = np.argmax(np.where(rings > 0, amplitude_spectrum(image), -np.inf))
-        assert rings.ravel()[peak] == 24
+        ring = azimuthal_rings(image.shape, "corrected")
+        peak = np.argmax(np.where(ring > 0, amplitude_spectrum(image), -np.inf))
+        assert ring.ravel()[peak] == 24
     assert {int(azimuthal_rings((96, 192), m)[48, 96]) for m in MODES} == {0}
 
 
@@ -356,9 +356,8 @@ def test_grey_of_every_kind():
         many = grey_image(colour.astype(kind) * kind(factor))
         assert many.dtype == np.float64 and np.abs(many - grey).max() <= 0.51
     assert grey_image(np.full((9, 9), 65535, np.uint16)).max() == 255
-    assert grey_image(np.full((9, 9), 300, np.uint16)).max() == pytest.approx(
-        300 / 257
-    )  # 16 bits are 16 bits, however dark
+    dark = grey_image(np.full((9, 9), 300, np.uint16))  # 16 bits are 16 bits, however dark
+    assert dark.max() == pytest.approx(300 / 257)
 
 
 @pytest.mark.parametrize(
@@ -396,24 +395,17 @@ def test_images_that_are_refused(image, message):
     ],
 )
 def test_files_are_read_as_opencv_reads_them(tmp_path, name, flags):
-    cv2.imwrite(
-        str(tmp_path / name),
-        face(3)[..., None].repeat(3, 2) // np.array([1, 2, 3], np.uint8),
-        flags,
-    )
-    assert (read_grey(tmp_path / name) == cv2.imread(str(tmp_path / name), 0)).all()
+    colour = face(3)[..., None].repeat(3, 2) // np.array([1, 2, 3], np.uint8)
+    path = str(tmp_path / name)
+    cv2.imwrite(path, colour, flags)
+    assert (read_grey(path) == cv2.imread(path, cv2.IMREAD_GRAYSCALE)).all()
 
 
 def test_files_of_16_bits_and_with_alpha(tmp_path):
     colour = noise(30, 40, 4)
     cv2.imwrite(str(tmp_path / "alpha.png"), colour)
-    assert (
-        np.abs(
-            read_grey(tmp_path / "alpha.png")
-            - grey_image(cv2.cvtColor(colour, cv2.COLOR_BGRA2RGBA)).astype(float)
-        ).max()
-        <= 1
-    )
+    grey = grey_image(cv2.cvtColor(colour, cv2.COLOR_BGRA2RGBA))
+    assert np.abs(read_grey(tmp_path / "alpha.png") - grey.astype(float)).max() <= 1
     deep = noise(30, 40).astype(np.uint16) * 257 + 13
     for name in ("deep.png", "deep.tiff"):
         cv2.imwrite(str(tmp_path / name), deep)
@@ -497,10 +489,9 @@ def test_classifiers_learn_score_and_come_back(name, tmp_path):
         model = clone(
             feature_classifier(name, scaling, blocks=(2, 10) if scaling == "blocks" else None)
         ).fit(x[:40], y[:40])
-        if name != "svm rbf, authors" and (name, scaling != "none") != (
-            "k-means",
-            True,
-        ):  # the one is meant for other features, the other may find other clusters
+        # the one is meant for other features, the other may find other clusters
+        exempt = name == "svm rbf, authors" or (name == "k-means" and scaling != "none")
+        if not exempt:
             assert roc_auc_score(y[40:], model.decision_function(x[40:])) > 0.9
         about = dict(n_features=300, epsilon=1e-8, mode="reference", classes=["real", "fake"])
         again, told = load_classifier(save_classifier(tmp_path / "model.skops", model, about))
@@ -510,14 +501,22 @@ def test_classifiers_learn_score_and_come_back(name, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.skops"]
 
 
+def test_our_types_are_trusted_under_the_names_that_files_hold(tmp_path):
+    names = ["BlockScaler", "TwoClusters"]
+    assert list(TRUSTED) == [f"deepfake_nb.forensics.spectrum_classifiers.{n}" for n in names]
+    model = feature_classifier("k-means", "blocks").fit(*two_classes())
+    with zipfile.ZipFile(save_classifier(tmp_path / "model.skops", model)) as archive:
+        schema = archive.read("schema.json").decode()
+    assert all(f'"{name}"' in schema for name in names)
+    assert '"deepfake_nb.forensics.spectrum_classifiers"' in schema
+
+
 def test_two_clusters_are_named_by_their_shares():
     x, y = two_classes(gap=20.0)
     for labels in (y, 1 - y):
         assert (TwoClusters().fit(x, labels).predict(x) == labels).all()
-    assert set(TwoClusters().fit(x, np.where(np.arange(60) < 55, 0, 1)).predict(x)) == {
-        0,
-        1,
-    }  # also where reals are the majority of both
+    few_fakes = np.where(np.arange(60) < 55, 0, 1)  # reals are the majority of both clusters
+    assert set(TwoClusters().fit(x, few_fakes).predict(x)) == {0, 1}
     with pytest.raises(ValueError, match="12 features"):
         TwoClusters().fit(x, y).predict(x[:, :3])
 
@@ -526,7 +525,10 @@ def test_block_scaler_makes_blocks_count_alike():
     rng = np.random.default_rng(0)
     deep, waves = rng.normal(0, 30, (50, 2048)), rng.normal(0, 0.1, (50, 300))
     scaled = BlockScaler((2048, 300)).fit_transform(np.hstack([deep, waves]))
-    distance = lambda part: np.mean([np.sum((a - b) ** 2) for a, b in zip(part, part[1:])])
+
+    def distance(block):
+        return np.mean([np.sum((a - b) ** 2) for a, b in zip(block, block[1:])])
+
     assert distance(scaled[:, :2048]) == pytest.approx(distance(scaled[:, 2048:]), rel=0.2)
     np.testing.assert_allclose(
         np.corrcoef(scaled[:, 5], deep[:, 5])[0, 1], 1
@@ -536,7 +538,7 @@ def test_block_scaler_makes_blocks_count_alike():
 
 
 class Bomb:
-    "Would leave a file behind if it were ever unpickled."
+    """Would leave a file behind if it were ever unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -620,7 +622,7 @@ def test_files_that_would_run_code_are_refused(tmp_path):
 
 
 class Harmless:
-    "A type that nobody has vouched for."
+    """A type that nobody has vouched for."""
 
 
 def test_what_could_not_be_read_back_is_not_written(tmp_path):

@@ -1,7 +1,6 @@
-"The embedded dataset: repeatable to the byte, whole or not there, without leaks, neither trivial nor hopeless."
+"""The rendered datasets: repeatable to the byte, complete or absent, without leaks."""
 
 import hashlib
-import io
 import json
 import os
 import signal
@@ -18,145 +17,153 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from deepfake_nb.synthetic.datasets import _read_video
-from deepfake_nb.synthetic.manipulations import generate_face, reenact_mouth, swap_face
-from deepfake_nb.data.samples import check_split, make_samples, split_samples
-from deepfake_nb.synthetic.datasets import LAYOUTS, generate
-from deepfake_nb.synthetic.manipulations import MANIPULATIONS, QUALITIES
+from deepfake_nb.data.samples import make_samples
+from deepfake_nb.data.splits import check_split, split_samples
+from deepfake_nb.synthetic.compositing import QUALITIES
+from deepfake_nb.synthetic.datasets import generate, read_video
+from deepfake_nb.synthetic.layouts import LAYOUTS
+from deepfake_nb.synthetic.manipulations import (
+    MANIPULATIONS,
+    generate_face,
+    reenact_mouth,
+    swap_face,
+)
 from deepfake_nb.synthetic.people import make_identity, trajectory
 from deepfake_nb.synthetic.rendering import render_frame
 
-SMALL = dict(identities=4, videos=1, frames=2, progress=False)
+SMALL = {"identities": 4, "videos": 1, "frames": 2, "progress": False}
 
 
 def hashes(root: Path) -> dict[str, str]:
-    return {
-        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(root.rglob("*"))
-        if p.is_file()
-    }
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 @pytest.fixture(scope="module")
 def faces():
-    "Quality → (root, attributes), at their default sizes, in the cache where the notebook has put them."
-    roots = {q: generate("faces", quality=q, progress=False) for q in QUALITIES}
-    return {q: (root, pd.read_csv(root / "attributes.csv")) for q, root in roots.items()}
+    """Root and attributes of each quality at its default size, in the notebook's cache."""
+    roots = {quality: generate("faces", quality=quality, progress=False) for quality in QUALITIES}
+    return {
+        quality: (root, pd.read_csv(root / "attributes.csv")) for quality, root in roots.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small dataset of each layout, made by two workers."""
+    folder = tmp_path_factory.mktemp("small")
+    return {layout: generate(layout, folder, workers=2, **SMALL) for layout in LAYOUTS}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_bytes_do_not_depend_on_workers_or_place(layout, tmp_path):
-    one, two = (hashes(generate(layout, tmp_path / str(w), workers=w, **SMALL)) for w in (1, 2))
-    assert one == two and len(one) > 8
+def test_bytes_do_not_depend_on_workers_or_place(layout, small, tmp_path):
+    one = hashes(generate(layout, tmp_path, workers=1, **SMALL))
+    assert one == hashes(small[layout])
+    assert len(one) > 8
 
 
-def test_other_parameters_other_dataset(tmp_path):
-    made = [
-        generate("faces", tmp_path, **(SMALL | more))
-        for more in ({}, dict(seed=1), dict(crf=40), dict(quality="crude"), dict(face_size=64))
-    ]
-    assert len({p.name for p in made}) == 5
-    first = [hashes(p)["real/id00_0_0000.jpg"] for p in made]
-    assert first[0] == first[3] and len(set(first)) == 4  # quality changes the fakes only
+def test_other_options_give_another_dataset(tmp_path):
+    others = ({}, {"seed": 1}, {"crf": 40}, {"quality": "crude"}, {"face_size": 64})
+    made = [generate("faces", tmp_path, **SMALL | options) for options in others]
+    assert len({root.name for root in made}) == 5
+    first = [hashes(root)["real/id00_0_0000.jpg"] for root in made]
+    assert first[0] == first[3]  # quality changes the fakes only
+    assert len(set(first)) == 4
 
 
 @pytest.mark.parametrize(
-    "parameters, message",
+    "options, message",
     [
-        (dict(layout="cinema"), "layout='cinema'"),
-        (dict(layout="faces", quality="best"), "quality='best'"),
-        (dict(layout="faces", identities=3), "identities=3: expected an even"),
-        (dict(layout="faces", identities=0), "identities=0"),
-        (dict(layout="faces", frames=1.5), "frames=1.5"),
-        (dict(layout="faces", size=100), "size=100: expected a multiple of 8"),
-        (dict(layout="faces", crf=True), "crf=True"),
-        (dict(layout="faces", manipulations=[]), "manipulations="),
-        (dict(layout="faces", manipulations="mouth"), "manipulations='mouth'"),
-        (dict(layout="celeb-df", manipulations=["mouth"]), "layout 'celeb-df'"),
-        (dict(layout="faceforensics", videos=2), "videos=2"),
-        (dict(layout="faces", workers=0), "workers=0"),
+        ({"layout": "cinema"}, "layout='cinema'"),
+        ({"layout": "faces", "quality": "best"}, "quality='best'"),
+        ({"layout": "faces", "identities": 3}, "identities=3: expected an even"),
+        ({"layout": "faces", "identities": 0}, "identities=0"),
+        ({"layout": "faces", "frames": 1.5}, "frames=1.5"),
+        ({"layout": "faces", "size": 100}, "size=100: expected a multiple of 8"),
+        ({"layout": "faces", "crf": True}, "crf=True"),
+        ({"layout": "faces", "manipulations": []}, "manipulations="),
+        ({"layout": "faces", "manipulations": "mouth"}, "manipulations='mouth'"),
+        ({"layout": "celeb-df", "manipulations": ["mouth"]}, "layout 'celeb-df'"),
+        ({"layout": "faceforensics", "videos": 2}, "videos=2"),
+        ({"layout": "faces", "workers": 0}, "workers=0"),
     ],
 )
-def test_impossible_parameters_are_named_before_anything_starts(parameters, message, tmp_path):
+def test_impossible_options_are_named_before_anything_starts(options, message, tmp_path):
     with pytest.raises(ValueError) as error:
-        generate(cache=tmp_path, **parameters)
+        generate(cache=tmp_path, **options)
     assert message in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_killed_generation_leaves_nothing_whole_and_goes_on(tmp_path):
-    code = f"from deepfake_nb.synthetic import generate; generate('faces', {str(tmp_path)!r}, identities=8, videos=1, frames=2, workers=1, progress=False)"
+def test_killed_generation_leaves_nothing_complete_and_resumes(tmp_path):
+    options = SMALL | {"identities": 8}
+    code = (
+        "from deepfake_nb.synthetic.datasets import generate\n"
+        f"generate('faces', {str(tmp_path)!r}, workers=1, **{options!r})"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     deadline = time.time() + 60
-    while time.time() < deadline and len(list(tmp_path.rglob(".takes/*.json"))) < 3:
+    while time.time() < deadline and len(list(tmp_path.rglob(".takes/[0-9]*.json"))) < 3:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    done = {p.name: p.stat().st_mtime_ns for p in tmp_path.rglob(".takes/*.json")}
-    assert len(done) >= 3 and not [
-        p for p in (tmp_path / "synthetic").iterdir() if not p.name.startswith(".")
-    ]
-    parameters = dict(identities=8, videos=1, frames=2, progress=False)
-    resumed = generate("faces", tmp_path, **parameters)
-    assert hashes(resumed) == hashes(generate("faces", tmp_path / "fresh", **parameters))
-    assert [p.name for p in resumed.parent.iterdir() if p.is_dir()] == [resumed.name]
+    assert len(list(tmp_path.rglob(".takes/[0-9]*.json"))) >= 3
+    assert all(path.name.startswith(".") for path in (tmp_path / "synthetic").iterdir())
+
+    resumed = generate("faces", tmp_path, **options)
+    assert hashes(resumed) == hashes(generate("faces", tmp_path / "fresh", **options))
+    assert [path.name for path in resumed.parent.iterdir() if path.is_dir()] == [resumed.name]
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "record"])
 def test_damaged_dataset_is_made_again(damage, tmp_path):
-    small = dict(identities=2, videos=1, frames=1, progress=False)
-    root = generate("faces", tmp_path, **small)
-    whole, victim = hashes(root), next(root.glob("fake/*.jpg"))
+    options = SMALL | {"identities": 2, "frames": 1}
+    root = generate("faces", tmp_path, **options)
+    complete, victim = hashes(root), next(root.glob("fake/*.jpg"))
     if damage == "missing":
         victim.unlink()
     if damage == "cut":
         victim.write_bytes(victim.read_bytes()[:100])
     if damage == "record":
         (root / "dataset.json").write_text("{")
-    assert hashes(generate("faces", tmp_path, **small)) == whole
+    assert hashes(generate("faces", tmp_path, **options)) == complete
 
 
-def test_layouts_are_those_of_the_real_sets(tmp_path):
-    roots = {layout: generate(layout, tmp_path, **SMALL) for layout in LAYOUTS}
-    for layout, root in roots.items():
+def test_layouts_are_those_of_the_real_datasets(small):
+    for root in small.values():
         rows = pd.read_csv(root / "attributes.csv", dtype={"video": str, "original": str})
         for column in ("path", "mask_path"):
-            assert all((root / p).is_file() for p in rows[column].dropna())
-        assert rows.path.is_unique and rows.mask_path.notna().eq(rows.label.eq(1)).all()
+            assert all((root / path).is_file() for path in rows[column].dropna())
+        assert rows.path.is_unique
+        assert rows.mask_path.notna().eq(rows.label.eq(1)).all()
         assert set(rows.original) <= set(rows.video[rows.label == 0])
-    names = json.loads((roots["dfdc"] / "dfdc_train_part_0/metadata.json").read_text())
-    assert {p.name for p in roots["dfdc"].glob("dfdc_train_part_0/*.mp4")} == set(names)
-    assert all(
-        names[n["original"]]["label"] == "REAL" for n in names.values() if n["label"] == "FAKE"
-    )
-    assert (
-        roots["faceforensics"] / "manipulated_sequences/Deepfakes/c23/videos/000_001.mp4"
-    ).is_file()
-    listed = (roots["celeb-df"] / "List_of_testing_videos.txt").read_text().splitlines()
-    assert 0 < len(listed) < len(rows) and all(
-        (roots["celeb-df"] / l.split()[1]).is_file() and l[0] == str(int("synthesis" not in l))
-        for l in listed
-    )
+
+    names = json.loads((small["dfdc"] / "dfdc_train_part_0/metadata.json").read_text())
+    assert {path.name for path in small["dfdc"].glob("dfdc_train_part_0/*.mp4")} == set(names)
+    fakes = [entry for entry in names.values() if entry["label"] == "FAKE"]
+    assert all(names[entry["original"]]["label"] == "REAL" for entry in fakes)
+
+    deepfakes = small["faceforensics"] / "manipulated_sequences/Deepfakes"
+    assert (deepfakes / "c23/videos/000_001.mp4").is_file()
+
+    rows = pd.read_csv(small["celeb-df"] / "attributes.csv")
+    listed = (small["celeb-df"] / "List_of_testing_videos.txt").read_text().splitlines()
+    assert 0 < len(listed) < len(rows)
+    for line in listed:
+        real, path = line.split()
+        assert (small["celeb-df"] / path).is_file()
+        assert real == str(int("synthesis" not in line))
 
 
 def test_video_is_h264_and_masks_are_aligned(tmp_path):
-    root = generate("faceforensics", tmp_path, **(SMALL | dict(frames=5, manipulations=["mouth"])))
+    options = SMALL | {"frames": 5, "manipulations": ["mouth"]}
+    root = generate("faceforensics", tmp_path, **options)
     row = pd.read_csv(root / "attributes.csv").query("label == 1").iloc[0]
-    with av.open(str(root / row.path)) as film:
-        stream = film.streams.video[0]
-        assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.width) == (
-            "h264",
-            "yuv420p",
-            256,
-        )
-    real, fake, mask = (
-        _read_video(root / p)
-        for p in (
-            f"original_sequences/youtube/c23/videos/{row.original:03d}.mp4",
-            row.path,
-            row.mask_path,
-        )
-    )
+    with av.open(str(root / row.path)) as video:
+        codec = video.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt, codec.width) == ("h264", "yuv420p", 256)
+    original = f"original_sequences/youtube/c23/videos/{row.original:03d}.mp4"
+    real, fake, mask = (read_video(root / path) for path in (original, row.path, row.mask_path))
     assert len(real) == len(fake) == len(mask) == 5
     change = np.mean([np.abs(a.astype(float) - b).mean(2) for a, b in zip(real, fake)], 0)
     inside = np.mean([m.mean(2) > 128 for m in mask], 0) == 1
@@ -164,71 +171,67 @@ def test_video_is_h264_and_masks_are_aligned(tmp_path):
     assert change[inside].mean() > 3 * change[outside].mean()
 
 
-@pytest.mark.parametrize("how", MANIPULATIONS)
+@pytest.mark.parametrize("manipulation", MANIPULATIONS)
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_masks_hold_the_manipulated_pixels(how, quality):
-    a, b = make_identity([1, 0], 3), make_identity([1, 1], 3)
-    s, other = trajectory(4, 12)[::11]
-    frame = render_frame(a, s).image
-    made = {
-        "face-swap": lambda: swap_face(frame, a, b, s, quality),
-        "mouth": lambda: reenact_mouth(frame, a, s, other, quality),
-        "generated": lambda: generate_face(frame, s, quality),
-    }[how]
-    fake, mask = made()
-    assert fake.shape == frame.shape and fake.dtype == np.uint8 and set(np.unique(mask)) <= {0, 255}
+def test_masks_hold_the_manipulated_pixels(manipulation, quality):
+    target, source = make_identity([1, 0], 3), make_identity([1, 1], 3)
+    state, other = trajectory(4, 12)[::11]
+    frame = render_frame(target, state).image
+
+    def manipulate() -> tuple[np.ndarray, np.ndarray]:
+        if manipulation == "face-swap":
+            return swap_face(frame, target, source, state, quality)
+        if manipulation == "mouth":
+            return reenact_mouth(frame, target, state, other, quality)
+        return generate_face(frame, state, quality)
+
+    fake, mask = manipulate()
+    assert (fake.shape, fake.dtype) == (frame.shape, np.uint8)
+    assert set(np.unique(mask)) <= {0, 255}
     change = np.abs(fake.astype(int) - frame).max(2)
     assert change[mask == 255].mean() > 4
-    if how != "generated":
-        assert (change[mask == 0] > 26).sum() == 0 and (change[mask == 0] == 0).mean() > 0.9
-    assert np.array_equal(made()[0], fake)
+    if manipulation != "generated":
+        assert (change[mask == 0] > 26).sum() == 0
+        assert (change[mask == 0] == 0).mean() > 0.9
+    assert np.array_equal(manipulate()[0], fake)
 
 
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_dimensions_and_tables_say_nothing(faces, quality):
+def test_dimensions_and_quantisation_tables_say_nothing(faces, quality):
     root, rows = faces[quality]
-    headers = {
-        (label, im.size, str(im.quantization), im.mode)
-        for label, p in zip(rows.label, rows.path)
-        for im in [Image.open(io.BytesIO((root / p).read_bytes()))]
-    }
-    assert len({h[1:] for h in headers}) == 1
-    assert (rows.label.mean(), rows.groupby("manipulation").size().nunique()) == (0.5, 1)
+    headers = set()
+    for path in rows.path:
+        with Image.open(root / path) as image:
+            headers.add((image.size, str(image.quantization), image.mode))
+    assert len(headers) == 1
+    assert rows.label.mean() == 0.5
+    assert rows.groupby("manipulation").size().nunique() == 1
 
 
 def test_file_size_and_mean_colour_do_not_leak_for_careful_fakes(faces):
     root, rows = faces["careful"]
-    means = np.array([cv2.imread(str(root / p)).mean((0, 1)) for p in rows.path])
+    means = np.array([cv2.imread(str(root / path)).mean((0, 1)) for path in rows.path])
     numbers = {
-        "file size": [(root / p).stat().st_size for p in rows.path],
+        "file size": [(root / path).stat().st_size for path in rows.path],
         "brightness": means.mean(1),
-        **{c: means[:, i] for i, c in enumerate(("blue", "green", "red"))},
+        "blue": means[:, 0],
+        "green": means[:, 1],
+        "red": means[:, 2],
     }
-    aucs = {name: roc_auc_score(rows.label, v) for name, v in numbers.items()}
-    assert all(0.40 <= a <= 0.60 for a in aucs.values()), aucs
+    aucs = {name: roc_auc_score(rows.label, values) for name, values in numbers.items()}
+    assert all(0.40 <= auc <= 0.60 for auc in aucs.values()), aucs
 
 
 def test_identity_disjoint_split_keeps_every_fake(faces):
     root, rows = faces["careful"]
-    samples, report = split_samples(as_samples(root, rows), seed=3)
-    assert report.kind == "identity-disjoint" and len(samples) == len(rows)
-    check_split(samples)
-    parts = pd.concat(
-        [
-            samples[["identity", "split"]],
-            samples[["source", "split"]].set_axis(["identity", "split"], axis=1),
-        ]
-    ).dropna()
-    assert (parts.groupby("identity").split.nunique() == 1).all()
-
-
-def as_samples(root: Path, rows: pd.DataFrame) -> pd.DataFrame:
     table = rows.astype(object).where(rows.notna(), None)
-    return make_samples(
-        table.assign(
-            kind="image",
-            dataset="synthetic-faces",
-            path=[str(root / p) for p in rows.path],
-            mask_path=None,
-        )
-    )
+    paths = [str(root / path) for path in rows.path]
+    table = table.assign(kind="image", dataset="synthetic-faces", path=paths, mask_path=None)
+    samples, result = split_samples(make_samples(table), seed=3)
+    assert result.kind == "identity-disjoint"
+    assert len(samples) == len(rows)
+    check_split(samples)
+    targets = samples[["identity", "split"]]
+    sources = samples[["source", "split"]].set_axis(["identity", "split"], axis=1)
+    people = pd.concat([targets, sources]).dropna()
+    assert (people.groupby("identity").split.nunique() == 1).all()

@@ -12,7 +12,6 @@ __all__ = [
     "read_member",
     "openable",
     "file_hash",
-    "host_name",
     "atomic_path",
     "write_atomic",
 ]
@@ -24,6 +23,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import uuid
 import zipfile
@@ -189,12 +189,13 @@ def stat_key(path: str | Path, *settings: object) -> str:
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
 
 
-# %% ../../nbs/00_core/03_files.ipynb #635c5e3b
+# %% ../../nbs/00_core/03_files.ipynb #b54afcbb
 def host_name() -> str:
     """Return this machine's name with letters, digits and hyphens only."""
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
 
 
+# %% ../../nbs/00_core/03_files.ipynb #635c5e3b
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block succeeds.
@@ -216,6 +217,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)
 
 

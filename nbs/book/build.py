@@ -24,7 +24,7 @@ def sources(root: Path) -> dict[str, list[str]]:
     "The notebooks by part of the book, relative to nbs/."
     nbs = root / "nbs"
     named = lambda pattern: [p.relative_to(nbs).as_posix() for p in sorted(nbs.glob(pattern)) if not p.name.startswith(".")]
-    return {"papers": named("papers/*.ipynb"), "library": named("[0-9]*.ipynb"), "guides": [*named("tutorials/*.ipynb"), *(p for p in named("[a-z]*.ipynb") if p != "index.ipynb")]}
+    return {"papers": named("papers/*.ipynb"), "library": [*named("[0-9]*/*.ipynb"), *named("[0-9]*.ipynb")], "guides": [*named("tutorials/*.ipynb"), *(p for p in named("[a-z]*.ipynb") if p != "index.ipynb")]}
 
 
 def stage(

@@ -40,7 +40,7 @@ def example() -> dict:
     from deepfake_nb.forensics.mask_datasets import load_masks
     from deepfake_nb.explain.faithfulness import relevance_mass_accuracy
     from deepfake_nb.explain.occlusion import occlusion_sensitivity
-    from deepfake_nb.data.samples import split_samples
+    from deepfake_nb.data.splits import split_samples
     from deepfake_nb.forensics.spectrum import azimuthal_spectrum, grey_image
     keras.utils.set_random_seed(SEED)
     samples = load_samples("synthetic-faces-crude")

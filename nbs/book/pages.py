@@ -140,7 +140,7 @@ class Page:
     def cells(self, cell: dict) -> list[dict]:
         "What becomes of a cell."
         source = "".join(cell["source"])
-        if cell["cell_type"] != "code": return [self.markdown(prose(table_links(source, self.context), self.name, self.context))]
+        if cell["cell_type"] != "code": return [self.markdown(prose(source, self.name, self.context))]
         directives, source = split_directives(source)
         words = [name for name, _ in directives]
         if "hide" in words or "default_exp" in words or not source.strip() and not cell["outputs"]: return []
@@ -237,15 +237,6 @@ def only_imports(source: str) -> bool:
     try: body = ast.parse(source).body
     except SyntaxError: return False
     return bool(body) and all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body)
-
-
-def table_links(source: str, context: Context) -> str:
-    "Rows `| 07_spectrum | `spectrum` |` of the table of modules get their links."
-    def row(m: re.Match) -> str:
-        module = f"deepfake_nb.{m[2]}"
-        if f"{m[1]}.ipynb" not in context.pages or module not in context.names: return m[0]
-        return f"| [{m[1]}]({m[1]}.ipynb) | {{py:mod}}`{m[2]} <{module}>` |"
-    return re.sub(r"^\| (\d\d[a-z]?_\w+) \| `(\w+)` \|", row, source, flags=re.M)
 
 
 def as_text(markdown: str) -> str:

@@ -1,201 +1,156 @@
-"The library reference: every public symbol with its docstring, and each parameter with the comment that stands beside it."
+"""The library reference: every public symbol with its docstring, read without importing the library."""
+
 import ast
-import io
 import re
-import textwrap
-import tokenize
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sphinx.ext.napoleon import Config, NumpyDocstring
+
+NAPOLEON = Config(napoleon_use_rtype=False, napoleon_use_ivar=True, napoleon_use_admonition_for_examples=False)
+SHOWN = ("__call__", "__getitem__", "__len__", "__iter__")
+
 
 @dataclass
 class Entry:
-    "A documented symbol."
-    name: str                                      # as it is written after its module or class
-    kind: str                                      # function, class, exception, data, method, attribute or property
-    signature: str = ""                            # parameters with their types and defaults, in brackets, and `-> type`
-    doc: str = ""                                  # docstring
-    parameters: list = field(default_factory=list)  # (name, type, comment)
-    returns: tuple = ("", "")                      # type, comment
-    value: str = ""                                # of data
-    members: list = field(default_factory=list)    # entries of a class
+    """A documented symbol."""
+
+    name: str
+    kind: str  # function, class, exception, data, method or property
+    signature: str = ""
+    doc: str = ""
+    type: str = ""  # of data
+    value: str = ""  # of data
+    members: list["Entry"] = field(default_factory=list)
 
 
 @dataclass
 class Module:
-    "A module, its first line, and its public symbols in the order of the source."
-    name: str
+    """A module and its public symbols, in the order of the source."""
+
+    name: str  # without the package's name: data.samples
     doc: str
-    notebook: str  # file that it is exported from
-    entries: list
+    notebook: str  # that it is exported from, relative to nbs/
+    entries: list[Entry]
 
 
-def comments(source: str) -> dict[int, str]:
-    "Comment by line number."
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {t.start[0]: t.string for t in tokens if t.type == tokenize.COMMENT}
-
-
-def read_module(
-    path: Path,  # of the exported module
-) -> Module:
-    "A module's public symbols, read from its source without importing it."
-    source = path.read_text(encoding="utf-8")
-    tree, notes = ast.parse(source), comments(source)
-    notebook = re.search(r"File to edit: \.\./nbs/(\S+\.ipynb)", source)
-    public = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__"), [])
-    classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
-    entries = []
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name in public: entries.append(read_function(node, notes))
-        elif isinstance(node, ast.ClassDef) and node.name in public: entries.append(read_class(node, notes, classes))
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if getattr(target, "id", None) in public and target.id != "__all__": entries.append(read_data(node, target.id, notes))
-    return Module(path.stem, ast.get_docstring(tree) or "", notebook[1] if notebook else "", entries)
-
-
-def read_data(node: ast.stmt, name: str, notes: dict[int, str]) -> Entry:
-    "A constant; its comment stands beside it or, beginning with `#:`, above it."
-    above, beside = notes.get(node.lineno - 1, ""), notes.get(node.lineno, "")
-    doc = above[2:] if above.startswith("#:") else beside.lstrip("#")
-    value = ast.unparse(node.value) if node.value is not None else ""
-    kind = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
-    return Entry(name, "data", doc=doc.strip(), value=value if len(value) <= 160 else "", returns=(kind, ""))
-
-
-def read_function(node: ast.FunctionDef, notes: dict[int, str], kind: str = "function") -> Entry:
-    "A function with its parameters; `self` and `cls` are left out."
-    listed = []
-    a = node.args
-    positional = [*a.posonlyargs, *a.args]
-    defaults = [None] * (len(positional) - len(a.defaults)) + list(a.defaults)
-    static = any(getattr(d, "id", "") == "staticmethod" for d in node.decorator_list)
-    if kind == "method" and not static: positional, defaults = positional[1:], defaults[1:]
-    listed += [("", p, d) for p, d in zip(positional, defaults)]
-    if a.vararg: listed.append(("*", a.vararg, None))
-    elif a.kwonlyargs: listed.append(("*", None, None))
-    listed += [("", p, d) for p, d in zip(a.kwonlyargs, a.kw_defaults)]
-    if a.kwarg: listed.append(("**", a.kwarg, None))
-    words, parameters = [], []
-    for stars, p, default in listed:
-        if p is None:
-            words.append("*")
-            continue
-        annotation = ast.unparse(p.annotation) if p.annotation else ""
-        word = stars + p.arg + (f": {annotation}" if annotation else "")
-        if default is not None: word += (" = " if annotation else "=") + ast.unparse(default)
-        words.append(word)
-        parameters.append((stars + p.arg, annotation, note_of(p, notes)))
-    returned = ast.unparse(node.returns) if node.returns else ""
-    last = max([node.lineno, *(p.end_lineno for p in [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, [a.vararg, a.kwarg])])])
-    at = node.returns.end_lineno if node.returns else last
-    beside = notes.get(at, "").lstrip("#").strip() if at > last or not parameters else ""
-    signature = f"({', '.join(words)})" + (f" -> {returned}" if returned else "")
-    return Entry(node.name, kind, signature, ast.get_docstring(node) or "", parameters, (returned, beside))
-
-
-def note_of(p: ast.arg, notes: dict[int, str]) -> str:
-    "The comment beside a parameter."
-    return notes.get(p.end_lineno, "").lstrip("#").strip()
-
-
-def read_class(node: ast.ClassDef, notes: dict[int, str], classes: dict[str, ast.ClassDef]) -> Entry:
-    "A class: its parameters, fields, and public methods, those of private bases in the same module included."
-    bases = [ast.unparse(b) for b in node.bases]
-    family = [node] + [classes[b] for b in bases if b in classes and b.startswith("_")]
-    body = [n for cls in family for n in cls.body]
-    init = next((n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    error = any(b.endswith(("Error", "Exception")) for b in bases)
-    entry = Entry(node.name, "exception" if error else "class", doc=ast.get_docstring(node) or "")
-    if init:
-        made = read_function(init, notes, "method")
-        entry.signature, entry.parameters = made.signature.split(" -> ")[0], made.parameters
-    fields = [n for n in body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith("_")]
-    if fields and not init: entry.signature = "(" + ", ".join(ast.unparse(n) for n in fields) + ")"
-    for n in fields:
-        note = notes.get(n.end_lineno, "").lstrip("#").strip()
-        if init: entry.members.append(Entry(n.target.id, "attribute", doc=note, returns=(ast.unparse(n.annotation), "")))
-        else: entry.parameters.append((n.target.id, ast.unparse(n.annotation), note))
-    for n in body:
-        if not isinstance(n, ast.FunctionDef) or n.name.startswith("_") and n.name not in ("__call__", "__getitem__", "__len__", "__iter__"): continue
-        if n.name.startswith("_") and not ast.get_docstring(n): continue
-        is_property = any(ast.unparse(d) in ("property", "cached_property") for d in n.decorator_list)
-        member = read_function(n, notes, "method")
-        if is_property: member.kind, member.signature = "property", ""
-        entry.members.append(member)
-    return entry
-
-
-def read_library(
-    folder: Path,  # of the package
-) -> list[Module]:
-    "All modules with public symbols, in the order of the notebooks."
-    modules = [read_module(p) for p in sorted(folder.glob("[a-z]*.py"))]
+def read_library(folder: Path) -> list[Module]:
+    """Read all modules with public symbols, in the order of the notebooks."""
+    files = [p for p in sorted(folder.rglob("*.py")) if not p.stem.startswith("_")]
+    modules = [read_module(p, ".".join(p.relative_to(folder).with_suffix("").parts)) for p in files]
     return sorted((m for m in modules if m.entries), key=lambda m: m.notebook)
 
 
-def names(
-    modules: list[Module],
-) -> dict[str, str]:  # name → full name, with its role
-    "Every way in which a symbol can be named without doubt: in full, from its module on, and alone where no other has that name."
+def read_module(path: Path, name: str) -> Module:
+    """Read a module's public symbols from its source."""
+    source = path.read_text(encoding="utf-8")
+    tree, lines = ast.parse(source), source.splitlines()
+    notebook = re.search(r"File to edit: (?:\.\./)+nbs/(\S+\.ipynb)", source)
+    public, entries = [], []
+    for node in tree.body:
+        named = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if getattr(named, "id", "") == "__all__":
+            public = ast.literal_eval(node.value)
+        elif getattr(named, "id", None) in public:
+            entries.append(read_data(node, named.id, lines))
+        elif getattr(node, "name", None) in public:
+            entries.append(read_symbol(node))
+    return Module(name, ast.get_docstring(tree) or "", notebook[1] if notebook else "", entries)
+
+
+def read_data(node: ast.stmt, name: str, lines: list[str]) -> Entry:
+    """Read a constant; its comment stands beside it or, beginning with `#:`, above it."""
+    above, beside = lines[node.lineno - 2], lines[node.lineno - 1].partition("  # ")[2]
+    doc = above.lstrip()[2:].strip() if above.lstrip().startswith("#:") else beside
+    value = ast.unparse(node.value) if node.value is not None else ""
+    type_ = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
+    return Entry(name, "data", doc=doc, type=type_, value=value if len(value) <= 160 else "")
+
+
+def read_symbol(node: ast.FunctionDef | ast.ClassDef) -> Entry:
+    """Read a function, or a class with its public methods."""
+    doc = ast.get_docstring(node) or ""
+    if isinstance(node, ast.FunctionDef):
+        return Entry(node.name, "function", signature(node), doc)
+    error = any(ast.unparse(base).endswith(("Error", "Exception")) for base in node.bases)
+    entry = Entry(node.name, "exception" if error else "class", doc=doc)
+    fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and n.target.id[0] != "_"]
+    if fields:
+        entry.signature = "(" + ", ".join(ast.unparse(n) for n in fields) + ")"
+    for method in node.body:
+        if not isinstance(method, ast.FunctionDef):
+            continue
+        if method.name == "__init__":
+            entry.signature = signature(method, bound=True).partition(" -> ")[0]
+        shown = not method.name.startswith("_") or method.name in SHOWN
+        if shown and ast.get_docstring(method):
+            entry.members.append(read_method(method))
+    return entry
+
+
+def read_method(node: ast.FunctionDef) -> Entry:
+    """Read a method or property of a class."""
+    decorators = [ast.unparse(d) for d in node.decorator_list]
+    if {"property", "cached_property"} & set(decorators):
+        return Entry(node.name, "property", doc=ast.get_docstring(node))
+    static = "staticmethod" in decorators
+    return Entry(node.name, "method", signature(node, bound=not static), ast.get_docstring(node))
+
+
+def signature(node: ast.FunctionDef, bound: bool = False) -> str:
+    """The parameters with types and defaults, in brackets, and the type that is returned."""
+    arguments = ast.unparse(node.args)
+    if bound:
+        arguments = re.sub(r"^(self|cls)(, )?", "", arguments)
+    return f"({arguments})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
+
+
+def names(modules: list[Module]) -> dict[str, str]:
+    """Every unambiguous way to name a symbol, with its full name."""
     full: dict[str, str] = {}
     alone: dict[str, set] = {}
-    for m in modules:
-        full[f"deepfake_nb.{m.name}"] = f"deepfake_nb.{m.name}"
-        for e in m.entries:
-            for short in (e.name, *(f"{e.name}.{i.name}" for i in e.members)):
-                target = f"deepfake_nb.{m.name}.{short}"
-                full[target] = full[f"{m.name}.{short}"] = target
+    for module in modules:
+        full[f"deepfake_nb.{module.name}"] = f"deepfake_nb.{module.name}"
+        for entry in module.entries:
+            for short in (entry.name, *(f"{entry.name}.{m.name}" for m in entry.members)):
+                target = f"deepfake_nb.{module.name}.{short}"
+                full[target] = full[f"{module.name}.{short}"] = target
                 alone.setdefault(short, set()).add(target)
     return {**{k: v.pop() for k, v in alone.items() if len(v) == 1}, **full}
 
 
-def rst(text: str, known: dict[str, str], cite: Callable[[str], str]) -> str:
-    "A docstring's or comment's text, whose backticks mean code, as reStructuredText; names of the library become links."
-    parts = re.split(r"(`[^`]+`)", text)
-    for i, part in enumerate(parts):
-        if part.startswith("`") and len(part) > 2:
-            code = part[1:-1]
-            target = known.get(code.removesuffix("()"))
-            parts[i] = f":py:obj:`{code} <{target}>`" if target else f":code:`{code.replace(chr(92), chr(92) * 2)}`"
-            if i and parts[i - 1][-1:].isalnum(): parts[i] = "\\ " + parts[i]
-            if i + 1 < len(parts) and parts[i + 1][:1].isalnum(): parts[i] += "\\ "
-        else: parts[i] = cite(re.sub(r"([*_|\\`])", r"\\\1", part))
-    return "".join(parts)
+def linked(text: str, known: dict[str, str], cite: Callable[[str], str]) -> str:
+    """Turn backquoted names into links or code, and works into citations."""
+
+    def link(match: re.Match) -> str:
+        target = known.get(match[1].removesuffix("()"))
+        return f":py:obj:`{match[1]} <{target}>`" if target else f"``{match[1]}``"
+
+    return cite(re.sub(r"(?<![`:\w])`([^`\n]+)`(?![`_])", link, text))
 
 
-def write_module(
-    module: Module,
-    known: dict[str, str],           # from `names`
-    cite: Callable[[str], str],      # puts citations behind arXiv numbers
-) -> str:  # reStructuredText
-    "The reference page of a module."
-    say = lambda text: rst(" ".join(text.split()), known, cite)
+def write_module(module: Module, known: dict[str, str], cite: Callable[[str], str]) -> str:
+    """The reference page of a module, as reStructuredText."""
     title = f"deepfake_nb.{module.name}"
-    page = [title, "=" * len(title), "", say(module.doc), "", f".. py:module:: {title}", "",
-            f"The chapter :doc:`/{module.notebook.removesuffix('.ipynb')}` explains it, and shows each of these at work.", ""]
-    for entry in module.entries: page += write_entry(entry, say, "")
+    chapter = module.notebook.removesuffix(".ipynb")
+    page = [title, "=" * len(title), "", linked(module.doc, known, cite), ""]
+    page += [f".. py:module:: {title}", "", f"Explained and shown at work in :doc:`/{chapter}`.", ""]
+    for entry in module.entries:
+        page += write_entry(entry, lambda text: linked(text, known, cite), "")
     return "\n".join(page) + "\n"
 
 
 def write_entry(entry: Entry, say: Callable[[str], str], indent: str) -> list[str]:
-    "The lines of one symbol."
+    """The lines of one symbol."""
     lines = [f"{indent}.. py:{entry.kind}:: {entry.name}{entry.signature}"]
-    if entry.kind in ("data", "attribute", "property"):
-        if entry.returns[0]: lines.append(f"{indent}   :type: {entry.returns[0]}")
-        if entry.value: lines.append(f"{indent}   :value: {entry.value}")
-    inner = indent + "   "
-    lines += ["", inner + say(paragraph(entry.doc)[0]) if entry.doc else "", ""]
-    for rest in paragraph(entry.doc)[1:]: lines += [inner + say(rest), ""]
-    fields = [f":param {name.replace('*', chr(92) + '*')}: {say(note)}" for name, _, note in entry.parameters if note]
-    if entry.returns[1]: fields.append(f":returns: {say(entry.returns[1])}")
-    lines += [inner + f for f in fields] + [""]
-    for member in entry.members: lines += write_entry(member, say, inner)
+    if entry.type:
+        lines.append(f"{indent}   :type: {entry.type}")
+    if entry.value:
+        lines.append(f"{indent}   :value: {entry.value}")
+    doc = entry.doc.replace("\\", "\\\\").replace("*", "\\*").replace("|", "\\|")
+    text = say("\n".join(NumpyDocstring(doc, NAPOLEON).lines()))
+    lines += ["", *(f"{indent}   {line}".rstrip() for line in text.splitlines()), ""]
+    for member in entry.members:
+        lines += write_entry(member, say, indent + "   ")
     return lines
-
-
-def paragraph(doc: str) -> list[str]:
-    "Paragraphs of a docstring."
-    return [p for p in re.split(r"\n\s*\n", textwrap.dedent(doc)) if p.strip()] or [""]
