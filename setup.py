@@ -1,4 +1,5 @@
 "Hand settings.ini to setuptools, and pack the manifests and paper notebooks into the wheel."
+
 import shutil
 from configparser import ConfigParser
 from pathlib import Path
@@ -7,7 +8,10 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
-PACKED = {"manifests": ("data_manifests", ("*.toml",)), "papers": ("nbs/papers", ("*.ipynb", "*.toml"))}
+PACKED = {
+    "manifests": ("data_manifests", ("*.toml",)),
+    "papers": ("nbs/papers", ("*.ipynb", "*.toml")),
+}
 
 
 def settings() -> dict:
@@ -27,18 +31,24 @@ class BuildWithData(build_py):
 
     def run(self):
         super().run()
-        if self.editable_mode: return
+        if self.editable_mode:
+            return
         for target, (folder, patterns) in PACKED.items():
             destination = Path(self.build_lib) / "deepfake_nb" / "_data" / target
             destination.mkdir(parents=True, exist_ok=True)
             for pattern in patterns:
-                for source in sorted((ROOT / folder).glob(pattern)): shutil.copyfile(source, destination / source.name)
+                for source in sorted((ROOT / folder).glob(pattern)):
+                    shutil.copyfile(source, destination / source.name)
 
 
 def readme(url: str) -> str:
     "README.md with its picture where a reader of the package finds it."
     path = ROOT / "README.md"
-    return path.read_text(encoding="utf-8").replace("](nbs/", f"]({url}/raw/main/nbs/") if path.exists() else ""
+    return (
+        path.read_text(encoding="utf-8").replace("](nbs/", f"]({url}/raw/main/nbs/")
+        if path.exists()
+        else ""
+    )
 
 
 cfg = settings()

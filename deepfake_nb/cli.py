@@ -338,7 +338,7 @@ _NEEDS = {
 
 
 def _version(package: str) -> str:
-    """The version of an installed package, or 'not installed'."""
+    """Return the version of an installed package, or 'not installed'."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -346,7 +346,7 @@ def _version(package: str) -> str:
 
 
 def _gpus() -> str:
-    """The GPUs that nvidia-smi lists."""
+    """Return the GPUs that nvidia-smi lists."""
     import subprocess
 
     try:

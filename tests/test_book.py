@@ -97,8 +97,9 @@ def test_every_public_name_is_in_the_reference_with_its_parameters(book):
         page = (book / "reference" / f"{module.name}.html").read_text()
         for entry in module.entries:
             assert f'id="deepfake_nb.{module.name}.{entry.name}"' in page
-            for name, _, note in entry.parameters:
-                assert not note or f"<strong>{name}</strong>" in page, (entry.name, name)
+            block = re.search(r"^Parameters\n-+\n(.*?)(?:\n\n|\Z)", entry.doc, re.S | re.M)
+            for name in re.findall(r"^(\w+) : ", block[1] if block else "", re.M):
+                assert f"<strong>{name}</strong>" in page, (entry.name, name)
 
 
 def test_the_ledger_holds_every_claim_once(book):
@@ -420,38 +421,84 @@ def test_tables_keep_what_is_read_in_them():
         Table.read("<p>nothing</p>")
 
 
-def test_reference_reads_comments_beside_parameters(tmp_path):
-    (tmp_path / "m.py").write_text(
-        '"A module."\n# File to edit: ../nbs/07_spectrum.ipynb\n__all__ = ["f", "C", "E", "LIMIT"]\n#: Above it `f`.\nLIMIT: int = 3\n\n'
-        'def f(\n    a: int,  # how many\n    *rest: str,  # further\n    b: float = .5,  # share, arXiv 1911.00686\n) -> list:  # of both\n    "Both of `E`."\n\n'
-        'class _B:\n    def go(self, x: int):  # inherited\n        "Goes."\n\nclass C(_B):\n    "A class."\n    size: int = 2  # pixels\n    @property\n    def area(self) -> int: "Of it."; return 4\n\n'
-        'class E(ValueError):\n    "An error."\n'
-    )
-    module = reference.read_module(tmp_path / "m.py")
+MODULE = '''"""A module."""
+
+# File to edit: ../../nbs/05_forensics/09_spectrum.ipynb.
+__all__ = ["f", "C", "E", "LIMIT"]
+
+#: Above it `f`.
+LIMIT: int = 3
+
+
+def f(a: int, *rest: str, b: float = 0.5) -> list:
+    """Join both of `E`.
+
+    Parameters
+    ----------
+    a : int
+        How many.
+    *rest : str
+        Further 2*n values.
+    b : float, default 0.5
+        Share, as in arXiv 1911.00686.
+
+    Returns
+    -------
+    list
+        Of `C`.
+
+    Raises
+    ------
+    E
+        If there are none.
+
+    Examples
+    --------
+    >>> f(1)
+    []
+    """
+
+
+class C:
+    """A class."""
+
+    size: int = 2
+
+    @property
+    def area(self) -> int:
+        """The area."""
+
+    def _hidden(self):
+        """Hidden."""
+
+
+class E(ValueError):
+    """An error."""
+'''
+
+
+def test_reference_reads_docstrings(tmp_path):
+    (tmp_path / "m.py").write_text(MODULE)
+    module = reference.read_module(tmp_path / "m.py", "forensics.m")
+    assert module.notebook == "05_forensics/09_spectrum.ipynb"
     limit, f, c, e = module.entries
-    assert (limit.doc, limit.value, limit.returns[0]) == ("Above it `f`.", "3", "int")
-    assert (
-        f.signature == "(a: int, *rest: str, b: float = 0.5) -> list"
-        and f.parameters[1] == ("*rest", "str", "further")
-        and f.returns == ("list", "of both")
-    )
-    assert (
-        c.parameters == [("size", "int", "pixels")]
-        and [m.name for m in c.members] == ["area", "go"]
-        and c.members[0].kind == "property"
-        and e.kind == "exception"
-    )
-    text = reference.write_module(module, reference.names([module]), lambda t: t)
-    assert (
-        ".. py:function:: f(a: int, *rest: str, b: float = 0.5) -> list" in text
-        and r":param \*rest: further" in text
-        and ":py:obj:`E <deepfake_nb.m.E>`" in text
-        and ":doc:`/07_spectrum`" in text
-    )
+    assert (limit.doc, limit.value, limit.type) == ("Above it `f`.", "3", "int")
+    assert f.signature == "(a: int, *rest: str, b: float=0.5) -> list"
+    assert (c.signature, e.kind) == ("(size: int = 2)", "exception")
+    assert [(m.name, m.kind) for m in c.members] == [("area", "property")]
+    cited = []
+    text = reference.write_module(module, reference.names([module]), lambda t: cited.append(t) or t)
+    assert ".. py:function:: f(a: int, *rest: str, b: float=0.5) -> list" in text
+    assert ":param a: How many." in text and r":param \*rest: Further 2\*n values." in text
+    assert ":py:obj:`E <deepfake_nb.forensics.m.E>`" in text and ">>> f(1)" in text
+    assert ":raises E: If there are none." in text and ":returns:" in text
+    assert ":doc:`/05_forensics/09_spectrum`" in text
+    assert any("arXiv 1911.00686" in t for t in cited)
 
 
 def test_the_notebooks_draw_in_the_colours_of_the_library():
     import matplotlib
+
     from deepfake_nb.reporting.results import PALETTE
 
     colours = matplotlib.rc_params_from_file(

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deepfake_nb.core.paths import papers_dir
 from deepfake_nb.cli import main
+from deepfake_nb.core.paths import papers_dir
 from deepfake_nb.runs.plan import list_papers
 
 pytestmark = pytest.mark.slow
@@ -429,8 +429,8 @@ def test_localisation_paper_goes_on_with_trainings_that_are_kept(run, tmp_path, 
 
 def test_localisation_paper_says_where_originals_are_missing(tmp_path, capsys):
     "Crops of faces whose originals are not known: masks cannot be made, and the run says so, and which sets have them."
-    from PIL import Image
     import numpy as np
+    from PIL import Image
 
     for kind, name in (("training_real", "real"), ("training_fake", "easy")):
         (tmp_path / "real_and_fake_face" / kind).mkdir(parents=True)

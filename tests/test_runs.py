@@ -1025,6 +1025,7 @@ def test_on_a_dask_cluster(papers, undisturbed, tmp_path):
 def test_a_worker_with_another_library_is_refused(papers, tmp_path):
     distributed = pytest.importorskip("distributed")
     import shutil
+
     import deepfake_nb
 
     shutil.copytree(

@@ -119,7 +119,8 @@ def read_member(path: str | Path, limit: int = MEMBER_LIMIT) -> bytes:
         raise VideoError(f"{path}: cannot be read from the archive: {error}") from error
     if len(content) > limit:
         raise VideoError(
-            f"{path}: unpacks to more than the limit of {limit:,} bytes, though it says {declared:,}"
+            f"{path}: unpacks to more than the limit of {limit:,} bytes, "
+            f"though it says {declared:,}"
         )
     return content
 

@@ -15,13 +15,22 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # parameters of glibc's
 
 
 @lru_cache
-def keep_freed_memory(
-    network: bool = True,  # whether Keras is going to run a network; False: NumPy alone, and no Keras is imported
-) -> bool:  # whether the thresholds were raised
-    """Raise glibc's thresholds so that freed tensors are used again instead of returned to the kernel.
+def keep_freed_memory(network: bool = True) -> bool:
+    """Raise glibc's thresholds so that the process reuses freed memory.
 
-    Does nothing on other backends than TensorFlow, on other C libraries than glibc, and where `MALLOC_TRIM_THRESHOLD_`,
-    `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TOP_PAD_` or `GLIBC_TUNABLES` is set: then the user has chosen.
+    Does nothing on backends other than TensorFlow, with C libraries other than glibc, and if
+    `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TOP_PAD_` or `GLIBC_TUNABLES` is
+    set, since the user has chosen then.
+
+    Parameters
+    ----------
+    network : bool, default True
+        Whether Keras will run a network; with False, Keras is not imported.
+
+    Returns
+    -------
+    bool
+        Whether the thresholds were raised.
     """
     names = (
         "MALLOC_TRIM_THRESHOLD_",
@@ -34,25 +43,21 @@ def keep_freed_memory(
         return False
     if network and not _first_generator():
         return False
-    mapped = libc.mallopt(_MMAP_THRESHOLD, 2**30) or libc.mallopt(
-        _MMAP_THRESHOLD, 2**25
-    )  # before glibc 2.35, 32 MB at most
-    return bool(
-        mapped and libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1) and libc.mallopt(_TOP_PAD, 2**26)
-    )
+    mapped = libc.mallopt(_MMAP_THRESHOLD, 2**30)
+    if not mapped:  # glibc before 2.35 takes 32 MB at most
+        mapped = libc.mallopt(_MMAP_THRESHOLD, 2**25)
+    trimmed = mapped and libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    return bool(trimmed and libc.mallopt(_TOP_PAD, 2**26))
 
 
 def _first_generator() -> bool:
-    "Let TensorFlow lower the threshold, which it does once a process; False on other backends."
+    """Let TensorFlow lower the threshold, which it does once per process."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
 
-    list(
-        tf.data.Dataset.from_generator(
-            lambda: iter([0]), output_signature=tf.TensorSpec((), tf.int32)
-        )
-    )
+    signature = tf.TensorSpec((), tf.int32)
+    list(tf.data.Dataset.from_generator(lambda: iter([0]), output_signature=signature))
     return True

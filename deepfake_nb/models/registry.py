@@ -30,7 +30,7 @@ class Backbone:
     url : str
         Address of the ImageNet weights without the top, trained at 224×224.
     known_hash : str or None
-        Hash that Keras states for the file, such as 'md5:30ee…'; None if it states none.
+        Hash that Keras states for the file, such as `md5:30ee…`; None if it states none.
     arguments : dict
         Further arguments of the builder.
     also_named : tuple of str, default ()

@@ -141,17 +141,14 @@ def _name_variants(records: list[dict]) -> None:
     ]
     names, count = [""] * len(records), 1
     for key in differing:
-        word = lambda record, value: (
-            (record["commit"] or value)[:8]
-            if key == "code"
-            else value
-            if isinstance(value, (str, int, float))
-            else text(value)
-        )
-        more = [
-            f"{name}, {key}={word(record, values.get(key))}"
-            for name, record, values in zip(names, records, flat)
-        ]
+        more = []
+        for name, record, values in zip(names, records, flat):
+            word = values.get(key)
+            if key == "code":
+                word = (record["commit"] or word)[:8]
+            elif not isinstance(word, (str, int, float)):
+                word = text(word)
+            more.append(f"{name}, {key}={word}")
         if key not in ("data", "further data", "weights") or len(set(more)) > count:
             names, count = more, len(set(more))
     for record, name in zip(records, names):
@@ -364,7 +361,7 @@ def _without(name: str, *datasets: str) -> str:
 def summarise_verdicts(
     runs: pd.DataFrame,
 ) -> pd.DataFrame:
-    """How often each claim got which verdict, as text.
+    """Count the verdicts of each claim, as text.
 
     'agrees 4, inconclusive 1'; empty if no run has a ledger.
 
@@ -388,9 +385,11 @@ def summarise_verdicts(
     keys = ["paper", "dataset", "profile", "variant", "no.", "claim"]
     if not tables:
         return pd.DataFrame(columns=[*keys, "n", "verdict", "stand-in"])
-    count = lambda column: ", ".join(
-        f"{name} {n}" for name, n in column[column != ""].value_counts().items()
-    )
+
+    def count(column: pd.Series) -> str:
+        counts = column[column != ""].value_counts()
+        return ", ".join(f"{name} {n}" for name, n in counts.items())
+
     grouped = pd.concat(tables).groupby(keys, sort=False)
     return grouped.agg(
         n=("verdict", "size"), verdict=("verdict", count), **{"stand-in": ("stand-in", count)}
@@ -428,9 +427,12 @@ def ledger_command(
         )
         return 0
     runs = collect_runs(root)
-    name = lambda run: (
-        f"{run.paper} on {run.dataset} ({', '.join(filter(None, [run.profile, run.variant, run.where, '' if pd.isna(run.seed) else f'seed {run.seed}']))})"
-    )
+
+    def name(run) -> str:
+        seed = "" if pd.isna(run.seed) else f"seed {run.seed}"
+        kind = ", ".join(filter(None, [run.profile, run.variant, run.where, seed]))
+        return f"{run.paper} on {run.dataset} ({kind})"
+
     alone = one_run_each(runs["paper"])
     if not (
         ledgers := run_ledgers(

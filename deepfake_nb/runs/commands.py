@@ -67,7 +67,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 def _show_plan(
     states: list[RunState], force: bool, earlier: Mapping, estimates: Mapping, jobs: int
 ) -> None:
-    """Which runs there are, which of them are to be made and how long that takes, where they go."""
+    """Print the runs, their state, expected time and folder."""
 
     def about(plan: Plan) -> str:
         return "to do" if not plan.whole else "to do again" if force else "already whole"
@@ -99,17 +99,16 @@ def _show_plan(
         (s.plan.paper, s.plan.dataset, s.plan.profile) for s in states if force or not s.plan.whole
     ]
     at_once = f", {jobs} at a time" if jobs > 1 else ""
-    cost = _cost(todo, {**estimates, **earlier}, jobs)
-    summary = f"{len(states)} runs, {len(todo)} to do{at_once}{cost}"
+    total = _cost(todo, {**estimates, **earlier}, jobs)
+    summary = f"{len(states)} runs, {len(todo)} to do{at_once}{total}"
     if sys.stdout.isatty():
         from rich.console import Console
 
         Console().print(rich_table(pd.DataFrame(rows), summary))
     else:
         for state, row in zip(states, rows):
-            print(
-                f"{state.plan}: {row['state']} → {row['folder']}{f' ({cost})' if (cost := row['expected time']) else ''}"
-            )
+            time = f" ({row['expected time']})" if row["expected time"] else ""
+            print(f"{state.plan}: {row['state']} → {row['folder']}{time}")
         print(summary, flush=True)
 
 

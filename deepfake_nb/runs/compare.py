@@ -160,9 +160,11 @@ def compare_runs(
 def _paired(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[pd.DataFrame], list[dict]]:
     """Split runs into those with a partner, the newest of several, and those without."""
     keys, varied = ["paper", "dataset", "profile", "seed", "varied"], _varied(a) | _varied(b)
-    text = lambda run: ", ".join(
-        f"{k}={run.about['parameters'].get(k)}" for p, k in sorted(varied) if p == run.paper
-    )
+
+    def text(run) -> str:
+        values = run.about["parameters"]
+        return ", ".join(f"{k}={values.get(k)}" for p, k in sorted(varied) if p == run.paper)
+
     sides = [
         side.assign(varied=[text(run) for run in side.itertuples()])
         .sort_values("finished", na_position="first")

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def provenance(
         "cores": os.cpu_count(),
         "threads": int(os.environ.get("DEEPFAKE_NB_THREADS", 0)) or os.cpu_count(),
         "seconds": round(seconds, 1),
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -147,7 +147,7 @@ def hold_run(folder: Path, wait: bool) -> Iterator[None]:
 
 
 def sibling_folder(folder: Path, kind: str, pid: int | None = None) -> Path:
-    """Return a hidden sibling of one process: 'partial' for a run under way, 'old' for a replaced one."""
+    """Return a process's hidden sibling: 'partial' of a run under way, 'old' of a replaced one."""
     return folder.with_name(f".{folder.name}.{host_name()}.{pid or os.getpid()}.{kind}")
 
 

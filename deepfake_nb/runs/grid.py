@@ -108,9 +108,10 @@ def run_grid(
     for root in {plan.folder.parent.parent for plan in plans}:
         clean_orphans(root)
     team = ClusterRunner(scheduler, jobs, plans) if scheduler else _Local(jobs)
-    order = lambda state: child_order(
-        state.plan, replaced[state.plan.folder], cell_timeout, timeout
-    )
+
+    def order(state: RunState) -> dict:
+        return child_order(state.plan, replaced[state.plan.folder], cell_timeout, timeout)
+
     try:
         while any(state.open for state in states):
             _begin_more(states, team, replaced, order)

@@ -9,11 +9,13 @@ __all__ = ["plot_over_seeds", "plot_matrix", "write_report", "write_comparison"]
 import base64
 import re
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..core.files import write_atomic
 from deepfake_nb.runs.collect import (
     collect_runs,
     cross_dataset,
@@ -31,7 +33,7 @@ def plot_over_seeds(
     numbers: pd.DataFrame,
     summary: pd.DataFrame,
 ):  # a matplotlib Figure
-    """One row a number.
+    """Plot one row per number.
 
     The mean over seeds as a point, its interval as a bar, single seeds as ticks below; a colour a
     dataset, profile and variant.
@@ -56,18 +58,22 @@ def plot_over_seeds(
     colours = sns.color_palette("colorblind", len(groups))
     figure, ax = plt.subplots(figsize=(7.5, 0.9 + (0.16 * len(groups) + 0.16) * len(names)))
     for g, (group, colour) in enumerate(zip(groups, colours)):
-        level = lambda table: (
-            np.array([names.index(n) for n in table["number"]])
-            + (g - (len(groups) - 1) / 2) * 0.7 / len(groups)
-        )
+        shift = (g - (len(groups) - 1) / 2) * 0.7 / len(groups)
         seeds, means = (
             numbers[_group_names(numbers) == group],
             summary[_group_names(summary) == group],
         )
-        ax.plot(seeds["value"], level(seeds) + 0.25 / len(groups), "|", ms=6, mew=1.2, color=colour)
+        ax.plot(
+            seeds["value"],
+            _places(seeds, names) + shift + 0.25 / len(groups),
+            "|",
+            ms=6,
+            mew=1.2,
+            color=colour,
+        )
         ax.errorbar(
             means["mean"],
-            level(means),
+            _places(means, names) + shift,
             xerr=(means["high"] - means["mean"]).fillna(0),
             fmt="o",
             ms=5,
@@ -82,8 +88,13 @@ def plot_over_seeds(
     return figure
 
 
+def _places(table: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Return the row of each number."""
+    return np.array([names.index(name) for name in table["number"]], float)
+
+
 def _group_names(table: pd.DataFrame) -> np.ndarray:
-    """Dataset, profile and variant in a word."""
+    """Name each row's dataset, profile and variant."""
     return np.array(
         [
             ", ".join(filter(None, row))
@@ -279,37 +290,17 @@ def _as_html(table: pd.DataFrame) -> str:
 
 
 # %% ../../nbs/12_runs/10_report.ipynb #38533b26
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: auto; padding: 1rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top; } th { background: var(--soft); }
-figure { margin: 1.5rem 0; } img { max-width: 100%; background: white; } figcaption { font-size: .9rem; } summary { cursor: pointer; }
-</style></head><body><h1>{{ title }}</h1>{% for text in texts %}<p>{{ text }}</p>{% endfor %}
-{% for part in parts %}<h2>{{ part.title }}</h2>{% for text in part.texts %}<p>{{ text }}</p>{% endfor %}
-{% for figure in part.figures %}<figure><img alt="{{ figure.caption }}" src="data:image/png;base64,{{ figure.png }}">
-<figcaption>{{ figure.caption }} (<code>figures/{{ figure.name }}</code>: png, svg, csv)</figcaption></figure>{% endfor %}
-{% for table in part.tables %}{% if table.folded %}<details><summary>{{ table.title }}</summary>{{ table.html | safe }}</details>
-{% else %}<h3>{{ table.title }}</h3>{{ table.html | safe }}{% endif %}{% endfor %}{% endfor %}
-<p><small>deepfake_nb {{ version }}</small></p></body></html>
-"""
-
-
 def _write_page(file: Path, title: str, texts: list[str], parts: list[dict]) -> Path:
     """Write a self-contained HTML page."""
     import jinja2
 
     from deepfake_nb import __version__
-    from deepfake_nb.core.files import atomic_path
 
-    page = (
-        jinja2.Environment(autoescape=True)
-        .from_string(_PAGE)
-        .render(title=title, texts=texts, parts=parts, version=__version__)
-    )
-    with atomic_path(file) as path:
-        path.write_text(page, encoding="utf-8")
+    template = resources.files("deepfake_nb") / "_templates" / "report.html"
+    environment = jinja2.Environment(autoescape=True)
+    page = environment.from_string(template.read_text(encoding="utf-8"))
+    content = page.render(title=title, texts=texts, parts=parts, version=__version__)
+    write_atomic(file, content)
     return file
 
 
@@ -319,7 +310,10 @@ def write_report(
     out: str | Path,
     confidence_level: float = 0.95,
 ) -> Path:
-    """Write `runs.csv`, `numbers.csv`, `summary.csv`, `cross_dataset.csv`, `verdicts.csv`, `figures/` and `index.html`.
+    """Write the report of a set of runs.
+
+    It holds `runs.csv`, `numbers.csv`, `summary.csv`, `cross_dataset.csv`, `verdicts.csv`,
+    `figures/` and `index.html`.
 
     Parameters
     ----------
@@ -363,18 +357,24 @@ def write_report(
             }
         )
     texts = [
-        f"Numbers are means over seeds; in square brackets Student's {confidence_level:.0%} interval over seeds, in round ones the number of seeds, 'all' if none made a difference. A number without brackets comes from one seed.",
-        "The interval says how far the mean would move with other seeds on the same data; what other test data would do is in each run's own intervals (run low, run high in summary.csv). It is symmetric and not cut at 0 or 1.",
+        "Numbers are means over seeds, in square brackets Student's "
+        f"{confidence_level:.0%} interval over seeds, in round brackets the number of seeds, "
+        "'all' if none made a difference. A number without brackets comes from one seed.",
+        "The interval says how far the mean would move with other seeds on the same data; the "
+        "effect of other test data is in each run's own intervals (run low and run high in "
+        "summary.csv). It is symmetric and not clipped to 0 and 1.",
     ]
     return _write_page(out / "index.html", f"{len(runs)} runs", texts, parts)
 
 
 # %% ../../nbs/12_runs/10_report.ipynb #2708d23a
 def _spoken(runs: pd.DataFrame) -> str:
-    """How many runs, on what, made where, in a sentence."""
+    """Describe the runs in a sentence."""
+    commits = ", ".join(str(commit)[:8] for commit in dict.fromkeys(runs["commit"]))
+    devices = ", ".join(map(str, dict.fromkeys(runs["device"])))
     return (
-        f"{len(runs)} runs on {', '.join(dict.fromkeys(runs['dataset']))}; commits {', '.join(str(c)[:8] for c in dict.fromkeys(runs['commit']))}; "
-        f"devices {', '.join(map(str, dict.fromkeys(runs['device'])))}; {format_duration(runs['seconds'].sum())} in all."
+        f"{len(runs)} runs on {', '.join(dict.fromkeys(runs['dataset']))}; commits {commits}; "
+        f"devices {devices}; {format_duration(runs['seconds'].sum())} in all."
     )
 
 
@@ -436,7 +436,10 @@ def write_comparison(
     out: str | Path,
     names: tuple[str, str] = ("A", "B"),
 ) -> Path:
-    """Write `comparison.csv`, `comparison_over_seeds.csv`, `missing.csv`, `provenance.csv` and `comparison.html`.
+    """Write a comparison as tables and one page.
+
+    The files are `comparison.csv`, `comparison_over_seeds.csv`, `missing.csv`, `provenance.csv`
+    and `comparison.html`.
 
     Parameters
     ----------
@@ -520,9 +523,8 @@ def report_command(
     out = Path(out or Path(root) / "report")
     if compare is None:
         runs = collect_runs(root)
-        print(
-            f"{len(runs)} whole runs of {', '.join(dict.fromkeys(runs['paper']))}\n{short_path(write_report(runs, out, level).resolve())}"
-        )
+        print(f"{len(runs)} whole runs of {', '.join(dict.fromkeys(runs['paper']))}")
+        print(short_path(write_report(runs, out, level).resolve()))
         return 0
     runs = collect_runs(root) if any("=" in word for word in compare) else None
     comparison = compare_runs(
@@ -537,8 +539,9 @@ def report_command(
         (comparison.missing, ["what", "name", "only in"]),
     ):
         if len(table):
-            print(
-                f"{table[columns].head(_AT_MOST).to_string(index=False)}{f'{chr(10)}… and {len(table) - _AT_MOST} more' if len(table) > _AT_MOST else ''}\n"
-            )
+            print(table[columns].head(_AT_MOST).to_string(index=False))
+            if len(table) > _AT_MOST:
+                print(f"… and {len(table) - _AT_MOST} more")
+            print()
     print(f"{comparison}\n{short_path(page.resolve())}")
     return 1 if len(comparison.moved) or len(comparison.missing) else 0

@@ -1,4 +1,5 @@
 "Sphinx configuration of the book. Its sources are written by build.py; `make book` runs both."
+
 import importlib.util
 import sys
 from configparser import ConfigParser
@@ -21,7 +22,10 @@ extensions = ["myst_nb", "sphinxcontrib.bibtex", "sphinx.ext.mathjax", "extensio
 exclude_patterns = ["_figures"]
 numfig = False  # figures count from 1 on each page, as in the notebook and in the folder of its run
 nitpicky = True
-nitpick_ignore_regex = [("py:class", ".*"), ("py:data", ".*")]  # types of signatures, most of which are other libraries'
+nitpick_ignore_regex = [
+    ("py:class", ".*"),
+    ("py:data", ".*"),
+]  # types of signatures, most of which are other libraries'
 python_maximum_signature_line_length = 72
 python_use_unqualified_type_names = True
 add_module_names = False
@@ -40,7 +44,12 @@ bibtex_default_style = "as_written"
 bibtex_reference_style = "label"
 
 # One file of MathJax, out of a package, so that equations need no network.
-MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations[0], "static", "mathjax", "tex-svg.js")
+MATHJAX = Path(
+    importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations[0],
+    "static",
+    "mathjax",
+    "tex-svg.js",
+)
 mathjax_path = "tex-svg.js"
 mathjax3_config = {"svg": {"fontCache": "global"}, "options": {"enableMenu": False}}
 html_static_path = [str(HERE / "static"), str(MATHJAX)]

@@ -1,4 +1,5 @@
 "What Sphinx lacks: tables that are HTML already, the anchors that Jupyter gives to headings, a bibliography that leaves titles as they are written."
+
 import re
 
 from docutils import nodes
@@ -11,6 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 
 class HtmlTable(SphinxDirective):
     "Caption in Markdown, a line `%%%`, the head and body of the table in HTML."
+
     has_content = True
     option_spec = {"name": directives.unchanged, "class": directives.class_option}
 
@@ -22,7 +24,7 @@ class HtmlTable(SphinxDirective):
         if caption:
             inline, messages = self.parse_inline(caption)
             table += nodes.title(caption, "", *inline, *messages)
-        table += nodes.raw("", "\n".join(lines[at + 1:]), format="html")
+        table += nodes.raw("", "\n".join(lines[at + 1 :]), format="html")
         self.set_source_info(table)
         self.add_name(table)
         return [nodes.container("", table, classes=["table-scroll"])]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from sphinx.ext.napoleon import Config, NumpyDocstring
 
-NAPOLEON = Config(napoleon_use_rtype=False, napoleon_use_ivar=True, napoleon_use_admonition_for_examples=False)
+NAPOLEON = Config(
+    napoleon_use_rtype=False, napoleon_use_ivar=True, napoleon_use_admonition_for_examples=False
+)
 SHOWN = ("__call__", "__getitem__", "__len__", "__iter__")
 
 
@@ -135,10 +137,26 @@ def write_module(module: Module, known: dict[str, str], cite: Callable[[str], st
     title = f"deepfake_nb.{module.name}"
     chapter = module.notebook.removesuffix(".ipynb")
     page = [title, "=" * len(title), "", linked(module.doc, known, cite), ""]
-    page += [f".. py:module:: {title}", "", f"Explained and shown at work in :doc:`/{chapter}`.", ""]
+    page += [
+        f".. py:module:: {title}",
+        "",
+        f"Explained and shown at work in :doc:`/{chapter}`.",
+        "",
+    ]
     for entry in module.entries:
         page += write_entry(entry, lambda text: linked(text, known, cite), "")
     return "\n".join(page) + "\n"
+
+
+def escaped(line: str) -> str:
+    """Escape what reStructuredText would take for markup, except in examples and literals."""
+    if line.lstrip().startswith((">>>", "...")):
+        return line
+    parts = re.split(r"(`[^`]*`)", line)
+    for i in range(0, len(parts), 2):
+        plain = parts[i].replace("\\", "\\\\").replace("|", "\\|")
+        parts[i] = re.sub(r"(?<=\S)\*(?=\S)", r"\\*", plain)
+    return "".join(parts)
 
 
 def write_entry(entry: Entry, say: Callable[[str], str], indent: str) -> list[str]:
@@ -148,7 +166,7 @@ def write_entry(entry: Entry, say: Callable[[str], str], indent: str) -> list[st
         lines.append(f"{indent}   :type: {entry.type}")
     if entry.value:
         lines.append(f"{indent}   :value: {entry.value}")
-    doc = entry.doc.replace("\\", "\\\\").replace("*", "\\*").replace("|", "\\|")
+    doc = "\n".join(map(escaped, entry.doc.splitlines()))
     text = say("\n".join(NumpyDocstring(doc, NAPOLEON).lines()))
     lines += ["", *(f"{indent}   {line}".rstrip() for line in text.splitlines()), ""]
     for member in entry.members:

@@ -1,4 +1,5 @@
 "HTML tables as pandas writes them: read, cleaned, written."
+
 from dataclasses import dataclass, field
 from html import escape
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ KEPT = ("rowspan", "colspan")  # attributes of a cell that matter
 @dataclass
 class Cell:
     "A cell: its inner HTML, whether it is a header, and the attributes that are kept."
+
     html: str = ""
     header: bool = False
     attributes: dict = field(default_factory=dict)
@@ -28,10 +30,12 @@ class _Text(HTMLParser):
         super().__init__()
         self.parts = []
 
-    def handle_data(self, data): self.parts.append(data)
+    def handle_data(self, data):
+        self.parts.append(data)
 
     def handle_starttag(self, tag, attrs):
-        if tag == "br": self.parts.append(" ")
+        if tag == "br":
+            self.parts.append(" ")
 
 
 class _Rows(HTMLParser):
@@ -39,46 +43,68 @@ class _Rows(HTMLParser):
 
     def __init__(self):
         super().__init__(convert_charrefs=False)
-        self.head, self.body, self.row, self.cell, self.section, self.done = [], [], None, None, "tbody", False
+        self.head, self.body, self.row, self.cell, self.section, self.done = (
+            [],
+            [],
+            None,
+            None,
+            "tbody",
+            False,
+        )
 
     def handle_starttag(self, tag, attrs):
-        if self.done: return
-        if tag in ("thead", "tbody"): self.section = tag
-        elif tag == "tr": self.row = []
-        elif tag in ("th", "td"): self.cell = Cell("", tag == "th", {k: v for k, v in attrs if k in KEPT})
-        elif self.cell is not None: self.cell.html += self.get_starttag_text()
+        if self.done:
+            return
+        if tag in ("thead", "tbody"):
+            self.section = tag
+        elif tag == "tr":
+            self.row = []
+        elif tag in ("th", "td"):
+            self.cell = Cell("", tag == "th", {k: v for k, v in attrs if k in KEPT})
+        elif self.cell is not None:
+            self.cell.html += self.get_starttag_text()
 
     def handle_endtag(self, tag):
-        if self.done: return
-        if tag == "table": self.done = True
+        if self.done:
+            return
+        if tag == "table":
+            self.done = True
         elif tag in ("th", "td") and self.cell is not None:
             self.cell.html = self.cell.html.strip()
             self.row.append(self.cell)
             self.cell = None
-        elif tag == "tr": (self.head if self.section == "thead" else self.body).append(self.row)
-        elif self.cell is not None: self.cell.html += f"</{tag}>"
+        elif tag == "tr":
+            (self.head if self.section == "thead" else self.body).append(self.row)
+        elif self.cell is not None:
+            self.cell.html += f"</{tag}>"
 
     def handle_data(self, data):
-        if self.cell is not None: self.cell.html += data
+        if self.cell is not None:
+            self.cell.html += data
 
-    def handle_entityref(self, name): self.handle_data(f"&{name};")
+    def handle_entityref(self, name):
+        self.handle_data(f"&{name};")
 
-    def handle_charref(self, name): self.handle_data(f"&#{name};")
+    def handle_charref(self, name):
+        self.handle_data(f"&#{name};")
 
 
 def join_names(head: list[list[Cell]]) -> list[list[Cell]]:
     "pandas puts the names of an index into a row of their own; where they fit into the free cells of the row above, they go there."
-    if len(head) < 2: return head
+    if len(head) < 2:
+        return head
     above, last = head[-2], head[-1]
     fits = len(above) == len(last) and not any(c.attributes for c in [*above, *last])
     free = lambda cell: not cell.text.strip("\xa0 ")
-    if not fits or not all(free(a) or free(b) for a, b in zip(above, last)): return head
+    if not fits or not all(free(a) or free(b) for a, b in zip(above, last)):
+        return head
     return [*head[:-2], [b if free(a) else a for a, b in zip(above, last)]]
 
 
 @dataclass
 class Table:
     "Rows of the head and of the body."
+
     head: list[list[Cell]]
     body: list[list[Cell]]
 
@@ -90,7 +116,8 @@ class Table:
         "The first table of some HTML; raises `ValueError` if it has none."
         parser = _Rows()
         parser.feed(html)
-        if not parser.body and not parser.head: raise ValueError("no table")
+        if not parser.body and not parser.head:
+            raise ValueError("no table")
         return cls(join_names(parser.head), parser.body)
 
     @classmethod
@@ -100,12 +127,21 @@ class Table:
         rows: list[list[str]],  # inner HTML of the cells; the first of a row is its header
     ) -> "Table":
         "A table from columns and rows."
-        return cls([[Cell(escape(c), True) for c in columns]], [[Cell(value, i == 0) for i, value in enumerate(row)] for row in rows])
+        return cls(
+            [[Cell(escape(c), True) for c in columns]],
+            [[Cell(value, i == 0) for i, value in enumerate(row)] for row in rows],
+        )
 
     def names(self) -> list[str]:
         "Column names: the last that stands in the head for each column, as pandas puts names of indexes in a row of their own."
-        rows = [[c.text for c in row for _ in range(int(c.attributes.get("colspan", 1)))] for row in self.head]
-        return [next((row[i] for row in reversed(rows) if i < len(row) and row[i].strip("\xa0 ")), "") for i in range(max(map(len, rows)))]
+        rows = [
+            [c.text for c in row for _ in range(int(c.attributes.get("colspan", 1)))]
+            for row in self.head
+        ]
+        return [
+            next((row[i] for row in reversed(rows) if i < len(row) and row[i].strip("\xa0 ")), "")
+            for i in range(max(map(len, rows)))
+        ]
 
     def records(self) -> list[dict[str, str]]:
         "Each row of the body as text by column name."
@@ -126,9 +162,19 @@ class Table:
             "One cell."
             tag = "th" if cell.header else "td"
             extra = "".join(f' {k}="{escape(v)}"' for k, v in cell.attributes.items())
-            scope = "" if tag == "td" or not cell.text else ' scope="col"' if head else ' scope="row"'
-            label = f' data-label="{escape(names[i])}"' if labels and not head and i < len(names) else ""
-            inner = f"<div>{cell.html}</div>" if label and cell.html and not cell.html.startswith("<div>") else cell.html
+            scope = (
+                "" if tag == "td" or not cell.text else ' scope="col"' if head else ' scope="row"'
+            )
+            label = (
+                f' data-label="{escape(names[i])}"'
+                if labels and not head and i < len(names)
+                else ""
+            )
+            inner = (
+                f"<div>{cell.html}</div>"
+                if label and cell.html and not cell.html.startswith("<div>")
+                else cell.html
+            )
             return f"<{tag}{scope}{extra}{label}>{inner}</{tag}>"
 
         return f"<thead>{''.join(row(r, True) for r in self.head)}</thead><tbody>{''.join(row(r, False) for r in self.body)}</tbody>"
