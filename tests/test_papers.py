@@ -177,7 +177,7 @@ def test_failed_cell_leaves_the_partial_notebook(tmp_path, capsys):
     [
         (["-p", "sede=1"], "unknown parameter 'sede'"),
         (["-p", "seed=one"], "expected int"),
-        (["--profile", "huge"], "no profile 'huge'"),
+        (["--profile", "huge"], "unknown profile 'huge'"),
         (["--dataset", "nothing"], "nothing"),
         (["-p", "base_weights=imagenet"], "DenseNet121"),
     ],
@@ -502,9 +502,9 @@ def test_wheel_holds_the_library_and_identical_copies_of_its_data(wheel):
             if n.startswith(f"deepfake_nb/_data/{target}/")
         }
         assert packed == sources
-    assert {n for n in files if n.endswith(".py")} == {
-        f"deepfake_nb/{p.name}" for p in ROOT.glob("deepfake_nb/*.py")
-    }
+    for pattern in ("*.py", "*.html"):
+        sources = {p.relative_to(ROOT).as_posix() for p in ROOT.glob(f"deepfake_nb/**/{pattern}")}
+        assert {n for n in files if n.endswith(pattern[1:])} == sources
 
 
 def test_wheel_works_away_from_the_checkout(wheel, tmp_path):

@@ -416,7 +416,7 @@ def test_what_changed_is_made_again(tmp_path):
         "[draw.quick]\n"
     )
     assert not plan().whole
-    with pytest.raises(ParameterError, match="changed since"):
+    with pytest.raises(ParameterError, match="changed after"):
         run_paper(first, force=True, progress=False)
     assert json.loads((first.folder / "provenance.json").read_text())["finished"] == made
 
@@ -573,7 +573,7 @@ def test_options_of_further_datasets_reach_them(name, further, real):
         plain["further data"][f"{further}_dataset"]
         != squeezed["further data"][f"{further}_dataset"]
     )
-    with pytest.raises(ValueError, match="no option 'identities'"):
+    with pytest.raises(ValueError, match="unknown option 'identities'"):
         plan(**{f"{further}_options": {"identities": 3}})
 
 
@@ -604,7 +604,7 @@ def test_a_notebook_that_is_changed_while_it_runs(tmp_path):
 
     states = run_grid(plans, watch=change)
     assert (
-        states[0].state == "failed" and "changed since" in states[0].reason and not plans[0].whole
+        states[0].state == "failed" and "changed after" in states[0].reason and not plans[0].whole
     )
 
 
@@ -872,7 +872,7 @@ def test_ctrl_c_stops_the_runs_and_says_what_is_whole(number, papers, tmp_path):
     assert process.returncode == 130, err
     assert (
         "2 stopped, 1 waiting, 1 whole" in out
-        and "the same command goes on" in out
+        and "the same command resumes" in out
         and "Traceback" not in err
     )
     assert not [m for m in members if m.is_running() and m.status() != psutil.STATUS_ZOMBIE]
@@ -925,7 +925,7 @@ def test_live_table_in_a_terminal(papers, tmp_path):
         (["--precision", "mixed_float16"], "draw takes no precision"),
         (["--seeds", "a"], "'a' is neither a number nor a range"),
         (["--dataset", "synthetic-faces,"], "empty name"),
-        (["--profile", "smoke"], "no profile 'smoke'"),
+        (["--profile", "smoke"], "unknown profile 'smoke'"),
     ],
 )
 def test_wrong_words_stop_before_anything_starts(words, says, papers, tmp_path):
