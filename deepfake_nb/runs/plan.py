@@ -26,6 +26,7 @@ import pandas as pd
 from ..core.errors import ParameterError
 from ..core.files import hash_files, read_journal, split_archive
 from ..core.paths import cache_dir, papers_dir
+from ..data.manifests import did_you_mean
 
 
 # %% ../../nbs/12_runs/00_plan.ipynb #743f7af2
@@ -69,7 +70,7 @@ def paper_path(
     known = list_papers(papers)
     if name not in known:
         place = f" in {papers}" if papers else ""
-        raise ParameterError(f"unknown paper {name!r}{place}; there are {known}")
+        raise ParameterError(f"unknown paper {name!r}{place}; {did_you_mean(name, known)}")
     return Path(papers or papers_dir()) / f"{name}.ipynb"
 
 
@@ -111,7 +112,7 @@ def profile_parameters(
     profiles = tomllib.loads(file.read_text(encoding="utf-8")).get(paper, {})
     if profile not in profiles:
         raise ParameterError(
-            f"unknown profile {profile!r} of {paper}; there are {sorted(profiles)}"
+            f"unknown profile {profile!r} of {paper}; {did_you_mean(profile, profiles)}"
         )
     values = dict(profiles[profile])
     only_embedded = values.pop("embedded", {})
@@ -182,7 +183,9 @@ def check_parameters(
     """
     unknown = sorted(set(given) - set(defaults))
     if unknown:
-        raise ParameterError(f"unknown parameter {unknown[0]!r}; there are {sorted(defaults)}")
+        raise ParameterError(
+            f"unknown parameter {unknown[0]!r}; {did_you_mean(unknown[0], defaults)}"
+        )
     return {name: _as_type(name, value, type(defaults[name])) for name, value in given.items()}
 
 
