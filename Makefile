@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope --no-loadscope-
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: figures test test-fast lint book overview papers export lab clean-check
+.PHONY: figures test test-fast lint types book overview papers export lab clean-check
 
 figures: $(STAMP)
 	$(BIN)/deepfake-nb run --profile quick --jobs $(JOBS)
@@ -25,6 +25,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/codespell
+
+# Types of the library, by pyright's basic rules.
+types: $(STAMP)
+	$(BIN)/basedpyright
 
 # For every save: nothing that trains, renders or runs a notebook.
 test-fast: $(STAMP)

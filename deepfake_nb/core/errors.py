@@ -5,6 +5,7 @@
 # %% auto #0
 __all__ = [
     "DeepfakeNbError",
+    "ParameterError",
     "SampleError",
     "ManifestError",
     "DatasetNotFoundError",
@@ -18,7 +19,6 @@ __all__ = [
     "CheckpointError",
     "DetectorError",
     "ClaimError",
-    "ParameterError",
     "RunFailed",
     "RunBusy",
     "ClusterError",
@@ -32,6 +32,10 @@ from pathlib import Path
 # %% ../../nbs/00_core/00_errors.ipynb #d51d6845
 class DeepfakeNbError(Exception):
     """Base of all errors that this library raises on purpose."""
+
+
+class ParameterError(DeepfakeNbError, ValueError):
+    """An argument, or a parameter of a run, has a value that is unusable; the message names it."""
 
 
 # %% ../../nbs/00_core/00_errors.ipynb #a04190aa
@@ -88,10 +92,6 @@ class DetectorError(DeepfakeNbError, ValueError):
 # %% ../../nbs/00_core/00_errors.ipynb #653cdc90
 class ClaimError(DeepfakeNbError, ValueError):
     """A claim or verdict is unknown; the message lists those that exist."""
-
-
-class ParameterError(DeepfakeNbError, ValueError):
-    """A paper, profile or parameter does not exist or has the wrong type; nothing was started."""
 
 
 class RunFailed(DeepfakeNbError, RuntimeError):

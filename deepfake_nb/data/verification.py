@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.errors import ManifestError
+from ..core.errors import ManifestError, ParameterError
 from ..core.files import file_kind, hash_files
 from ..core.parallel import map_ahead
 from .image_layouts import CELEBA_IMAGES, CELEBA_PARTITION, read_celeba_list
@@ -49,9 +49,9 @@ def _check_video(path: Path) -> None:
         corrupt = [frame.is_corrupt for frame in container.decode(stream)]
         if len(corrupt) < max(stream.frames, 1):
             promised = stream.frames or "at least 1"
-            raise ValueError(f"{len(corrupt)} of {promised} frames can be decoded")
+            raise ParameterError(f"{len(corrupt)} of {promised} frames can be decoded")
         if any(corrupt):
-            raise ValueError(f"{sum(corrupt)} of {len(corrupt)} frames are damaged")
+            raise ParameterError(f"{sum(corrupt)} of {len(corrupt)} frames are damaged")
 
 
 def _check_arrays(path: Path) -> None:

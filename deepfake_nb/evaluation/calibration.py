@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from ..core.errors import ParameterError
 from .metrics import check_scores
 
 
@@ -40,7 +41,7 @@ def reliability_table(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For fewer than one bin, or scores that are not probabilities.
 
     Examples
@@ -50,7 +51,7 @@ def reliability_table(
     [[3.0, 0.33], [3.0, 0.67]]
     """
     if bins < 1:
-        raise ValueError(f"bins={bins}: expected at least 1")
+        raise ParameterError(f"bins={bins}: expected at least 1")
     y_true, y_score = check_scores(y_true, y_score, probability=True)
     edges = np.linspace(0, 1, bins + 1)
     if equal_counts:
@@ -92,7 +93,7 @@ def expected_calibration_error(
 
     Raises
     ------
-    ValueError
+    ParameterError
         As `reliability_table`.
     """
     table = reliability_table(y_true, y_score, bins, equal_counts)
@@ -127,7 +128,7 @@ def choose_threshold(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For another rule, or labels and scores that do not fit together.
 
     Examples
@@ -136,7 +137,7 @@ def choose_threshold(
     3.0
     """
     if rule not in ("balanced accuracy", "EER"):
-        raise ValueError(f"rule={rule!r}: expected 'balanced accuracy' or 'EER'")
+        raise ParameterError(f"rule={rule!r}: expected 'balanced accuracy' or 'EER'")
     y_true, y_score = check_scores(y_true, y_score)
     levels = np.unique(y_score)
     cuts = np.r_[levels[0] - 1, (levels[1:] + levels[:-1]) / 2, levels[-1] + 1]

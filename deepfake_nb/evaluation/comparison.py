@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..core.errors import ParameterError
 from deepfake_nb.evaluation.intervals import (
     Interval,
     bias_corrected,
@@ -72,7 +73,7 @@ def metrics_table(
 
     Raises
     ------
-    ValueError
+    ParameterError
         As `bootstrap_interval`.
     """
     rows = []
@@ -113,13 +114,13 @@ def precision_recall_f1(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For decisions other than True and False.
     """
     decisions = np.asarray(decisions, dtype=float)
     known = np.isin(decisions, (0, 1))
     if not known.all():
-        raise ValueError(
+        raise ParameterError(
             f"decision {decisions[~known][0]:g}: expected True or False; "
             "compare scores with a threshold first"
         )
@@ -166,7 +167,7 @@ def paired_difference(
 
     Raises
     ------
-    ValueError
+    ParameterError
         As `bootstrap_interval`.
     """
     statistic, probability = metric_statistic(metric)
@@ -253,11 +254,11 @@ def equivalence(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For a margin of zero or less, and as `bootstrap_interval`.
     """
     if not margin > 0:
-        raise ValueError(
+        raise ParameterError(
             f"margin {margin}: expected the smallest difference that matters, more than 0"
         )
     confidence_level = 1 - 2 * alpha
@@ -274,7 +275,7 @@ def _mean_statistic(
     """Return labels, and a metric's mean over trainings as a function of weights."""
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or not len(scores):
-        raise ValueError(
+        raise ParameterError(
             f"scores of shape {scores.shape}: expected (trainings, samples), at least one training"
         )
     statistic, probability = metric_statistic(metric)
@@ -321,7 +322,7 @@ def repeated_interval(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For no trainings, and as `bootstrap_interval`.
     """
     y_true, statistic = _mean_statistic(y_true, scores, metric)
@@ -364,7 +365,7 @@ def generalization_gap(
 
     Raises
     ------
-    ValueError
+    ParameterError
         As `repeated_interval`.
     """
     sides, values, strata = [], [], []

@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from ..core.errors import ParameterError
 from ..core.parallel import map_threads
 from .localization import check_maps, component_sizes
 from .metrics import METRICS, check_scores
@@ -34,7 +35,7 @@ def _component_limit(shape: tuple[int, ...], min_points: float) -> float:
     pixels = shape[-2] * shape[-1]
     limit = min_points * pixels / POINTS_AT**2
     if not 0 <= limit < pixels:
-        raise ValueError(
+        raise ParameterError(
             f"min_points={min_points}: expected from 0 to less than {POINTS_AT**2}, "
             "which is a whole map"
         )
@@ -79,7 +80,7 @@ def frame_scores(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For maps that do not hold probabilities, or an impossible number of points.
 
     Examples
@@ -123,12 +124,12 @@ def frame_rule(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For a threshold outside [0, 1], and as `frame_scores`.
     """
     maps = check_maps(maps)
     if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold={threshold}: expected a probability, 0 to 1")
+        raise ParameterError(f"threshold={threshold}: expected a probability, 0 to 1")
     limit = _component_limit(maps.shape, min_points)
 
     def largest_component(values: np.ndarray) -> int:
@@ -203,21 +204,23 @@ def tune_frame_rule(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For test frames, an empty or impossible grid, or another metric.
     """
     if split is not None and (np.asarray(split, dtype=object).astype(str) == "test").any():
-        raise ValueError("test frames are among those given: choose a rule on validation frames")
+        raise ParameterError(
+            "test frames are among those given: choose a rule on validation frames"
+        )
     if metric not in METRICS or metric in ("log loss", "Brier score", "EER"):
-        raise ValueError(
+        raise ParameterError(
             f"metric={metric!r}: expected one that grows with better decisions, "
             "as 'F1' or 'balanced accuracy'"
         )
     grid = f"thresholds {list(thresholds)} and points {list(points)}"
     if not (len(thresholds) and len(points)):
-        raise ValueError(f"{grid}: expected at least one of each")
+        raise ParameterError(f"{grid}: expected at least one of each")
     if not 0 <= np.min(thresholds) <= np.max(thresholds) <= 1:
-        raise ValueError(f"{grid}: expected thresholds from 0 to 1")
+        raise ParameterError(f"{grid}: expected thresholds from 0 to 1")
     ones = np.ones((1, len(maps)))
     rows = []
     for number in points:
@@ -269,7 +272,7 @@ def video_scores(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For another aggregation, a frame without a video, or a video with two labels.
     """
     rules = {
@@ -279,15 +282,15 @@ def video_scores(
         "top-k mean": lambda scores: np.sort(scores)[-k:].mean(),
     }
     if aggregation not in rules:
-        raise ValueError(f"aggregation={aggregation!r}: expected one of {AGGREGATIONS}")
+        raise ParameterError(f"aggregation={aggregation!r}: expected one of {AGGREGATIONS}")
     without_video = samples["video"].isna()
     if without_video.any():
-        raise ValueError(f"{samples.loc[without_video, 'path'].iloc[0]} belongs to no video")
+        raise ParameterError(f"{samples.loc[without_video, 'path'].iloc[0]} belongs to no video")
     table = samples.reset_index(drop=True).assign(score=np.asarray(y_score, float))
     groups = table.groupby([table["dataset"].astype(str), table["video"].astype(str)], sort=False)
     labels = groups["label"].nunique()
     if (labels > 1).any():
-        raise ValueError(f"video {labels.idxmax()} has frames of both labels")
+        raise ParameterError(f"video {labels.idxmax()} has frames of both labels")
     scores = [rules[aggregation](scores.to_numpy()) for _, scores in groups["score"]]
     videos = table.loc[groups.head(1).index].drop(columns="score")
     videos = videos.assign(score=np.array(scores, float), frames=groups.size().to_numpy())
@@ -315,16 +318,16 @@ def video_rule(samples: pd.DataFrame, decisions: np.ndarray, share: float = 0.5)
 
     Raises
     ------
-    ValueError
+    ParameterError
         For decisions other than True and False, another share, and as `video_scores`.
     """
     decisions = np.asarray(decisions)
     if decisions.shape != (len(samples),) or not np.isin(decisions, (0, 1)).all():
-        raise ValueError(
+        raise ParameterError(
             f"decisions {decisions.dtype} {decisions.shape} about {len(samples)} frames: "
             "expected True or False for each"
         )
     if not 0 <= share < 1:
-        raise ValueError(f"share={share}: expected from 0 to less than 1")
+        raise ParameterError(f"share={share}: expected from 0 to less than 1")
     videos = video_scores(samples, decisions.astype(float))
     return videos.assign(fake=videos["score"] > share)

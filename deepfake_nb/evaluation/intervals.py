@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from ..core.errors import ParameterError
 from .metrics import METRICS, accuracy, auc, check_scores
 
 # %% ../../nbs/03_evaluation/01_intervals.ipynb #25e6b356
@@ -78,9 +79,11 @@ def group_strata(
     else:
         codes = pd.factorize(pd.Series(groups, dtype="object"))[0]
     if len(codes) != len(y_true):
-        raise ValueError(f"{len(codes)} groups for {len(y_true)} samples; expected one a sample")
+        raise ParameterError(
+            f"{len(codes)} groups for {len(y_true)} samples; expected one a sample"
+        )
     if (codes < 0).any():
-        raise ValueError(f"group of sample {np.flatnonzero(codes < 0)[0]} is missing")
+        raise ParameterError(f"group of sample {np.flatnonzero(codes < 0)[0]} is missing")
     has_real = np.bincount(codes, weights=y_true == 0) > 0
     has_fake = np.bincount(codes, weights=y_true == 1) > 0
     kinds = (has_real & ~has_fake, ~has_real & has_fake, has_real & has_fake)
@@ -142,7 +145,7 @@ def metric_statistic(metric: str | Callable) -> tuple[Callable, bool]:
 
     Raises
     ------
-    ValueError
+    ParameterError
         For an unknown name.
     """
     name = {auc: "AUC", accuracy: "accuracy", "auc": "AUC"}.get(metric, metric)
@@ -150,7 +153,7 @@ def metric_statistic(metric: str | Callable) -> tuple[Callable, bool]:
         return METRICS[name], name not in _RANK_METRICS
     if not callable(metric):
         known = ", ".join(METRICS)
-        raise ValueError(
+        raise ParameterError(
             f"unknown metric {name!r}; known are {known}, or any function (y_true, y_score) → float"
         )
 
@@ -258,7 +261,7 @@ def bootstrap_interval(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For an unknown metric, or labels, scores and groups that do not fit together.
 
     Examples
@@ -310,7 +313,7 @@ def ratio_interval(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For values that are not finite, a denominator that sums to 0, or other lengths.
     """
     numerator = np.asarray(numerator, dtype=float)
@@ -318,18 +321,18 @@ def ratio_interval(
     for values in (numerator, denominator):
         finite = np.isfinite(values)
         if values.ndim != 1 or not len(values) or not finite.all():
-            raise ValueError(
+            raise ParameterError(
                 f"values of shape {values.shape}, {finite.sum()} of them finite: "
                 "expected (n,), all finite"
             )
     n = len(numerator)
     y_true = np.zeros(n) if y_true is None else np.asarray(y_true, dtype=float)
     if not n == len(denominator) == len(y_true):
-        raise ValueError(
+        raise ParameterError(
             f"{n}, {len(denominator)} and {len(y_true)} values; expected as many of each"
         )
     if (denominator < 0).any() or not denominator.sum() > 0:
-        raise ValueError(
+        raise ParameterError(
             f"the denominator sums to {denominator.sum():g}, its smallest value is "
             f"{denominator.min():g}; expected values from 0 and a positive sum"
         )
@@ -380,7 +383,7 @@ def mean_interval(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For no values, or values that are not finite.
 
     Examples

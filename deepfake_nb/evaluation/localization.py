@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from ..core.errors import MaskError
+from ..core.errors import MaskError, ParameterError
 from .intervals import Interval, mean_interval, ratio_interval
 
 
@@ -125,16 +125,16 @@ def check_maps(maps: np.ndarray) -> np.ndarray:
     if maps.ndim == 4 and maps.shape[-1] == 1:
         maps = maps[..., 0]
     if maps.ndim != 3 or 0 in maps.shape:
-        raise ValueError(f"maps have shape {maps.shape}; expected (n, h, w) or (n, h, w, 1)")
+        raise ParameterError(f"maps have shape {maps.shape}; expected (n, h, w) or (n, h, w, 1)")
     if maps.dtype.kind not in "fb":
-        raise ValueError(
+        raise ParameterError(
             f"maps are {maps.dtype}; expected probabilities in [0, 1] as floats, or bool"
         )
     low, high = maps.min((1, 2)), maps.max((1, 2))
     wrong = np.flatnonzero(~((low >= 0) & (high <= 1)))
     if len(wrong):
         first = wrong[0]
-        raise ValueError(
+        raise ParameterError(
             f"map {first} reaches from {low[first]:g} to {high[first]:g}; "
             "expected probabilities in [0, 1]"
         )
@@ -161,14 +161,16 @@ def mask_counts(maps: np.ndarray, masks: np.ndarray, threshold: float = 0.5) -> 
 
     Raises
     ------
-    ValueError
+    ParameterError
         For maps that do not hold probabilities, or masks of another shape.
     """
     called, truth = check_maps(maps) > threshold, np.asarray(masks) != 0
     if truth.ndim == 4 and truth.shape[-1] == 1:
         truth = truth[..., 0]
     if called.shape != truth.shape:
-        raise ValueError(f"maps {called.shape} and masks {truth.shape}; expected the same shape")
+        raise ParameterError(
+            f"maps {called.shape} and masks {truth.shape}; expected the same shape"
+        )
     return pd.DataFrame(
         {
             "found": (called & truth).sum((1, 2)),
@@ -269,7 +271,7 @@ def dice_causes(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If no pixel is fake or called fake.
     """
     fake = counts["fake"].to_numpy()

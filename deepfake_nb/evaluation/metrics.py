@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sklearn_metrics
 
+from ..core.errors import ParameterError
+
 
 # %% ../../nbs/03_evaluation/00_metrics.ipynb #d7a705fe
 def check_scores(
@@ -36,27 +38,27 @@ def check_scores(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For other shapes, labels or scores, and for samples of one class only.
     """
     y_true = np.asarray(y_true, dtype=np.float64)
     y_score = np.asarray(y_score, dtype=np.float64)
     if y_true.ndim != 1 or y_true.shape != y_score.shape:
-        raise ValueError(
+        raise ParameterError(
             f"labels {y_true.shape} and scores {y_score.shape}; expected two arrays of shape (n,)"
         )
     not_finite = np.flatnonzero(~np.isfinite(y_score))
     if len(not_finite):
         first = not_finite[0]
-        raise ValueError(f"score {first} is {y_score[first]}; scores must be finite")
+        raise ParameterError(f"score {first} is {y_score[first]}; scores must be finite")
     known = np.isin(y_true, (0, 1))
     if not known.all():
-        raise ValueError(f"label {y_true[~known][0]:g}; labels are 0 (real) or 1 (fake)")
+        raise ParameterError(f"label {y_true[~known][0]:g}; labels are 0 (real) or 1 (fake)")
     if not 0 < y_true.sum() < len(y_true):
         only = "fake" if y_true.any() else "real"
-        raise ValueError(f"{len(y_true)} samples, all {only}: both classes are needed")
+        raise ParameterError(f"{len(y_true)} samples, all {only}: both classes are needed")
     if probability and not ((y_score >= 0) & (y_score <= 1)).all():
-        raise ValueError(
+        raise ParameterError(
             f"scores from {y_score.min():g} to {y_score.max():g}; "
             "expected probabilities in [0, 1], not logits"
         )
@@ -83,7 +85,7 @@ def accuracy(y_true: np.ndarray, y_score: np.ndarray, threshold: float = 0.5) ->
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the scores are not probabilities, or labels and scores do not fit together.
 
     Examples
@@ -116,7 +118,7 @@ def auc(y_true: np.ndarray, y_score: np.ndarray) -> float:
 
     Raises
     ------
-    ValueError
+    ParameterError
         If labels and scores do not fit together.
 
     Examples
@@ -148,7 +150,7 @@ def roc_table(y_true: np.ndarray, y_score: np.ndarray) -> pd.DataFrame:
 
     Raises
     ------
-    ValueError
+    ParameterError
         If labels and scores do not fit together.
     """
     y_true, y_score = check_scores(y_true, y_score)

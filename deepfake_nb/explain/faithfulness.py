@@ -23,6 +23,7 @@ from keras import KerasTensor, ops
 from scipy import fft
 from tqdm import tqdm
 
+from ..core.errors import ParameterError
 from ..evaluation.intervals import Interval, mean_interval
 from .scoring import as_pair, compile_scores, prepare_shown, shown_scores
 
@@ -59,10 +60,10 @@ def _check_maps(maps: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     maps = np.asarray(maps)
     maps = maps[None] if maps.ndim == 2 else maps
     if maps.shape != shape:
-        raise ValueError(f"maps of shape {maps.shape}; expected {shape}, one for each image")
+        raise ParameterError(f"maps of shape {maps.shape}; expected {shape}, one for each image")
     bad = np.flatnonzero(~np.isfinite(maps).all((1, 2)))
     if len(bad):
-        raise ValueError(f"map {bad[0]} has NaN or infinite values")
+        raise ParameterError(f"map {bad[0]} has NaN or infinite values")
     return maps
 
 
@@ -132,7 +133,7 @@ def deletion_insertion(
 
     Raises
     ------
-    ValueError
+    ParameterError
         As `occlusion_sensitivity`, and if the maps do not fit the images.
 
     Examples
@@ -149,9 +150,9 @@ def deletion_insertion(
     n, h, w, _ = shown.images.shape
     maps = _check_maps(maps, (n, h, w))
     if not 1 <= steps <= h * w:
-        raise ValueError(f"steps={steps}: expected 1 to {h * w}, the number of pixels")
+        raise ParameterError(f"steps={steps}: expected 1 to {h * w}, the number of pixels")
     if n_random < 1:
-        raise ValueError(
+        raise ParameterError(
             f"n_random={n_random}: expected at least 1, without which an area says nothing"
         )
     gone = np.linspace(0, h * w, steps + 1).round().astype(np.int32)
@@ -193,13 +194,13 @@ def _check_masks(masks: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     masks = np.asarray(masks)
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.shape != shape:
-        raise ValueError(
+        raise ParameterError(
             f"masks of shape {masks.shape} for maps of {shape}: resize them to the maps"
         )
     for i, mask in enumerate(masks):
         values = np.unique(mask)
         if len(values) > 2 or (len(values) == 2 and values[0] != 0):
-            raise ValueError(
+            raise ParameterError(
                 f"mask {i} has {len(values)} values from {values[0]} to {values[-1]}: "
                 "threshold it, so that it is 0 outside"
             )
@@ -249,7 +250,7 @@ def relevance_mass_accuracy(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the masks do not fit the maps, or have more than two values.
 
     Examples
@@ -351,18 +352,18 @@ def mass_test(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If no image counts, or an argument cannot be.
     """
     if against not in ("area", "others"):
-        raise ValueError(f"against={against!r}: expected 'area' or 'others'")
+        raise ParameterError(f"against={against!r}: expected 'area' or 'others'")
     if groups is not None and len(groups) != len(table):
-        raise ValueError(f"{len(groups)} groups for {len(table)} images: expected one for each")
+        raise ParameterError(f"{len(groups)} groups for {len(table)} images: expected one for each")
     counts, kept = table["note"].value_counts(), (table["note"] == "").to_numpy()
     values = (table["inside"] - table[against]).to_numpy()[kept]
     if not len(values) or np.isnan(values).any():
         reason = "'others' needs two" if len(values) else "none can be tested"
-        raise ValueError(
+        raise ParameterError(
             f"{len(values)} of {len(table)} images have a mask and positive mass: {reason}"
         )
     if groups is not None:

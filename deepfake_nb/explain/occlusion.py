@@ -14,6 +14,7 @@ import numpy as np
 from keras import KerasTensor, ops
 from tqdm import tqdm
 
+from ..core.errors import ParameterError
 from ..core.memory import keep_freed_memory
 from .incremental import hidden_patch_scores
 from .lowering import LoweredModel, NotIncremental, lower_model
@@ -46,13 +47,15 @@ def patch_positions(side: int, patch: int, stride: int) -> np.ndarray:
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the patch is larger than the side, or the stride leaves gaps.
     """
     if not 1 <= patch <= side:
-        raise ValueError(f"patch of {patch} pixels along a side of {side}: expected 1 to {side}")
+        raise ParameterError(
+            f"patch of {patch} pixels along a side of {side}: expected 1 to {side}"
+        )
     if not 1 <= stride <= patch:
-        raise ValueError(
+        raise ParameterError(
             f"stride {stride} for a patch of {patch}: expected 1 to {patch}, "
             "or pixels between patches would get no value"
         )
@@ -84,14 +87,14 @@ def _lower(
 ) -> tuple[LoweredModel | None, str]:
     """Return the lowered model, or None and why it is computed as a whole."""
     if method not in ("auto", "incremental", "batch"):
-        raise ValueError(f"method={method!r}: expected 'auto', 'incremental' or 'batch'")
+        raise ParameterError(f"method={method!r}: expected 'auto', 'incremental' or 'batch'")
     if method == "batch":
         return None, ""
     try:
         lowered = lower_model(model, shape)
     except NotIncremental as error:
         if method == "incremental":
-            raise ValueError(f"method='incremental': {error}: use 'auto' or 'batch'") from error
+            raise ParameterError(f"method='incremental': {error}: use 'auto' or 'batch'") from error
         return None, f" by batches ({error})"
     outputs = np.zeros((1, *lowered.steps[-1].shape), np.float32)
     take_column(outputs, np.zeros(1, np.int32), highest)  # raises if that is no table of scores
@@ -145,7 +148,7 @@ def occlusion_sensitivity(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If images, model, patch, fill, class, output or method cannot be; the message says why.
 
     Examples
@@ -158,7 +161,7 @@ def occlusion_sensitivity(
     ((1, 4, 4), 0.25)
     """
     if output not in ("drop", "score"):
-        raise ValueError(f"output={output!r}: expected 'drop' or 'score'")
+        raise ParameterError(f"output={output!r}: expected 'drop' or 'score'")
     keep_freed_memory()
     shown = prepare_shown(model, images, fill, class_index, batch_size)
     (n, h, w, _), highest = shown.images.shape, int(shown.columns.max())

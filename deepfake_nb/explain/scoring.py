@@ -14,13 +14,15 @@ import numpy as np
 from keras import KerasTensor, ops
 from tqdm import tqdm
 
+from ..core.errors import ParameterError
+
 
 # %% ../../nbs/08_explain/04_scoring.ipynb #de80b462
 def as_pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
     """Return height and width from one number or two, or raise a ValueError."""
     found = np.asarray(value)
     if found.dtype.kind not in "iu" or found.size not in (1, 2) or found.min() < 1:
-        raise ValueError(
+        raise ParameterError(
             f"{name}={value!r}: expected a whole number of pixels from 1, or two: (height, width)"
         )
     return tuple(int(v) for v in np.broadcast_to(found.ravel(), 2))
@@ -32,24 +34,24 @@ def _check_images(images: np.ndarray) -> np.ndarray:
     try:
         images = np.asarray(images)
     except ValueError as error:
-        raise ValueError(
+        raise ParameterError(
             "images of several shapes: resize them to one, or explain them one at a time"
         ) from error
     shape = images.shape
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4:
-        raise ValueError(
+        raise ParameterError(
             f"images of shape {shape}: expected (n, h, w, c), or one image (h, w, c); "
             "a grey image needs a last axis of 1, as image[..., None] has"
         )
     if 0 in shape:
-        raise ValueError(f"images of shape {shape}: there is nothing to explain")
+        raise ParameterError(f"images of shape {shape}: there is nothing to explain")
     if images.dtype.kind not in "buif":
-        raise ValueError(f"images of type {images.dtype}: expected numbers")
+        raise ParameterError(f"images of type {images.dtype}: expected numbers")
     for i, image in enumerate(images):
         bad = image.size - np.count_nonzero(np.isfinite(image))
         if bad:
-            raise ValueError(
+            raise ParameterError(
                 f"image {i} has {bad} NaN or infinite values of {image.size}: "
                 "repair it or leave it out"
             )
@@ -64,16 +66,18 @@ def _make_canvas(
     n, _, _, c = images.shape
     if isinstance(fill, str):
         if fill != "mean":
-            raise ValueError(f"fill={fill!r}: expected a number, {c} numbers, images, or 'mean'")
+            raise ParameterError(
+                f"fill={fill!r}: expected a number, {c} numbers, images, or 'mean'"
+            )
         means = [image.mean((0, 1), dtype=np.float64) for image in images]
         return np.stack(means).astype(np.float32)[:, None, None]
     fill = np.asarray(fill, dtype=np.float32)
     if not np.isfinite(fill).all():
-        raise ValueError(f"fill={fill}: expected finite numbers")
+        raise ParameterError(f"fill={fill}: expected finite numbers")
     if fill.shape == images.shape:
         return fill
     if fill.shape not in ((), (c,)):
-        raise ValueError(
+        raise ParameterError(
             f"fill of shape {fill.shape}: expected a number, {c} numbers, 'mean', "
             f"or images of shape {images.shape}"
         )
@@ -82,20 +86,20 @@ def _make_canvas(
 
 # %% ../../nbs/08_explain/04_scoring.ipynb #0a608302
 def _check_model(model: keras.Model, shape: tuple) -> None:
-    """Raise a ValueError for a model without weights, or that images (n, h, w, c) do not fit."""
+    """Refuse a model without weights, or one that images (n, h, w, c) do not fit."""
     if not getattr(model, "built", True):
-        raise ValueError(
+        raise ParameterError(
             f"model {model.name!r} has no weights yet: call it on a batch of images first"
         )
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) > 1:
-        raise ValueError(
+        raise ParameterError(
             f"model {model.name!r} has {len(inputs)} inputs: explain one of them, "
             "with a model around it that holds the others fixed"
         )
     wanted = tuple(inputs[0].shape[1:]) if inputs else shape[1:]
     if len(wanted) != 3 or any(w not in (None, s) for w, s in zip(wanted, shape[1:])):
-        raise ValueError(
+        raise ParameterError(
             f"images of (height, width, channels) {shape[1:]} for model {model.name!r}, "
             f"which takes {wanted}: resize them, or convert their channels"
         )
@@ -115,7 +119,7 @@ def take_column(outputs: KerasTensor, columns: KerasTensor, highest: int) -> Ker
         several = list(outputs)
     if several is not None:
         if len(several) != 1:
-            raise ValueError(
+            raise ParameterError(
                 f"the model has {len(several)} outputs: explain one of them, "
                 "for example with keras.Model(model.inputs, model.outputs[0])"
             )
@@ -124,13 +128,13 @@ def take_column(outputs: KerasTensor, columns: KerasTensor, highest: int) -> Ker
         outputs = ops.expand_dims(outputs, 1)
     if len(outputs.shape) != 2:
         shape = ", ".join(map(str, outputs.shape[1:]))
-        raise ValueError(f"the model's output is (n, {shape}): expected (n,) or (n, classes)")
+        raise ParameterError(f"the model's output is (n, {shape}): expected (n,) or (n, classes)")
     count = outputs.shape[1]
     if highest >= count:
         existing = "1 column, expected 0"
         if count > 1:
             existing = f"{count} columns, expected 0 to {count - 1}"
-        raise ValueError(f"class_index={highest}: the model's output has {existing}")
+        raise ParameterError(f"class_index={highest}: the model's output has {existing}")
     scores = ops.take_along_axis(outputs, ops.expand_dims(columns, 1), axis=1)[:, 0]
     return ops.cast(scores, "float32")
 
@@ -257,11 +261,11 @@ def prepare_shown(
     _check_model(model, images.shape)
     whole = columns.dtype.kind in "iu" and columns.shape in ((), (len(images),))
     if not whole or columns.min() < 0:
-        raise ValueError(
+        raise ParameterError(
             f"class_index={class_index!r}: expected a column of the model's output, from 0, "
             f"or one for each of {len(images)} images"
         )
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: expected a whole number from 1")
+        raise ParameterError(f"batch_size={batch_size!r}: expected a whole number from 1")
     columns = np.broadcast_to(columns, len(images)).astype(np.int32)
     return Shown(images, _make_canvas(images, fill), columns)

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..core.errors import VideoError
+from ..core.errors import ParameterError, VideoError
 from ..core.files import openable, split_archive
 
 
@@ -249,14 +249,16 @@ def choose_frames(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If `sampling` is unknown, or `n` or `step` is less than 1.
     """
     if sampling not in SAMPLINGS:
-        raise ValueError(f"unknown sampling={sampling!r}; expected one of {', '.join(SAMPLINGS)}")
+        raise ParameterError(
+            f"unknown sampling={sampling!r}; expected one of {', '.join(SAMPLINGS)}"
+        )
     too_few = sampling in ("spread", "middle") if n is None else n < 1
     if too_few or step < 1:
-        raise ValueError(f"n={n!r}, step={step!r}: expected at least 1")
+        raise ParameterError(f"n={n!r}, step={step!r}: expected at least 1")
     total = info.n_frames
     if sampling == "all":
         return np.arange(total)

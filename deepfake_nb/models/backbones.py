@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from ..core.errors import WeightsError
+from ..core.errors import ParameterError, WeightsError
 from .layers import seed_keras
 from .registry import get_backbone
 from .weights import Weights, resolve_weights
@@ -41,7 +41,9 @@ class BatchStatistics(layers.BatchNormalization):
         if self.trainable or not training:
             return super().call(inputs, training=training, mask=mask)
         if mask is not None:
-            raise ValueError(f"{self.name}: batch statistics of masked inputs are not supported")
+            raise ParameterError(
+                f"{self.name}: batch statistics of masked inputs are not supported"
+            )
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         rank = len(x.shape)
         axes = [axis for axis in range(rank) if axis != self.axis % rank]
@@ -108,7 +110,7 @@ def _copy_saved_weights(model: keras.Model, path: Path) -> None:
         if [v.shape for v in candidate.weights] == wanted:
             model.set_weights(candidate.get_weights())
             return
-    raise ValueError(
+    raise ParameterError(
         f"neither {saved.name!r} nor a network inside it has the {len(wanted)} weight arrays "
         "of the backbone"
     )
@@ -132,7 +134,7 @@ def load_complete_weights(model: keras.Model, path: Path) -> None:
         if w.dtype.kind == "f" and np.isnan(w).any()
     ]
     if missed:
-        raise ValueError(
+        raise ParameterError(
             f"{len(missed)} of {len(before)} arrays were not filled, {missed[0]} first"
         )
 
@@ -203,7 +205,7 @@ def build_backbone(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the backbone is unknown, or has no such layer.
     WeightsError
         If a file is missing or does not fit.

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from ..core.errors import ParameterError
 from .layers import seed_keras
 
 # %% ../../nbs/06_models/05_classifiers.ipynb #1b54533f
@@ -82,7 +83,7 @@ def build_classifier(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the head is unknown, or the number of names is not that of its layers.
 
     Examples
@@ -92,10 +93,10 @@ def build_classifier(
     (None, 1)
     """
     if head not in HEAD_NAMES:
-        raise ValueError(f"unknown head {head!r}; known are {', '.join(HEAD_NAMES)}")
+        raise ParameterError(f"unknown head {head!r}; known are {', '.join(HEAD_NAMES)}")
     layer_names = layer_names or HEAD_NAMES[head]
     if len(layer_names) != len(HEAD_NAMES[head]):
-        raise ValueError(
+        raise ParameterError(
             f"layer_names has {len(layer_names)} names, but the head {head!r} has "
             f"{len(HEAD_NAMES[head])} layers"
         )
@@ -153,7 +154,7 @@ def compile_model(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the model has another number of outputs.
 
     Examples
@@ -164,7 +165,7 @@ def compile_model(
     """
     outputs = model.output_shape[-1]
     if outputs not in (1, 2):
-        raise ValueError(
+        raise ParameterError(
             f"model {model.name!r} has {outputs} outputs; expected 1 (sigmoid) or 2 (softmax)"
         )
     if outputs == 1:
@@ -201,7 +202,7 @@ def fake_score(predictions: np.ndarray) -> np.ndarray:
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the shape is another.
 
     Examples
@@ -213,7 +214,9 @@ def fake_score(predictions: np.ndarray) -> np.ndarray:
     if scores.ndim == 1:
         return scores
     if scores.ndim != 2 or scores.shape[1] not in (1, 2):
-        raise ValueError(f"predictions of shape {scores.shape}; expected (n, 2), (n, 1) or (n,)")
+        raise ParameterError(
+            f"predictions of shape {scores.shape}; expected (n, 2), (n, 1) or (n,)"
+        )
     return scores[:, -1]
 
 
@@ -243,7 +246,7 @@ def unfreeze_top(model: keras.Model, n: int, *, batch_normalization: bool = Fals
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the backbone has fewer layers with weights.
 
     Examples
@@ -259,7 +262,7 @@ def unfreeze_top(model: keras.Model, n: int, *, batch_normalization: bool = Fals
         if layer.variables and not isinstance(layer, layers.BatchNormalization):
             counted.append(i)
     if not 0 <= n <= len(counted):
-        raise ValueError(
+        raise ParameterError(
             f"n = {n}, but {backbone.name!r} has {len(counted)} layers with weights, "
             "batch normalisations not counted"
         )
@@ -322,7 +325,7 @@ def build_convnet(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If a side is too small, or `views` or `join` is invalid.
 
     Examples
@@ -332,11 +335,11 @@ def build_convnet(
     """
     *sides, channels = input_shape
     if join not in ("channels", "branches"):
-        raise ValueError(f"join={join!r}: expected 'channels' or 'branches'")
+        raise ParameterError(f"join={join!r}: expected 'channels' or 'branches'")
     if views < 1:
-        raise ValueError(f"views={views}: expected 1 or more")
+        raise ParameterError(f"views={views}: expected 1 or more")
     if min(sides) < 2 ** len(filters):
-        raise ValueError(
+        raise ParameterError(
             f"input_shape={tuple(input_shape)} is too small to be halved {len(filters)} times; "
             f"give {2 ** len(filters)} pixels or fewer filters"
         )

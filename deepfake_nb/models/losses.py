@@ -22,6 +22,8 @@ import numpy as np
 from keras import ops
 from scipy.special import expit
 
+from ..core.errors import ParameterError
+
 # %% ../../nbs/06_models/00_losses.ipynb #acdeb771
 #: Factor of the bracket 1 − tanh²(Iτ): as Denholtz prints it, and as his text describes it.
 SIGNS: dict[str, float] = {"printed": -1.0, "penalty": 1.0}
@@ -31,12 +33,12 @@ def _check_term(tau: float, phi: float, sign: str) -> tuple[float, float]:
     """Return τ, and Φ with its sign, or raise a `ValueError`."""
     for name, value in (("tau", tau), ("phi", phi)):
         if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
-            raise ValueError(
+            raise ParameterError(
                 f"{name}={value!r}: expected a finite number, 0 or more; "
                 "the opposite sign is sign='penalty'"
             )
     if sign not in SIGNS:
-        raise ValueError(f"sign={sign!r}: expected one of {', '.join(SIGNS)}")
+        raise ParameterError(f"sign={sign!r}: expected one of {', '.join(SIGNS)}")
     return float(tau), SIGNS[sign] * float(phi)
 
 
@@ -73,7 +75,7 @@ def conditional_curve(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If a mean is outside 0 to 1, a batch is empty, or a setting is invalid.
 
     Examples
@@ -86,9 +88,11 @@ def conditional_curve(
     mean = np.asarray(mean, float)
     n = np.asarray(batch_size, float)
     if not ((mean >= 0) & (mean <= 1)).all():
-        raise ValueError(f"mean prediction from {mean.min():g} to {mean.max():g}; expected 0 to 1")
+        raise ParameterError(
+            f"mean prediction from {mean.min():g} to {mean.max():g}; expected 0 to 1"
+        )
     if not (n >= 1).all():
-        raise ValueError(f"batch_size={batch_size}: expected 1 or more")
+        raise ParameterError(f"batch_size={batch_size}: expected 1 or more")
     with np.errstate(over="ignore"):
         arguments = [tau * (n * (mean - 1))]
         if symmetric:
@@ -108,9 +112,9 @@ def _class_probabilities(y_pred, from_logits: bool) -> tuple:
     shape = tuple(x.shape)
     x = ops.cast(x, "float32")
     if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] not in (1, 2)):
-        raise ValueError(f"predictions of shape {shape}; expected (n,), (n, 1) or (n, 2)")
+        raise ParameterError(f"predictions of shape {shape}; expected (n,), (n, 1) or (n, 2)")
     if shape[0] == 0:
-        raise ValueError(f"predictions of shape {shape}: the batch is empty")
+        raise ParameterError(f"predictions of shape {shape}: the batch is empty")
     if len(shape) == 2 and shape[1] == 1:
         x = x[:, 0]
     elif len(shape) == 2 and from_logits:
@@ -177,7 +181,7 @@ def conditional_term(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the shape is another, the batch is empty, or a setting is invalid.
 
     Examples
@@ -209,7 +213,7 @@ def _as_targets(y_true, y_pred):
         fits = labels[0] == outputs[0]
     if not fits:
         one_hot = ", or one-hot (n, 2)" if two else ""
-        raise ValueError(
+        raise ParameterError(
             f"labels of shape {labels} do not fit predictions of shape {outputs}; "
             f"expected (n,) or (n, 1){one_hot}"
         )
@@ -243,7 +247,7 @@ class ConditionalLoss(keras.losses.Loss):
 
     Raises
     ------
-    ValueError
+    ParameterError
         If a setting is invalid, shapes do not fit, or a batch is empty.
 
     Examples
@@ -265,7 +269,7 @@ class ConditionalLoss(keras.losses.Loss):
     ):
         _check_term(tau, phi, sign)
         if reduction not in _MEAN_REDUCTIONS:
-            raise ValueError(
+            raise ParameterError(
                 f"reduction={reduction!r}: the term is added to a mean over the batch; "
                 f"expected one of {', '.join(_MEAN_REDUCTIONS)}"
             )
@@ -319,12 +323,12 @@ def _as_maps(y_true, y_pred) -> tuple:
         pairs = zip(shapes[0][:3], shapes[1][:3])
         fits = all(a == b or None in (a, b) for a, b in pairs)
     if not fits:
-        raise ValueError(
+        raise ParameterError(
             f"masks of shape {shapes[0]} and predictions of shape {shapes[1]}; "
             "expected (b, h, w, 1) or (b, h, w), and the same for both"
         )
     if shapes[1][0] == 0:
-        raise ValueError(f"predictions of shape {shapes[1]}: the batch is empty")
+        raise ParameterError(f"predictions of shape {shapes[1]}: the batch is empty")
     return tuple(m if len(m.shape) == 4 else m[..., None] for m in maps)
 
 
@@ -372,7 +376,7 @@ def dice_coefficient(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If shapes do not fit or the batch is empty.
 
     Examples
@@ -407,7 +411,7 @@ class BceDiceLoss(keras.losses.Loss):
 
     Raises
     ------
-    ValueError
+    ParameterError
         If a setting is invalid or shapes do not fit.
 
     Examples
@@ -427,13 +431,15 @@ class BceDiceLoss(keras.losses.Loss):
         name: str = "bce_dice_loss",
     ):
         if not (isinstance(smooth, Real) and 0 < smooth < math.inf):
-            raise ValueError(
+            raise ParameterError(
                 f"smooth={smooth!r}: expected more than 0, or an empty mask has no logarithm"
             )
         if not (isinstance(dice_weight, Real) and 0 <= dice_weight < math.inf):
-            raise ValueError(f"dice_weight={dice_weight!r}: expected a finite number, 0 or more")
+            raise ParameterError(
+                f"dice_weight={dice_weight!r}: expected a finite number, 0 or more"
+            )
         if reduction not in _MEAN_REDUCTIONS:
-            raise ValueError(
+            raise ParameterError(
                 f"reduction={reduction!r}: expected a mean over images, "
                 f"one of {', '.join(_MEAN_REDUCTIONS)}"
             )
@@ -467,7 +473,7 @@ class BceDiceLoss(keras.losses.Loss):
         if sample_weight is not None:
             shape = tuple(sample_weight.shape)
             if math.prod(shape[1:]) != 1:
-                raise ValueError(
+                raise ParameterError(
                     f"sample_weight of shape {shape}; expected one for each image, (b,)"
                 )
             sample_weight = ops.reshape(sample_weight, (-1,))
@@ -506,7 +512,7 @@ class DiceScore(keras.metrics.Metric):
 
     Raises
     ------
-    ValueError
+    ParameterError
         If a setting is invalid or shapes do not fit.
 
     Examples
@@ -525,9 +531,11 @@ class DiceScore(keras.metrics.Metric):
         name: str | None = None,
     ):
         if empty not in ("one", "skip"):
-            raise ValueError(f"empty={empty!r}: expected 'one' or 'skip'")
+            raise ParameterError(f"empty={empty!r}: expected 'one' or 'skip'")
         if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold < 1):
-            raise ValueError(f"threshold={threshold!r}: expected 0 or more and below 1, or None")
+            raise ParameterError(
+                f"threshold={threshold!r}: expected 0 or more and below 1, or None"
+            )
         if name is None:
             name = "dice"
             if pooled:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urljoin
 
+from ..core.errors import ParameterError
+
 
 # %% ../../nbs/06_models/02_registry.ipynb #8a1afcca
 @dataclass(frozen=True)
@@ -287,7 +289,7 @@ def get_backbone(name: str) -> Backbone:
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the name is unknown; the message suggests similar ones.
 
     Examples
@@ -303,7 +305,7 @@ def get_backbone(name: str) -> Backbone:
     known = {other.lower(): other for other in (*APPLICATIONS, *BACKBONES)}
     similar = [known[match] for match in difflib.get_close_matches(name.lower(), known, 3)]
     suggestion = f"; did you mean {' or '.join(similar)}?" if similar else ""
-    raise ValueError(
+    raise ParameterError(
         f"unknown backbone {name!r}{suggestion} "
         f"(known are {', '.join(BACKBONES)}, and every network of keras.applications)"
     )

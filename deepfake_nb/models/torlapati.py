@@ -15,6 +15,7 @@ from typing import Literal
 import keras
 from keras import layers
 
+from ..core.errors import ParameterError
 from .backbones import build_backbone
 from .classifiers import build_classifier
 from .layers import seed_keras
@@ -216,7 +217,7 @@ def build_model(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If there is no such model.
     WeightsError
         If the weights of the backbone are unavailable.
@@ -227,7 +228,7 @@ def build_model(
     (None, 2)
     """
     if number not in MODELS:
-        raise ValueError(f"unknown model {number!r}; known are {', '.join(MODELS)}")
+        raise ParameterError(f"unknown model {number!r}; known are {', '.join(MODELS)}")
     model = MODELS[number]
     if model.backbone:
         options["weights"] = weights

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import keras
 from keras import layers
 
+from ..core.errors import ParameterError
 from .backbones import build_backbone
 from .layers import seed_keras
 from .weights import Weights
@@ -119,7 +120,7 @@ def build_unet(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the name is unknown, or the sides cannot be halved that often.
 
     Examples
@@ -128,16 +129,18 @@ def build_unet(
     (None, 32, 32, 1)
     """
     if name not in UNETS:
-        raise ValueError(f"no U-Net {name!r}; there are {', '.join(UNETS)}")
+        raise ParameterError(f"no U-Net {name!r}; there are {', '.join(UNETS)}")
     size = UNETS[name]
     if not isinstance(features, (tuple, list)):
         first = features or size.features
         features = tuple(first * 2**i for i in range(levels or size.levels))
     if levels not in (None, len(features)):
-        raise ValueError(f"levels={levels}, but features={tuple(features)} names {len(features)}")
+        raise ParameterError(
+            f"levels={levels}, but features={tuple(features)} names {len(features)}"
+        )
     unit = 2 ** (len(features) - 1)
     if any(side % unit or not side for side in input_shape[:2]):
-        raise ValueError(
+        raise ParameterError(
             f"input_shape={tuple(input_shape)}: {len(features)} levels need sides that are "
             f"multiples of {unit}"
         )
@@ -203,7 +206,7 @@ def build_pretrained_unet(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the sides, the stride or the backbone do not fit.
     WeightsError
         If a file is missing or does not fit.
@@ -215,16 +218,16 @@ def build_pretrained_unet(
     (None, 32, 32, 1)
     """
     if any(side % 32 or not side for side in input_shape[:2]):
-        raise ValueError(
+        raise ParameterError(
             f"input_shape={tuple(input_shape)}: expected sides that are multiples of 32"
         )
     if stride not in (2, 4, 8, 16):
-        raise ValueError(f"stride={stride}: expected 2, 4, 8 or 16")
+        raise ParameterError(f"stride={stride}: expected 2, 4, 8 or 16")
     network, loaded = build_backbone(backbone, weights, input_shape, root=root, seed=seed)
     network.trainable = True
     skips = _last_by_stride(network)
     if not {stride, 32} <= set(skips):
-        raise ValueError(
+        raise ParameterError(
             f"backbone {backbone!r} has features at strides {', '.join(map(str, skips))}; "
             f"a U-Net needs {stride} and 32"
         )

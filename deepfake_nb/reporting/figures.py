@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ..core.errors import ParameterError
 from .results import PALETTE
 
 
@@ -53,11 +54,11 @@ def plot_images(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If there are no images.
     """
     if len(images) == 0:
-        raise ValueError("no images to show")
+        raise ParameterError("no images to show")
     rows = -(-len(images) // columns)
     figsize = (size * columns, (size + 0.22) * rows)
     figure, axes = plt.subplots(rows, columns, figsize=figsize, squeeze=False)
@@ -78,14 +79,18 @@ def _check_images(
     """Return images (n, h, w, 3) in [0, 1] and their maps (n, h, w), or say what is wrong."""
     images, maps = np.asarray(images), np.asarray(maps, dtype=float)
     if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-        raise ValueError(f"images of shape {images.shape}: expected (n, h, w, 1 or 3)")
+        raise ParameterError(f"images of shape {images.shape}: expected (n, h, w, 1 or 3)")
     for name, value in (("maps", maps), ("masks", masks)):
         if value is not None and np.shape(value) != images.shape[:3]:
-            raise ValueError(f"{name} of shape {np.shape(value)} for images of {images.shape[:3]}")
+            raise ParameterError(
+                f"{name} of shape {np.shape(value)} for images of {images.shape[:3]}"
+            )
     images = images / 255 if images.dtype == np.uint8 else images.astype(float)
     low, high = images.min(), images.max()
     if not 0 <= low <= high <= 1:
-        raise ValueError(f"images from {low:g} to {high:g}: expected uint8, or numbers in [0, 1]")
+        raise ParameterError(
+            f"images from {low:g} to {high:g}: expected uint8, or numbers in [0, 1]"
+        )
     return np.broadcast_to(images, (*images.shape[:3], 3)), maps
 
 
@@ -130,7 +135,7 @@ def plot_occlusion(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For shapes that do not fit together, or images outside [0, 1].
     """
     images, maps = _check_images(images, maps, masks)

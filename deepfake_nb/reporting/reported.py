@@ -20,6 +20,7 @@ import keras
 import pandas as pd
 from keras import layers
 
+from ..core.errors import ParameterError
 from deepfake_nb.models.classifiers import (
     CONVNET_DENSE,
     CONVNET_DROPOUT,
@@ -176,7 +177,7 @@ def compare_layers(model: keras.Model, number: str) -> pd.DataFrame:
 
     Raises
     ------
-    ValueError
+    ParameterError
         If there is no such table.
 
     Examples
@@ -186,7 +187,9 @@ def compare_layers(model: keras.Model, number: str) -> pd.DataFrame:
     'differs'
     """
     if number not in REPORTED_LAYERS:
-        raise ValueError(f"no reported table {number!r}; there are {', '.join(REPORTED_LAYERS)}")
+        raise ParameterError(
+            f"no reported table {number!r}; there are {', '.join(REPORTED_LAYERS)}"
+        )
     reported = REPORTED_LAYERS[number]
     built = layer_table(model)
     types = []

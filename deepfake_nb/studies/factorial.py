@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from ..core.errors import ParameterError
 from ..evaluation.intervals import metric_statistic, statistic_interval
 from ..evaluation.metrics import check_scores
 
@@ -33,7 +34,7 @@ def factorial_design(factors: list[str], half: bool = False) -> pd.DataFrame:
 
     Raises
     ------
-    ValueError
+    ParameterError
         For no factors, or a name given twice.
 
     Examples
@@ -42,7 +43,7 @@ def factorial_design(factors: list[str], half: bool = False) -> pd.DataFrame:
     [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
     if not factors or len(set(factors)) != len(factors):
-        raise ValueError(f"factors {factors}: expected at least one, and different names")
+        raise ParameterError(f"factors {factors}: expected at least one, and different names")
     k = len(factors)
     rows = [[int(digit) for digit in np.binary_repr(run, k)] for run in range(2**k)]
     runs = pd.DataFrame(rows, columns=factors)
@@ -89,11 +90,11 @@ def main_effects(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For another number of runs, and as `bootstrap_interval`.
     """
     if len(scores) != len(design):
-        raise ValueError(f"{len(scores)} runs have scores, and the design has {len(design)}")
+        raise ParameterError(f"{len(scores)} runs have scores, and the design has {len(design)}")
     statistic, probability = metric_statistic(metric)
     runs = [check_scores(y_true, y_score, probability) for y_score in scores]
 

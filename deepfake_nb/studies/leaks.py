@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..core.errors import ImageError
+from ..core.errors import ImageError, ParameterError
 from ..core.files import openable, split_archive
 from ..core.images import as_shown
 from ..core.parallel import available_cores, map_threads
@@ -109,7 +109,7 @@ def video_features(path: Path) -> dict:
     """Return what a video file shows without being decoded."""
     with av.open(openable(path)) as container:
         if not container.streams.video:
-            raise ValueError("no video stream")
+            raise ParameterError("no video stream")
         stream = container.streams.video[0]
         codec = stream.codec_context
         seconds = container.duration / av.time_base if container.duration else np.nan
@@ -263,13 +263,13 @@ def leak_test(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If all files of a kind are of one class, or a file cannot be read.
     """
     rows = []
     for kind, table in take_balanced(samples, n, seed).groupby("kind", sort=True):
         if table.label.nunique() < 2:
-            raise ValueError(
+            raise ParameterError(
                 f"samples of kind {kind!r} have one class only: "
                 "the kind of file itself tells the classes apart"
             )

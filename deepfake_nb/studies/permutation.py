@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from ..core.errors import ParameterError
 from ..data.splits import group_keys
 from ..evaluation.intervals import Interval, bootstrap_interval
 from ..evaluation.metrics import weighted_auc
@@ -55,7 +56,7 @@ def _random_labels(
     """Return labels (n, count), one a group; draws that leave a part one class are repeated."""
     names, codes = np.unique(keys, return_inverse=True)
     if min(len(np.unique(codes[part])) for part in parts) < 2:
-        raise ValueError(
+        raise ParameterError(
             f"{len(names)} people or originals are too few to assign labels: each part needs two"
         )
     kept = []
@@ -135,11 +136,11 @@ def label_permutation(
 
     Raises
     ------
-    ValueError
+    ParameterError
         For too few people or originals, features of another length, or unreadable images.
     """
     if features is not None and len(features) != len(samples):
-        raise ValueError(f"{len(features)} rows of features for {len(samples)} samples")
+        raise ParameterError(f"{len(features)} rows of features for {len(samples)} samples")
     rng = np.random.default_rng(seed)
     usable = samples[samples.split.isna() | samples.split.isin(["train", "test"])]
     taken = _take_groups(usable, group_keys(usable)[0], n, rng)

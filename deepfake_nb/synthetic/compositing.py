@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..core.errors import ParameterError
 from .heads import build_head
 from .people import Identity, State
 from deepfake_nb.synthetic.rendering import (
@@ -90,7 +91,7 @@ QUALITIES: dict[str, Quality] = {
 def quality_named(name: str) -> Quality:
     """Return a quality by its name, or raise a ValueError that lists the names."""
     if name not in QUALITIES:
-        raise ValueError(f"quality={name!r}: expected one of {', '.join(QUALITIES)}")
+        raise ParameterError(f"quality={name!r}: expected one of {', '.join(QUALITIES)}")
     return QUALITIES[name]
 
 

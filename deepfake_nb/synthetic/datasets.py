@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from ..core.errors import ParameterError
 from ..core.files import write_atomic
 from ..core.memory import keep_freed_memory
 from ..core.parallel import available_cores
@@ -71,7 +72,7 @@ def write_video(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the codec is unknown.
 
     Examples
@@ -83,7 +84,7 @@ def write_video(
     b'ftyp'
     """
     if codec not in CODECS:
-        raise ValueError(f"codec={codec!r}: expected one of {', '.join(CODECS)}")
+        raise ParameterError(f"codec={codec!r}: expected one of {', '.join(CODECS)}")
     encoder, options = CODECS[codec]
     height, width = frames[0].shape[:2]
     bitexact = {"fflags": "+bitexact"}
@@ -355,7 +356,7 @@ def generate(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If an option cannot be; the message names it and its value.
     """
     options = {
@@ -375,7 +376,7 @@ def generate(
         options["codec"] = codec
     options = check_options(options)
     if workers is not None and workers < 1:
-        raise ValueError(f"workers={workers!r}: expected at least 1, or None for one a core")
+        raise ParameterError(f"workers={workers!r}: expected at least 1, or None for one a core")
     identity = json.dumps([options, GENERATOR_VERSION], sort_keys=True)
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     cache = cache_dir() if cache is None else Path(cache)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..core.errors import ParameterError
 from .compositing import QUALITIES
 from .manipulations import MANIPULATIONS
 from .people import Identity, make_identity
@@ -212,7 +213,7 @@ def check_options(options: dict) -> dict:
 
     def need(condition: bool, name: str, expected: str) -> None:
         if not condition:
-            raise ValueError(f"{name}={options[name]!r}: expected {expected}")
+            raise ParameterError(f"{name}={options[name]!r}: expected {expected}")
 
     layout = options["layout"]
     need(layout in LAYOUTS, "layout", f"one of {', '.join(LAYOUTS)}")

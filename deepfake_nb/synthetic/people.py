@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.errors import ParameterError
+
 # %% ../../nbs/01_synthetic/00_people.ipynb #e01f14fd
 SKIN_TONES: dict[int, tuple[int, int, int]] = {
     1: (245, 213, 196),
@@ -194,7 +196,7 @@ def make_identity(seed: int | Sequence[int], skin_tone: int | None = None) -> Id
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the skin tone is not from 1 to 6.
 
     Examples
@@ -206,7 +208,7 @@ def make_identity(seed: int | Sequence[int], skin_tone: int | None = None) -> Id
     True
     """
     if skin_tone not in (None, *SKIN_TONES):
-        raise ValueError(
+        raise ParameterError(
             f"skin_tone={skin_tone!r}: "
             "expected an integer from 1 (lightest) to 6 (darkest), or None"
         )
@@ -384,7 +386,7 @@ def trajectory(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the lighting is unknown.
 
     Examples
@@ -394,7 +396,9 @@ def trajectory(
     (50, 0.9)
     """
     if lighting not in (None, *LIGHTINGS):
-        raise ValueError(f"lighting={lighting!r}: expected one of {', '.join(LIGHTINGS)}, or None")
+        raise ParameterError(
+            f"lighting={lighting!r}: expected one of {', '.join(LIGHTINGS)}, or None"
+        )
     rng = np.random.default_rng(seed)
     drawn = str(rng.choice(list(LIGHTINGS)))
     lighting = lighting or drawn

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..core.errors import ParameterError
+
 
 # %% ../../nbs/07_training/04_augmentation.ipynb #7f6d00ee
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Augmentation:
 
     Raises
     ------
-    ValueError
+    ParameterError
         If a value is out of range.
 
     Examples
@@ -86,7 +88,7 @@ class Augmentation:
         for name in ("flip", "colour", "blur", "shrink", "noise", "jpeg"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value}: expected a probability, 0 to 1")
+                raise ParameterError(f"{name}={value}: expected a probability, 0 to 1")
         ranges = {
             "zoom": (0.1, 10),
             "sigma": (0.01, 100),
@@ -97,7 +99,7 @@ class Augmentation:
         for name, (least, most) in ranges.items():
             low, high = getattr(self, name)
             if not least <= low <= high <= most:
-                raise ValueError(
+                raise ParameterError(
                     f"{name}={low, high}: expected two numbers from {least} to {most}, "
                     "the first not above the second"
                 )
@@ -105,7 +107,7 @@ class Augmentation:
         for name, most in limits.items():
             value = getattr(self, name)
             if not 0 <= value <= most:
-                raise ValueError(f"{name}={value}: expected a number from 0 to {most}")
+                raise ParameterError(f"{name}={value}: expected a number from 0 to {most}")
 
 
 # %% ../../nbs/07_training/04_augmentation.ipynb #47922668

@@ -14,6 +14,8 @@ import threading
 import keras
 import numpy as np
 
+from ..core.errors import ParameterError
+
 
 # %% ../../nbs/07_training/02_batches.ipynb #6dc56400
 class ShuffledBatches(keras.utils.PyDataset):
@@ -36,7 +38,7 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     Raises
     ------
-    ValueError
+    ParameterError
         If there are no rows, or batches are empty.
 
     Examples
@@ -55,7 +57,7 @@ class ShuffledBatches(keras.utils.PyDataset):
     ):
         super().__init__(**kwargs)
         if n < 1 or batch_size < 1:
-            raise ValueError(f"{n} rows in batches of {batch_size}: both must be at least 1")
+            raise ParameterError(f"{n} rows in batches of {batch_size}: both must be at least 1")
         self.n = int(n)
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
@@ -129,7 +131,7 @@ class ArrayBatches(ShuffledBatches):
 
     Raises
     ------
-    ValueError
+    ParameterError
         If `x` and `y` differ in length.
 
     Examples
@@ -151,7 +153,7 @@ class ArrayBatches(ShuffledBatches):
         **kwargs,
     ):
         if y is not None and len(x) != len(y):
-            raise ValueError(f"x has {len(x)} rows and y has {len(y)}")
+            raise ParameterError(f"x has {len(x)} rows and y has {len(y)}")
         super().__init__(len(x), batch_size, shuffle, seed, **kwargs)
         self.x = x
         self.y = y

@@ -9,6 +9,7 @@ __all__ = ["self_blend"]
 import cv2
 import numpy as np
 
+from ..core.errors import ParameterError
 from deepfake_nb.training.augmentation import (
     adjust_tone,
     compress_jpeg,
@@ -133,7 +134,7 @@ def self_blend(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the image has another dtype or shape, or the region is empty.
 
     Examples
@@ -144,10 +145,10 @@ def self_blend(
     ((64, 64, 3), (64, 64))
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"the image is {image.dtype} {image.shape}; expected uint8 (h, w, 3)")
+        raise ParameterError(f"the image is {image.dtype} {image.shape}; expected uint8 (h, w, 3)")
     region = face_region(image.shape, rng) if region is None else np.asarray(region) != 0
     if region.shape != image.shape[:2] or not region.any():
-        raise ValueError(
+        raise ParameterError(
             f"the region has shape {region.shape} and {region.sum()} points; "
             f"expected shape {image.shape[:2]} and at least one point"
         )

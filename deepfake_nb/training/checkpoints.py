@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, ParameterError
 
 
 # %% ../../nbs/07_training/07_checkpoints.ipynb #1719398e
@@ -230,7 +230,7 @@ def set_precision(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the policy is unknown.
 
     Examples
@@ -241,7 +241,7 @@ def set_precision(
     ['bfloat16', 'float32']
     """
     if policy not in ("mixed_float16", "mixed_bfloat16", "float32"):
-        raise ValueError(
+        raise ParameterError(
             f"unknown policy={policy!r}; expected mixed_float16, mixed_bfloat16 or float32"
         )
     last = model.layers[-1]

@@ -18,6 +18,7 @@ import pandas as pd
 from filelock import FileLock
 from tqdm import tqdm
 
+from ..core.errors import ParameterError
 from ..core.files import write_atomic
 from ..core.memory import keep_freed_memory
 from ..core.parallel import map_ahead
@@ -130,13 +131,13 @@ def compute_features(
     ------
     TypeError
         If `images` is something else.
-    ValueError
+    ParameterError
         If the pooling is unknown.
     """
     size = backbone.input_shape[1:3]
     batches, data = _image_batches(images, size, scaling, batch_size)
     if pooling not in (None, "avg"):
-        raise ValueError(f"unknown pooling={pooling!r}; expected 'avg' or None")
+        raise ParameterError(f"unknown pooling={pooling!r}; expected 'avg' or None")
     key = settings_digest([backbone_key(backbone), data, pooling, dtype])
     final = cache_folder(cache_dir, "features") / f"{backbone.name}-{key}.npy"
     if final.exists():
@@ -233,11 +234,13 @@ def deep_features(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the backbone is unknown, or images have another size.
     """
     if isinstance(images, np.ndarray) and images.shape[1:] != (*size, 3):
-        raise ValueError(f"images of shape {images.shape}; expected (n, {size[0]}, {size[1]}, 3)")
+        raise ParameterError(
+            f"images of shape {images.shape}; expected (n, {size[0]}, {size[1]}, 3)"
+        )
     network, loaded = build_backbone(backbone, weights, (*size, 3), seed=seed)
     if precision is not None:
         set_precision(network, precision)

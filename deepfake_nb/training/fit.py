@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, ParameterError
 from ..core.memory import keep_freed_memory
 from ..models.classifiers import fake_score
 from .batches import Data, as_batches
@@ -162,7 +162,7 @@ def fit(
     ------
     CheckpointError
         If the checkpoint belongs to another training, or holds more epochs.
-    ValueError
+    ParameterError
         If the model is not compiled.
 
     Examples
@@ -175,7 +175,7 @@ def fit(
     [0.0, 0.0]
     """
     if not model.compiled:
-        raise ValueError(f"model {model.name!r} is not compiled; see `compile_model`")
+        raise ParameterError(f"model {model.name!r} is not compiled; see `compile_model`")
     keep_freed_memory()
     train = as_batches(train, batch_size, True, seed or 0)
     if validation is not None:
@@ -248,11 +248,11 @@ def reset_training(model: keras.Model, weights: list[np.ndarray]) -> keras.Model
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the weights do not fit, or the model is not compiled.
     """
     if not model.compiled:
-        raise ValueError(f"model {model.name!r} is not compiled; see `compile_model`")
+        raise ParameterError(f"model {model.name!r} is not compiled; see `compile_model`")
     fresh = keras.optimizers.deserialize(keras.optimizers.serialize(model.optimizer))
     for optimizer in (fresh, model.optimizer):
         if not optimizer.built:  # one that scales losses would get its counters twice
@@ -283,7 +283,7 @@ def predict_scores(model: keras.Model, data: Data, batch_size: int = 64) -> np.n
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the outputs are not probabilities.
 
     Examples
@@ -297,7 +297,7 @@ def predict_scores(model: keras.Model, data: Data, batch_size: int = 64) -> np.n
     batches = in_table_order(as_batches(data, batch_size))
     scores = fake_score(model.predict(batches, verbose=0))
     if not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError(
+        raise ParameterError(
             f"outputs of {model.name!r} range from {scores.min():.3g} to {scores.max():.3g} "
             "and are no probabilities; end the model in softmax or sigmoid"
         )

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from ..core.errors import ParameterError
 from ..models.backbones import uses_batch_statistics
 from .batches import ArrayBatches
 from .features import compute_features
@@ -40,7 +41,7 @@ def cut_backbone(backbone: keras.Model) -> tuple[keras.Model, keras.Model | None
 
     Raises
     ------
-    ValueError
+    ParameterError
         If nothing is fixed.
     """
     if not backbone.trainable_variables:
@@ -61,7 +62,7 @@ def cut_backbone(backbone: keras.Model) -> tuple[keras.Model, keras.Model | None
         if len(live) == 1 and input_is_used_up:
             (cut,) = live.values()
     if cut is None:
-        raise ValueError(
+        raise ParameterError(
             f"backbone {backbone.name!r} is trainable from {layers[first].name!r} on, "
             "and nothing below it is fixed; use `fit`"
         )
@@ -90,12 +91,12 @@ def split_backbone(model: keras.Sequential) -> tuple[keras.Model, list[keras.lay
 
     Raises
     ------
-    ValueError
+    ParameterError
         If no features are fixed; the message says why.
     """
     layers = model.layers
     if not isinstance(model, keras.Sequential) or not isinstance(layers[0], keras.Model):
-        raise ValueError(
+        raise ParameterError(
             f"model {model.name!r} does not begin with a backbone; "
             "expected Sequential([backbone, ...]) as `build_classifier` makes it"
         )
@@ -110,7 +111,7 @@ def split_backbone(model: keras.Sequential) -> tuple[keras.Model, list[keras.lay
     elif any(v.path.endswith("seed_generator_state") for v in trunk.variables):
         reason = "it has dropout of its own; build it without, or use `fit`"
     if reason:
-        raise ValueError(
+        raise ParameterError(
             f"the features of backbone {backbone.name!r} change from step to step: {reason}"
         )
     trained = layers[1:] if top is None else [top, *layers[1:]]
@@ -200,7 +201,7 @@ def fit_frozen(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If no features are fixed.
     """
     head, trunk, pooling = head_model(model)
@@ -240,7 +241,7 @@ def predict_frozen(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If no features are fixed, or the outputs are not probabilities.
     """
     head, trunk, pooling = head_model(model)

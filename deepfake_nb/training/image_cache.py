@@ -20,7 +20,7 @@ import pandas as pd
 import PIL
 from tqdm import tqdm
 
-from ..core.errors import ImageError
+from ..core.errors import ImageError, ParameterError
 from ..core.files import host_name, write_atomic
 from ..core.images import INTERPOLATIONS, read_image
 from ..core.parallel import shared_pool
@@ -229,7 +229,7 @@ class ImageCache:
     ------
     ImageError
         If a file is absent.
-    ValueError
+    ParameterError
         If the interpolation is unknown.
     """
 
@@ -241,7 +241,7 @@ class ImageCache:
         folder: Path | None = None,
     ):
         if interpolation not in INTERPOLATIONS:
-            raise ValueError(
+            raise ParameterError(
                 f"unknown interpolation={interpolation!r}; expected one of {list(INTERPOLATIONS)}"
             )
         self.size = (int(size[0]), int(size[1]))

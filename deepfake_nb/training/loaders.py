@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from ..core.errors import ImageError, SampleError
+from ..core.errors import ImageError, ParameterError, SampleError
 from ..core.parallel import available_cores, shared_pool
 from ..core.paths import cache_folder
 from .batches import BatchBuffers, ShuffledBatches
@@ -55,7 +55,7 @@ def select_rows(
     ------
     SampleError
         If the subset is unknown or empty, or a row is a video.
-    ValueError
+    ParameterError
         If `validation_split` is not between 0 and 1.
 
     Examples
@@ -79,7 +79,7 @@ def select_rows(
             first = int(validation_split * len(samples))
             rows = samples.iloc[:first] if subset == "validation" else samples.iloc[first:]
         else:
-            raise ValueError(
+            raise ParameterError(
                 f"validation_split={validation_split}: expected a fraction between 0 and 1"
             )
     if len(rows) == 0:
@@ -277,7 +277,7 @@ class ImageBatches(ShuffledBatches):
 
     Raises
     ------
-    ValueError
+    ParameterError
         If an option is unknown.
     SampleError
         If the subset is unknown or empty.
@@ -314,9 +314,9 @@ class ImageBatches(ShuffledBatches):
         **kwargs,
     ):
         if on_corrupt not in ("raise", "skip"):
-            raise ValueError(f"unknown on_corrupt={on_corrupt!r}; expected 'raise' or 'skip'")
+            raise ParameterError(f"unknown on_corrupt={on_corrupt!r}; expected 'raise' or 'skip'")
         if class_mode not in ("categorical", "binary", None):
-            raise ValueError(
+            raise ParameterError(
                 f"unknown class_mode={class_mode!r}; expected 'categorical', 'binary' or None"
             )
         scaling_table(scaling)  # raises if it is unknown

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.errors import SampleError
+from ..core.errors import ParameterError, SampleError
 from ..core.parallel import shared_pool
 from ..core.paths import cache_folder
 from ..forensics.mask_datasets import load_masks, pair_samples
@@ -122,7 +122,7 @@ class PairedBatches(ShuffledBatches):
 
     Raises
     ------
-    ValueError
+    ParameterError
         If an option is unknown or out of range.
     SampleError
         If there are no pairs.
@@ -150,9 +150,9 @@ class PairedBatches(ShuffledBatches):
         **kwargs,
     ):
         if targets not in ("mask", "label", "both"):
-            raise ValueError(f"unknown targets={targets!r}; expected 'mask', 'label' or 'both'")
+            raise ParameterError(f"unknown targets={targets!r}; expected 'mask', 'label' or 'both'")
         if not 0 <= self_blend <= 1:
-            raise ValueError(f"self_blend={self_blend}: expected a probability, 0 to 1")
+            raise ParameterError(f"self_blend={self_blend}: expected a probability, 0 to 1")
         scaling_table(scaling)  # raises if it is unknown
         rows = select_rows(samples, subset)
         self.samples, self.lone, self.unpaired = _interleave(rows, lone_reals)

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from keras.applications.imagenet_utils import preprocess_input
 
+from ..core.errors import ParameterError
+
 # %% ../../nbs/07_training/00_scaling.ipynb #3043705d
 SCALINGS: dict[str, str] = {
     "unit": "x / 255, in [0, 1]: Torlapati's",
@@ -39,11 +41,11 @@ def scaling_table(scaling: str = "unit") -> np.ndarray:
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the scaling is unknown.
     """
     if scaling not in SCALINGS:
-        raise ValueError(f"unknown scaling={scaling!r}; expected one of {list(SCALINGS)}")
+        raise ParameterError(f"unknown scaling={scaling!r}; expected one of {list(SCALINGS)}")
     levels = np.arange(256, dtype="float32")
     levels = np.repeat(levels[:, None], 3, axis=1)
     if scaling == "unit":
@@ -92,7 +94,7 @@ def scale_images(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the images have another dtype or number of channels, or the scaling is unknown.
 
     Examples
@@ -103,7 +105,7 @@ def scale_images(
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
-        raise ValueError(
+        raise ParameterError(
             f"images are {images.dtype} {images.shape}; expected uint8 (h, w, 3) or (n, h, w, 3)"
         )
     if out is None:
