@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import keras
@@ -45,6 +46,7 @@ from deepfake_nb.reporting.reported import (
 )
 
 SMALL = "MobileNetV2-0.35"
+REAL_DATA = os.environ.get("DEEPFAKE_NB_DATA")
 pytestmark = [
     pytest.mark.backend,
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -53,18 +55,10 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def nothing_cached(tmp_path, monkeypatch):
-    """No weights on this machine and no network, unless a test provides them."""
+    """No weights but the shipped ones and no network, unless a test provides them."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("DEEPFAKE_NB_OFFLINE", "1")
     monkeypatch.delenv("DEEPFAKE_NB_DATA", raising=False)
-
-
-@pytest.fixture(scope="module")
-def real_weights():
-    folder = Path(os.environ.get("DEEPFAKE_NB_DATA", "absent")) / "weights"
-    if not (folder / BACKBONES[SMALL].also_named[0]).is_file():
-        pytest.skip("DEEPFAKE_NB_DATA/weights has no MobileNetV2")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -455,7 +449,8 @@ def test_damaged_cache_is_reported_not_used(tmp_path):
         resolve_weights("ResNet50", "imagenet")
 
 
-def test_file_found_by_name_in_cache_and_data_root(tmp_path):
+def test_file_found_by_name_in_cache_and_data_root(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path / "nothing_shipped")
     backbone, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
     for folder, root in (
         (tmp_path / "keras" / "models", None),
@@ -523,27 +518,29 @@ def test_file_of_another_network_is_refused(tmp_path, kind):
 
 
 @once
-def test_real_pretrained_files(real_weights):
-    """Both MobileNets here load in their two file formats, completely."""
-    for name in (SMALL, "MobileNet-0.25"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # such as a layer that was left as it was
-            backbone, weights = build_backbone(
-                name, "imagenet", (96, 96, 3), root=real_weights.parent
-            )
-        assert weights.kind == "imagenet" and weights.label == "ImageNet weights"
-        variances = np.concatenate(
-            [
-                w.ravel()
-                for v, w in zip(backbone.weights, backbone.get_weights())
-                if "moving_variance" in v.path
-            ]
-        )
-        assert np.isfinite(variances).all() and variances.std() > 0  # not the initial ones
-        x = np.random.default_rng(0).uniform(-1, 1, (2, 96, 96, 3)).astype("float32")
-        assert np.isfinite(backbone.predict(x, verbose=0)).all()
+@pytest.mark.parametrize("name", [SMALL, "MobileNet-0.25"])
+def test_pretrained_files_load_completely(name, monkeypatch):
+    """One is shipped, in the format of Keras 3; the other is Keras's own, among the real data."""
+    if name != SMALL:
+        if not (REAL_DATA and (Path(REAL_DATA) / "weights" / BACKBONES[name].file).is_file()):
+            pytest.skip(f"DEEPFAKE_NB_DATA/weights has no {BACKBONES[name].file}")
+        monkeypatch.setenv("DEEPFAKE_NB_DATA", REAL_DATA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # such as a layer that was left as it was
+        backbone, weights = build_backbone(name, "imagenet", (96, 96, 3))
+    assert weights.kind == "imagenet" and weights.label == "ImageNet weights"
+    variances = np.concatenate(
+        [
+            w.ravel()
+            for v, w in zip(backbone.weights, backbone.get_weights())
+            if "moving_variance" in v.path
+        ]
+    )
+    assert np.isfinite(variances).all() and variances.std() > 0  # not the initial ones
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 96, 96, 3)).astype("float32")
+    assert np.isfinite(backbone.predict(x, verbose=0)).all()
     with pytest.raises(WeightsError, match="does not fit ResNet50"):
-        build_backbone("ResNet50", real_weights / BACKBONES[SMALL].also_named[0], (32, 32, 3))
+        build_backbone("ResNet50", weights.path, (32, 32, 3))
 
 
 @once

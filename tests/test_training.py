@@ -4,7 +4,6 @@ The tests run on the backend that KERAS_BACKEND names.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -127,17 +126,6 @@ def random_rows():
 
 def weight_difference(a, b):
     return max(np.abs(x - y).max() for x, y in zip(a.get_weights(), b.get_weights()))
-
-
-def pretrained_mobilenet():
-    """The path of pretrained weights, or skip the test."""
-    root = Path(os.environ.get("DEEPFAKE_NB_DATA") or "nowhere")
-    path = root / "weights" / "mobilenet_v2_0.35_224_imagenet_notop.weights.h5"
-    if not path.exists():
-        pytest.skip(
-            "MobileNetV2-0.35 is absent: set DEEPFAKE_NB_DATA to the folder that holds weights/"
-        )
-    return path
 
 
 # ---- killed and resumed
@@ -484,11 +472,9 @@ def test_features_train_like_the_whole_network(samples, tmp_path, scaling):
 @once
 @pytest.mark.parametrize("unfrozen", [0, 10])
 def test_features_train_like_the_whole_network_on_pretrained_mobilenet(unfrozen, samples, tmp_path):
-    path = pretrained_mobilenet()
-
     def make():
-        backbone, weights = build_backbone("MobileNetV2-0.35", path, (96, 96, 3))
-        assert weights.path is not None
+        backbone, weights = build_backbone("MobileNetV2-0.35", "imagenet", (96, 96, 3))
+        assert weights.kind == "imagenet"
         model = unfreeze_top(build_classifier(backbone, seed=1), unfrozen)
         return compile_model(model, learning_rate=1e-4 if unfrozen else 1e-3)
 
@@ -698,7 +684,6 @@ def test_deep_features_of_a_backbone_by_name(samples, tmp_path):
 @once
 @pytest.mark.slow
 def test_deep_features_of_pretrained_mobilenet(samples, tmp_path):
-    pretrained_mobilenet()
     found, loaded = deep_features(
         samples.iloc[:8], "MobileNetV2-0.35", (96, 96), cache_dir=tmp_path, progress=False
     )

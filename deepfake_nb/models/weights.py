@@ -11,6 +11,7 @@ import threading
 import urllib.request
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -87,8 +88,9 @@ def _keras_folder() -> Path:
 
 def _weights_folders(root: str | Path | None) -> list[Path]:
     """Return the folders in which weights files are searched for, in order."""
+    shipped = Path(str(resources.files("deepfake_nb"))) / "_weights"
     data = root or os.environ.get("DEEPFAKE_NB_DATA")
-    return [_keras_folder(), Path(data) / "weights"] if data else [_keras_folder()]
+    return [shipped, _keras_folder(), *([Path(data) / "weights"] if data else [])]
 
 
 # %% ../../nbs/06_models/03_weights.ipynb #e9a16aa1
@@ -195,13 +197,13 @@ def _imagenet_weights(name: str, root: str | Path | None, seconds: float) -> Wei
         try:
             path = download_weights(backbone, seconds)
         except WeightsError as error:
-            folders = _weights_folders(root)
-            data = folders[1] if len(folders) > 1 else "$DEEPFAKE_NB_DATA/weights"
+            _, keras_folder, *data = _weights_folders(root)
+            data_folder = data[0] if data else "$DEEPFAKE_NB_DATA/weights"
             raise WeightsError(
                 f"no ImageNet weights for {name}: {damaged}{error}. "
                 f"Download {backbone.url} on a machine with internet access "
                 f"({backbone.known_hash or 'Keras states no hash for it'}) "
-                f"and put it, as {backbone.file}, into {folders[0]} or {data}; "
+                f"and put it, as {backbone.file}, into {keras_folder} or {data_folder}; "
                 "or ask for weights='none' (random) or weights='auto' (random if unavailable)"
             ) from error
         note = "downloaded"
