@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope --no-loadscope-
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: figures test test-fast lint types book overview papers export lab clean-check
+.PHONY: figures test test-fast test-bounds lint types book overview papers export lab clean-check
 
 figures: $(STAMP)
 	$(BIN)/deepfake-nb run --profile quick --jobs $(JOBS)
@@ -33,6 +33,10 @@ types: $(STAMP)
 # For every save: nothing that trains, renders or runs a notebook.
 test-fast: $(STAMP)
 	$(PYTEST) -m "not slow"
+
+# The wheel with the lowest and the latest versions that settings.ini allows, and its core without TensorFlow, each in a new environment.
+test-bounds: $(STAMP)
+	$(BIN)/python tests/bounds.py .bounds
 
 book: $(STAMP)
 	$(BIN)/python nbs/book/build.py

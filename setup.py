@@ -71,6 +71,7 @@ setup(
         "dev": lines(cfg["dev_requirements"]),
         "cluster": lines(cfg["cluster_requirements"]),
         "gpu": lines(cfg["gpu_requirements"]),
+        "all": [*lines(cfg["notebooks_requirements"]), *lines(cfg["cluster_requirements"])],
     },
     entry_points={"console_scripts": lines(cfg["console_scripts"])},
     cmdclass={"build_py": BuildWithData},
