@@ -372,7 +372,7 @@ def test_weights_of_any_network_are_found_by_name_and_hash(tmp_path):
 
 
 def test_an_unknown_backbone_gets_suggestions():
-    expected = "unknown backbone 'densenet168'; did you mean DenseNet169 or"
+    expected = "unknown backbone 'densenet168'; did you mean 'DenseNet169'"
     with pytest.raises(ValueError, match=expected):
         build_backbone("densenet168", "none")
 

@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 # %% ../../nbs/00_core/00_errors.ipynb #8a53abbe
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -36,6 +38,17 @@ class DeepfakeNbError(Exception):
 
 class ParameterError(DeepfakeNbError, ValueError):
     """An argument, or a parameter of a run, has a value that is unusable; the message names it."""
+
+
+# %% ../../nbs/00_core/00_errors.ipynb #db3f66fe
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the remedy for an unknown name: the nearest known one, or all of them."""
+    known = sorted(known)
+    in_lower_case = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), in_lower_case, n=1)
+    if near:
+        return f"did you mean {in_lower_case[near[0]]!r}?"
+    return f"known: {', '.join(known) or 'none'}"
 
 
 # %% ../../nbs/00_core/00_errors.ipynb #a04190aa

@@ -39,7 +39,9 @@ def keep_freed_memory(network: bool = True) -> bool:
         "GLIBC_TUNABLES",
     )
     libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if any(name in os.environ for name in names) or not hasattr(libc, "gnu_get_libc_version"):
+    if libc is None or not hasattr(libc, "gnu_get_libc_version"):
+        return False
+    if any(name in os.environ for name in names):
         return False
     if network and not _first_generator():
         return False

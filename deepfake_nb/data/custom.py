@@ -9,7 +9,7 @@ __all__ = ["read_folder", "read_list", "read_deepfakebench", "register_dataset"]
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -335,7 +335,7 @@ def read_deepfakebench(
 
 
 # %% ../../nbs/02_data/09_custom.ipynb #79ac2bb6
-def _toml_lines(values: dict[str, object]) -> list[str]:
+def _toml_lines(values: Mapping[str, object]) -> list[str]:
     """Return lines of TOML; JSON's strings, lists and numbers are TOML's, too."""
     return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.errors import ManifestError
+from ..core.errors import ManifestError, did_you_mean
 from deepfake_nb.data.image_layouts import (
     celeba,
     dfdc_faces,
@@ -23,7 +23,6 @@ from deepfake_nb.data.image_layouts import (
 from .layouts import custom_table, faces, read_text_table
 from deepfake_nb.data.manifests import (
     Manifest,
-    did_you_mean,
     find_root,
     generate_embedded,
     load_manifest,
@@ -173,11 +172,10 @@ def _load_one(manifest: Manifest, root: str | Path | None, options: dict) -> pd.
     reading = {name: value for name, value in options.items() if name in known}
     rendering = {k: v for k, v in options.items() if k not in known and k != "limit"}
 
-    rendered = bool(manifest.embedded)
-    if rendered and root is not None:
-        rendered = Path(root).expanduser().is_dir() and find_root(manifest, root) is None
-    if rendered:
-        folder = generate_embedded(manifest, rendering)
+    if manifest.embedded and (
+        root is None or (Path(root).expanduser().is_dir() and find_root(manifest, root) is None)
+    ):
+        folder = generate_embedded(manifest.embedded, rendering)
     elif rendering.keys() - {"seed"}:
         raise ManifestError(
             f"{manifest.name}: option {min(rendering.keys() - {'seed'})!r} is for rendering, and "

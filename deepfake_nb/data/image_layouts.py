@@ -73,7 +73,7 @@ def celeba(root: Path) -> list[dict]:
                 0,
                 original=path.stem,
                 identity=None if person is None else f"celeba-{person}",
-                split=splits.get(partition.get(path.name)),
+                split=splits.get(partition.get(path.name, "")),
             )
         )
     return rows

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/02_data/03_layouts.ipynb #30974733
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -31,7 +32,7 @@ def path_if_file(path: Path) -> str | None:
     return str(path) if path.is_file() else None
 
 
-def read_json(file: Path) -> dict | list:
+def read_json(file: Path) -> Any:
     """Read a JSON file; raise `ManifestError` naming it where that fails."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))

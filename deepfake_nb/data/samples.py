@@ -5,7 +5,6 @@
 # %% auto #0
 __all__ = [
     "COLUMNS",
-    "SPLITS",
     "validate_samples",
     "make_samples",
     "subsample_balanced",
@@ -39,6 +38,8 @@ COLUMNS: dict[str, str] = {
     "split": "string",  # 'train', 'validation' or 'test'
     "mask_path": "string",  # image or video of the manipulated pixels
 }
+
+# %% ../../nbs/02_data/00_samples.ipynb #fefd3a20
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 _REQUIRED = ("path", "kind", "label", "dataset")
 

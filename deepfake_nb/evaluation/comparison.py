@@ -5,9 +5,7 @@
 # %% auto #0
 __all__ = [
     "metrics_table",
-    "precision_recall_f1",
     "paired_difference",
-    "Equivalence",
     "equivalence",
     "repeated_interval",
     "generalization_gap",

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from cv2.data import haarcascades
 
 from ..core.errors import FaceError
 from ..core.memory import keep_freed_memory
@@ -281,9 +282,7 @@ class Haar(FaceDetector):
 
     def __init__(self, confidence: float | None = None, long_side: int | None = 640):
         super().__init__(confidence, long_side)
-        self.network = cv2.CascadeClassifier(
-            cv2.data.haarcascades + "haarcascade_frontalface_default.xml"
-        )
+        self.network = cv2.CascadeClassifier(haarcascades + "haarcascade_frontalface_default.xml")
 
     def find(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """Return the boxes in images of one shape."""
@@ -297,6 +296,7 @@ class Haar(FaceDetector):
                 found.append(NO_BOXES)
                 continue
             confidence = 1 - np.exp(-np.asarray(weights, float).reshape(-1) / 5)
+            boxes = np.asarray(boxes)
             corner, sides = boxes[:, :2], boxes[:, 2:]
             found.append(np.column_stack([corner, corner + sides, confidence]))
         return found

@@ -291,15 +291,15 @@ def crops_agree(
     most_difference : float, default 16.0
         Grey levels: median of the absolute differences in the outer eighth.
     """
-    grey = [
+    theirs, ours = (
         cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) for image in (original, fake)
-    ]
-    shape = grey[0].shape
+    )
+    shape = theirs.shape
     edge = max(1, shape[0] // 8)
     border = np.ones(shape, bool)
     border[edge:-edge, edge:-edge] = False
-    if np.median(np.abs(grey[0] - grey[1])[border]) > most_difference:
+    if np.median(np.abs(theirs - ours)[border]) > most_difference:
         return False
     window = cv2.createHanningWindow(shape[::-1], cv2.CV_32F)
-    shift, _ = cv2.phaseCorrelate(*grey, window)
-    return float(np.hypot(*shift)) <= most_shift
+    (across, down), _ = cv2.phaseCorrelate(theirs, ours, window)
+    return float(np.hypot(across, down)) <= most_shift

@@ -114,17 +114,21 @@ def search_images(
     images: dict[str, np.ndarray] = {}
     for sha256, frame in read.values():
         boxes = cached_boxes(sha256, settings) if cached else None
-        if boxes is None:
-            images[sha256] = frame.image
-        else:
+        if boxes is not None:
             boxes_of[sha256] = boxes
+        elif frame.image is not None:
+            images[sha256] = frame.image
     if images:
         found = shared_face_detector(settings)(list(images.values()))
         for sha256, boxes in zip(images, found):
             boxes_of[sha256] = boxes
             if cached:
                 cache_boxes(sha256, settings, boxes)
-    return {key: (sha256, frame, boxes_of[sha256]) for key, (sha256, frame) in read.items()}
+    return {
+        key: (sha256, frame, boxes_of[sha256])
+        for key, (sha256, frame) in read.items()
+        if sha256 in boxes_of
+    }
 
 
 # %% ../../nbs/04_faces/07_units.ipynb #2974c665
@@ -153,10 +157,15 @@ def original_boxes(
 
     def known(frame: Frame) -> np.ndarray | None:
         r = found.get(frame.index)
-        if r is None or frame.image.shape[:2] != (r.frame_height, r.frame_width):
+        if r is None or frame.image is None:
+            return None
+        if frame.image.shape[:2] != (r.frame_height, r.frame_width):
+            return None
+        crop = cv2.imread(str(folder.path / r.path))
+        if crop is None:
             return None
         box = np.array([r.left, r.top, r.right, r.bottom, r.confidence], np.float32)
-        crop = cv2.cvtColor(cv2.imread(str(folder.path / r.path)), cv2.COLOR_BGR2RGB)
+        crop = cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
         ours = crop_face(frame.image, box, settings.margin, settings.size or None)
         return box if crops_agree(crop, ours) else None
 

@@ -82,8 +82,9 @@ def _ended(pool, waiting: dict) -> set:
         if not pool.active:
             raise BrokenProcessPool("its processes are lost")
     for future in done:
-        if isinstance(future.exception(), BrokenProcessPool):
-            raise future.exception()
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            raise error
     return done
 
 
@@ -102,7 +103,8 @@ def _run_pool(
     with ProcessPool(
         max_workers=workers,
         max_tasks=200,
-        context=get_context("spawn"),
+        # pebble's type of a context leaves out the pipes of Windows
+        context=get_context("spawn"),  # pyright: ignore[reportArgumentType]
         initializer=limit_worker_threads,
     ) as pool:
         try:

@@ -6,12 +6,11 @@
 __all__ = ["BACKBONES", "Backbone", "get_backbone"]
 
 # %% ../../nbs/06_models/02_registry.ipynb #73b10003
-import difflib
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urljoin
 
-from ..core.errors import ParameterError
+from ..core.errors import ParameterError, did_you_mean
 
 
 # %% ../../nbs/06_models/02_registry.ipynb #8a1afcca
@@ -290,7 +289,7 @@ def get_backbone(name: str) -> Backbone:
     Raises
     ------
     ParameterError
-        If the name is unknown; the message suggests similar ones.
+        If the name is unknown; the message suggests the nearest one.
 
     Examples
     --------
@@ -302,10 +301,5 @@ def get_backbone(name: str) -> Backbone:
         return BACKBONES[name]
     if name in APPLICATIONS:
         return _application(name)
-    known = {other.lower(): other for other in (*APPLICATIONS, *BACKBONES)}
-    similar = [known[match] for match in difflib.get_close_matches(name.lower(), known, 3)]
-    suggestion = f"; did you mean {' or '.join(similar)}?" if similar else ""
-    raise ParameterError(
-        f"unknown backbone {name!r}{suggestion} "
-        f"(known are {', '.join(BACKBONES)}, and every network of keras.applications)"
-    )
+    known = {*BACKBONES, *APPLICATIONS}
+    raise ParameterError(f"unknown backbone {name!r}; {did_you_mean(name, known)}")

@@ -23,10 +23,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core.errors import ParameterError
+from ..core.errors import ParameterError, did_you_mean
 from ..core.files import hash_files, read_journal, split_archive
 from ..core.paths import cache_dir, papers_dir
-from ..data.manifests import did_you_mean
 
 
 # %% ../../nbs/12_runs/00_plan.ipynb #743f7af2

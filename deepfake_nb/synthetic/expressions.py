@@ -40,9 +40,11 @@ def _eyeball(p: Identity, s: State, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     iris = to_linear(p.iris) * fibres[..., None]
     iris = iris * (1 - 0.65 * soft_edge(np.abs(r - 1) - 0.06, 0.22))[..., None]
     colour = blend_colours(white, iris, soft_edge(r - 1, 0.16))
-    colour = blend_colours(colour, np.float32([0.004, 0.004, 0.004]), soft_edge(r - 0.44, 0.14))
+    colour = blend_colours(
+        colour, np.array([0.004, 0.004, 0.004], np.float32), soft_edge(r - 0.44, 0.14)
+    )
     glint = np.hypot(u - 0.28 * s.gaze - 0.16 * np.sin(s.light_x), v + 0.03 + 0.16)
-    reflection = np.float32([1.2, 1.2, 1.2]) * min(s.light, 1)
+    reflection = np.array([1.2, 1.2, 1.2], np.float32) * min(s.light, 1)
     return blend_colours(colour, reflection, 0.9 * soft_edge(glint - 0.075, 0.09))
 
 
@@ -71,7 +73,7 @@ def paint_eye(canvas: np.ndarray, p: Identity, s: State, side: int) -> None:
     eye = blend_colours(skin, _eyeball(p, s, u, v) * 0.78, opening)
     lash = soft_edge(np.abs(v - lid) - 0.045 - 0.025 * np.clip(u, 0, 1), 0.16) * inside
     lower = 0.30 * soft_edge(np.abs(v - low) - 0.01, 0.13) * inside * (1 - s.blink)
-    dark = np.float32([0.012, 0.008, 0.007])
+    dark = np.array([0.012, 0.008, 0.007], np.float32)
     canvas[at] = blend_colours(eye, dark, np.clip(0.85 * lash + lower, 0, 1))
 
 
@@ -100,11 +102,11 @@ def paint_mouth(canvas: np.ndarray, p: Identity, s: State) -> None:
     line = line * soft_edge(np.abs(u) - 0.97, 0.12)
     hollow = soft_edge(up - v, 0.02) * soft_edge(v - low, 0.02) * inside * min(1, s.mouth * 8)
     teeth = soft_edge(v - up - 0.055 - 0.02 * arch, 0.02) * soft_edge(np.abs(u) - 0.72, 0.3)
-    dark = np.broadcast_to(np.float32([0.022, 0.006, 0.006]), (*u.shape, 3))
+    dark = np.broadcast_to(np.array([0.022, 0.006, 0.006], np.float32), (*u.shape, 3))
     enamel = to_linear((214, 206, 194)) * (1 - 0.5 * u[..., None] ** 2) * 0.7
     cavity = blend_colours(dark, enamel, teeth)
     tongue = 0.7 * soft_ellipse(u, v, 0, 0.17 * s.mouth + 0.0, 0.55, 0.05)
-    cavity = blend_colours(cavity, np.float32([0.16, 0.04, 0.04]), tongue)
+    cavity = blend_colours(cavity, np.array([0.16, 0.04, 0.04], np.float32), tongue)
 
     colour = blend_colours(colour * (1 - 0.72 * line * (1 - hollow))[..., None], cavity, hollow)
     corners = soft_ellipse(np.abs(u), v, 1.03, 0, 0.09, 0.03)

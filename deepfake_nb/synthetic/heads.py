@@ -101,7 +101,7 @@ def _complexion(p: Identity, rng: np.random.Generator, n: int) -> np.ndarray:
         radius = rng.uniform(0.010, 0.022)
         distance = np.hypot(x - rng.uniform(-0.55, 0.55), y - rng.uniform(-0.6, 0.85))
         spots = spots + 0.9 * soft_edge(distance - radius, 0.02)
-    tint = 1 + red[..., None] * np.float32([0.03, -0.10, -0.08])
+    tint = 1 + red[..., None] * np.array([0.03, -0.10, -0.08], np.float32)
     return to_linear(p.skin) * tint * (shade - 0.4 * np.clip(spots, 0, 1))[..., None]
 
 

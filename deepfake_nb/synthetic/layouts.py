@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #caba075f
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -186,7 +186,8 @@ def plan_takes(options: dict) -> list[Take]:
 
 
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #73477eb1
-CODECS: dict[str, tuple[str, dict[str, str]]] = {  # name: encoder, and its options
+CODECS: dict[str, tuple[Literal["libx264", "libvpx-vp9"], dict[str, str]]] = {
+    # name: encoder, and its options
     "h264": ("libx264", {"preset": "medium", "threads": "1"}),
     "vp9": (
         "libvpx-vp9",
@@ -224,7 +225,7 @@ def check_options(options: dict) -> dict:
     for name, (low, high) in _RANGES.items():
         value = options[name]
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        need(whole and low <= value <= high, name, f"a whole number from {low} to {high}")
+        need(whole and low <= int(value) <= high, name, f"a whole number from {low} to {high}")
         options[name] = int(value)
     even = "an even number (faces are swapped within pairs of identities)"
     need(options["identities"] % 2 == 0, "identities", even)

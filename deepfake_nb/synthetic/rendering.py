@@ -106,7 +106,7 @@ def _hair_behind(p: Identity, s: State, size: int) -> np.ndarray:
     corner = middle - rotation @ origin - turned
     tint = np.append(light_tint(s), 1).astype(np.float32)
     lit = per_channel(build_head(p, size).behind, tint)
-    return cv2.warpAffine(lit, np.float32(np.column_stack([rotation, corner])), (size, size))
+    return cv2.warpAffine(lit, np.column_stack([rotation, corner]).astype(np.float32), (size, size))
 
 
 # %% ../../nbs/01_synthetic/06_rendering.ipynb #0ccb90b2

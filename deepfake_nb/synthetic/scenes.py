@@ -28,7 +28,7 @@ from deepfake_nb.synthetic.shapes import (
 # %% ../../nbs/01_synthetic/05_scenes.ipynb #dd43c75f
 def light_tint(s: State) -> np.ndarray:
     """Return intensity and colour of the light, one factor for each channel."""
-    return s.light * np.float32([1 + 0.05 * s.warmth, 1, 1 - 0.07 * s.warmth])
+    return s.light * np.array([1 + 0.05 * s.warmth, 1, 1 - 0.07 * s.warmth], np.float32)
 
 
 def _rotation(s: State) -> np.ndarray:
@@ -58,12 +58,12 @@ def shade_surface(
     )
     key, eye = rotation @ light, rotation @ np.array([0, 0, 1.0])
     half = (key + eye) / np.linalg.norm(key + eye)
-    directions = np.float32([key, half, rotation @ np.array([0.0, -1, 0])])
+    directions = np.array([key, half, rotation @ np.array([0.0, -1, 0])], np.float32)
     towards, shine, sky = cv2.split(cv2.transform(normal, directions))
     ambient = 0.31 + 0.07 * sky
     diffuse = [
         (np.clip((towards + wrap) / (1 + wrap), 0, None) * 0.88 + ambient) * tint
-        for wrap, tint in zip(np.float32([0.38, 0.26, 0.22]), light_tint(s))
+        for wrap, tint in zip(np.array([0.38, 0.26, 0.22], np.float32), light_tint(s))
     ]
     return cv2.merge(diffuse), np.clip(shine, 0, 1)
 
@@ -168,7 +168,9 @@ def _scene(seed: int, size: int) -> np.ndarray:
 # %% ../../nbs/01_synthetic/05_scenes.ipynb #f9818d71
 def backdrop(p: Identity, s: State, size: int) -> np.ndarray:
     """Return the image without its head, (size, size, 3) linear: scene, neck and shoulders."""
-    shift = np.float32([[1, 0, s.pan * size - 0.1 * size], [0, 1, 0.3 * s.pan * size - 0.1 * size]])
+    shift = np.array(
+        [[1, 0, s.pan * size - 0.1 * size], [0, 1, 0.3 * s.pan * size - 0.1 * size]], np.float32
+    )
     scene = _scene(s.background, size)
     image = cv2.warpAffine(scene, shift, (size, size), borderMode=cv2.BORDER_REFLECT)
     image = per_channel(image, light_tint(s) * 0.9)
@@ -183,4 +185,6 @@ def backdrop(p: Identity, s: State, size: int) -> np.ndarray:
     diffuse, _ = shade_surface(normal, s, rotated=False)
     *colour, cover = cv2.split(albedo)
     lit = cv2.merge((*cv2.split(cv2.merge(colour) * diffuse), cover))
-    return paste_layer(image, cv2.warpAffine(lit, np.float32([across, down]), (size, size)))
+    return paste_layer(
+        image, cv2.warpAffine(lit, np.array([across, down], np.float32), (size, size))
+    )

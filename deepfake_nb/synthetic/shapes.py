@@ -28,7 +28,7 @@ def pixel_grid(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 # %% ../../nbs/01_synthetic/01_shapes.ipynb #26015409
 def soft_ellipse(
-    x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float
+    x: np.ndarray, y: np.ndarray, cx: float, cy: float | np.ndarray, sx: float, sy: float
 ) -> np.ndarray:
     """Return a Gaussian bump of height 1 at (cx, cy), of widths sx and sy."""
     return np.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
@@ -71,8 +71,11 @@ def smooth_noise(
     return enlarged / max(enlarged.std(), 1e-6)
 
 
-def surface_normals(height: np.ndarray, n: int) -> np.ndarray:
-    """Return the unit normals (n, n, 3) of a height map: x right, y down, z to the camera."""
+def surface_normals(height: np.ndarray, n: float) -> np.ndarray:
+    """Return the unit normals (h, w, 3) of a height map: x right, y down, z to the camera.
+
+    `n` is the side of the canonical square in pixels of the map.
+    """
     step = 2 * SPAN / n
     dx = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125 / step)
     dy = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125 / step)
