@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ..core.files import atomic_path
 from .card import RESEARCH_ONLY, format_number, named_metrics
@@ -22,7 +23,17 @@ __all__ = []
 
 # %% ../../nbs/09_detectors/12_commands.ipynb #5a103d7e
 def train_command(
-    folder: str | Path, dataset: str, head: str, profile: str, **options: object
+    folder: str | Path,
+    dataset: str,
+    head: Literal["convnet", "mobilenet", "unet", "localiser", "spectrum"],
+    profile: Literal["smoke", "quick", "full"],
+    *,
+    root: str | Path | None = None,
+    face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn",
+    epochs: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
 ) -> int:
     """Train a detector and print its test numbers.
 
@@ -32,19 +43,30 @@ def train_command(
         The folder to write.
     dataset : str
         Name of a dataset, or several joined by +.
-    head : str
-        A key of `DETECTOR_HEADS`.
+    head : {"convnet", "mobilenet", "unet", "localiser", "spectrum"}
+        The kind of model.
     profile : {"smoke", "quick", "full"}
         Scale of the training.
-    **options : object
-        Options of `train_detector`.
+    root, face_detector, epochs, limit, seed, progress
+        As of `train_detector`.
 
     Returns
     -------
     int
         Exit status 0.
     """
-    detector = train_detector(folder, dataset, head, profile, **options)
+    detector = train_detector(
+        folder,
+        dataset,
+        head,
+        profile,
+        root=root,
+        face_detector=face_detector,
+        epochs=epochs,
+        limit=limit,
+        seed=seed,
+        progress=progress,
+    )
     card = detector.card
     level = "videos" if "videos" in card["numbers"] else "images"
     numbers = card["numbers"][level]
@@ -111,7 +133,7 @@ def predict_command(
     page = write_page(out / "index.html", results, detector, other)
     for result in results:
         outcome = f"not scored, {result.state}: {result.reason}"
-        if result.state == "scored":
+        if result.side is not None:
             outcome = f"{result.probability:.3f}, {SIDE_TEXTS[result.side]}"
         print(f"{result.path}: {outcome}")
     summary = count_states(results)
