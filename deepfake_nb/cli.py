@@ -55,6 +55,14 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON document on standard output instead of text",
+    )
+
+
 def _add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
     add = parser.add_argument
@@ -155,6 +163,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="numbers and tables to leave out of the comparison (default: *second*)",
     )
+    _add_json(parser)
 
 
 def _add_ledger(parser: argparse.ArgumentParser) -> None:
@@ -165,6 +174,7 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
         metavar="RUNS",
         help="folder of runs (default: the paper notebooks as shipped)",
     )
+    _add_json(parser)
 
 
 # %% ../nbs/13_cli.ipynb #8883e440
@@ -270,13 +280,16 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="compute occlusion maps of at most this many files (default: 50)",
     )
+    _add_json(parser)
 
 
 # %% ../nbs/13_cli.ipynb #0233e824
 def _add_data(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `data`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="list all datasets, and which of them are on this machine")
+    listing = actions.add_parser(
+        "list", help="list all datasets, and which of them are on this machine"
+    )
     describe = actions.add_parser(
         "describe", help="say what a dataset holds, its terms, and how to obtain it"
     )
@@ -294,6 +307,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="accept an incomplete but undamaged copy with exit status 0",
     )
     lock.add_argument("--out", metavar="FILE", help="file to write")
+    for action in (listing, describe, verify):
+        _add_json(action)
 
 
 # %% ../nbs/13_cli.ipynb #c1602dd8
@@ -445,13 +460,14 @@ def _report(options: argparse.Namespace) -> int:
         options.compare,
         options.tolerance,
         **ignore,
+        as_json=options.json,
     )
 
 
 def _ledger(options: argparse.Namespace) -> int:
     from deepfake_nb.runs.collect import ledger_command
 
-    return ledger_command(options.runs)
+    return ledger_command(options.runs, options.json)
 
 
 def _extract(options: argparse.Namespace) -> int:
@@ -505,6 +521,7 @@ def _predict(options: argparse.Namespace) -> int:
         crops=options.crops,
         frames=options.frames,
         maps=options.maps,
+        as_json=options.json,
     )
 
 
@@ -512,13 +529,13 @@ def _data(options: argparse.Namespace) -> int:
     from deepfake_nb.data import commands
 
     if options.action == "list":
-        return commands.list_command()
+        return commands.list_command(options.json)
     if options.action == "describe":
-        return commands.describe_command(options.name)
+        return commands.describe_command(options.name, options.json)
     if options.action == "lock":
         return commands.lock_command(options.name, options.root, options.out)
     return commands.verify_command(
-        options.name, options.root, options.deep, options.lock, options.part
+        options.name, options.root, options.deep, options.lock, options.part, options.json
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..core.files import atomic_path
+from ..data.commands import print_json
 from .card import RESEARCH_ONLY, format_number, named_metrics
 from .page import SIDE_TEXTS, write_page
 from .prediction import find_files, score_files
@@ -90,8 +91,9 @@ def predict_command(
     frames: int | None = None,
     maps: int = 50,
     progress: bool = True,
+    as_json: bool = False,
 ) -> int:
-    """Score files; write tables and a page, and print a line a file.
+    """Score files; write tables and a page, and print a line a file, or JSON.
 
     Parameters
     ----------
@@ -109,6 +111,8 @@ def predict_command(
         Number of files, those with the highest probabilities, that get an occlusion map.
     progress : bool, default True
         Whether to show progress bars.
+    as_json : bool, default False
+        Whether to print JSON: "files" as in `scores.csv`, files of "other" kinds, and the "page".
 
     Returns
     -------
@@ -131,6 +135,10 @@ def predict_command(
         with atomic_path(out / name) as path:
             table.to_csv(path, index=False, lineterminator="\n")
     page = write_page(out / "index.html", results, detector, other)
+    status = 0 if all(result.state == "scored" for result in results) else 1
+    if as_json:
+        print_json({"files": tables["scores.csv"], "other": other, "page": page})
+        return status
     for result in results:
         outcome = f"not scored, {result.state}: {result.reason}"
         if result.side is not None:
@@ -141,4 +149,4 @@ def predict_command(
         summary += f" Files of other kinds, not scored: {len(other)}."
     print(summary)
     print(page)
-    return 0 if all(result.state == "scored" for result in results) else 1
+    return status

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import ReportError
+from ..data.commands import print_json
 from .commands import one_run_each, run_ledgers, show_ledgers
 
 
@@ -399,6 +400,7 @@ def summarise_verdicts(
 # %% ../../nbs/12_runs/08_collect.ipynb #8c2e71c5
 def ledger_command(
     root: str | Path | None = None,
+    as_json: bool = False,
 ) -> int:
     """Print the verdicts, counted by report or by run: `deepfake-nb ledger`.
 
@@ -406,6 +408,8 @@ def ledger_command(
     ----------
     root : str | Path | None, default None
         Folder of runs; None: the paper notebooks as they are shipped.
+    as_json : bool, default False
+        Whether to print JSON, a record a report or run.
 
     Returns
     -------
@@ -417,15 +421,23 @@ def ledger_command(
     ReportError
         If no run has a ledger.
     """
-    if root is None:
-        from deepfake_nb.reporting.ledger import load_ledgers
+    from deepfake_nb.reporting.ledger import load_ledgers, summarise_ledgers
 
-        show_ledgers(
-            load_ledgers(),
-            "The ledger of claims, from the notebooks as they are shipped",
-            total=True,
-        )
-        return 0
+    if root is None:
+        ledgers, total = load_ledgers(), True
+        title = "The ledger of claims, from the notebooks as they are shipped"
+    else:
+        ledgers, total = _ledgers_below(root)
+        title = f"The ledger of claims, from the runs in {root}"
+    if as_json:
+        print_json(summarise_ledgers(ledgers, total).rename_axis("name").reset_index())
+    else:
+        show_ledgers(ledgers, title, total)
+    return 0
+
+
+def _ledgers_below(root: str | Path) -> tuple[dict[str, pd.DataFrame], bool]:
+    """Return the ledgers of the runs in a folder, and whether they may be added up."""
     runs = collect_runs(root)
 
     def name(run) -> str:
@@ -434,11 +446,9 @@ def ledger_command(
         return f"{run.paper} on {run.dataset} ({kind})"
 
     alone = one_run_each(runs["paper"])
-    if not (
-        ledgers := run_ledgers(
-            {run.paper if alone else name(run): run.folder for run in runs.itertuples()}
-        )
-    ):
+    ledgers = run_ledgers(
+        {run.paper if alone else name(run): run.folder for run in runs.itertuples()}
+    )
+    if not ledgers:
         raise ReportError(f"no run below {root} has a ledger of claims")
-    show_ledgers(ledgers, f"The ledger of claims, from the runs in {root}", alone)
-    return 0
+    return ledgers, alone

@@ -318,9 +318,8 @@ def data_fingerprint(
         samples.drop(columns=["path", "mask_path"]).to_csv(index=False).encode()
     )
     for path, mask in zip(paths, masks):
-        digest.update(
-            f"{os.path.relpath(path, root)}:{content[path]}:{content[mask] if mask else ''}\n".encode()
-        )
+        of_mask = content[mask] if mask else ""
+        digest.update(f"{os.path.relpath(path, root)}:{content[path]}:{of_mask}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import write_atomic
+from ..data.commands import print_json
 from deepfake_nb.runs.collect import (
     collect_runs,
     cross_dataset,
@@ -494,6 +495,7 @@ def report_command(
     compare: Sequence[str] | None = None,
     tolerance: float = 1e-6,
     ignore: Sequence[str] = ("*second*",),
+    as_json: bool = False,
 ) -> int:
     """Write the report of a folder of runs, or compare two sets of runs, and print the outcome.
 
@@ -513,6 +515,8 @@ def report_command(
         See `compare_runs`.
     ignore : Sequence[str], default ("*second*",)
         See `compare_runs`.
+    as_json : bool, default False
+        Whether to print JSON: "runs" and their "summary", or what "moved" or is "missing"; "page".
 
     Returns
     -------
@@ -522,15 +526,25 @@ def report_command(
     out = Path(out or Path(root) / "report")
     if compare is None:
         runs = collect_runs(root)
-        print(f"{len(runs)} whole runs of {', '.join(dict.fromkeys(runs['paper']))}")
-        print(short_path(write_report(runs, out, level).resolve()))
+        page = write_report(runs, out, level).resolve()
+        if as_json:
+            summary = summarise_runs(run_numbers(runs), level)
+            print_json({"runs": runs.drop(columns="about"), "summary": summary, "page": page})
+        else:
+            print(f"{len(runs)} whole runs of {', '.join(dict.fromkeys(runs['paper']))}")
+            print(short_path(page))
         return 0
     runs = collect_runs(root) if any("=" in word for word in compare) else None
     first, second = compare
     comparison = compare_runs(
         select_runs(runs, first), select_runs(runs, second), tolerance, ignore, level
     )
-    page = write_comparison(comparison, out, (first, second))
+    page = write_comparison(comparison, out, (first, second)).resolve()
+    status = 1 if len(comparison.moved) or len(comparison.missing) else 0
+    if as_json:
+        moved = comparison.moved.drop(columns="moved")
+        print_json({"moved": moved, "missing": comparison.missing, "page": page})
+        return status
     for table, columns in (
         (
             comparison.moved,
@@ -543,5 +557,5 @@ def report_command(
             if len(table) > _AT_MOST:
                 print(f"… and {len(table) - _AT_MOST} more")
             print()
-    print(f"{comparison}\n{short_path(page.resolve())}")
-    return 1 if len(comparison.moved) or len(comparison.missing) else 0
+    print(f"{comparison}\n{short_path(page)}")
+    return status
