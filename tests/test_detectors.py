@@ -144,7 +144,7 @@ def test_an_image_stored_on_its_side_is_scored_as_it_was_trained_on(tmp_path):
             return score
 
         def side(self, probability):
-            return np.full(np.shape(probability), "above") if np.ndim(probability) else "above"
+            return np.full(np.shape(probability), "above")
 
     assert score_file(file, Model()).state == "scored"
     assert seen[0].shape == (1, 80, 40, 3)

@@ -6,9 +6,14 @@
 __all__ = []
 
 # %% ../../nbs/02_data/10_commands.ipynb #51f68387
+import json
+import math
 import sys
 import textwrap
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,9 +50,40 @@ def _cell_text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
 
 
+def _json_value(value: Any) -> Any:
+    """Return a value for JSON: a table as a list of records, a path as text, NaN as null."""
+    if isinstance(value, pd.DataFrame):
+        value = value.to_dict("records")
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def print_json(content: object) -> None:
+    """Print a document of tables, mappings, lists and values as JSON: the option `--json`."""
+    print(json.dumps(_json_value(content), indent=1))
+
+
 # %% ../../nbs/02_data/10_commands.ipynb #6852e061
-def list_command() -> int:
-    """Print all datasets, whether they are on this machine, and what can stand in for them."""
+def list_command(as_json: bool = False) -> int:
+    """Print all datasets, whether they are on this machine, and what can stand in for them.
+
+    Parameters
+    ----------
+    as_json : bool, default False
+        Whether to print JSON.
+
+    Returns
+    -------
+    int
+        Exit status 0.
+    """
     rows = []
     for manifest in map(load_manifest, list_datasets()):
         where = "embedded"
@@ -56,21 +92,27 @@ def list_command() -> int:
                 locate(manifest.name)
                 where = "here"
             except DatasetNotFoundError:
-                where = "-"
-        stand_in = manifest.stand_in or "-"
+                where = None
+        stand_in = manifest.stand_in or None
         rows.append((manifest.name, manifest.kind, where, stand_in, manifest.title))
-    _print_table(pd.DataFrame(rows, columns=["name", "kind", "where", "stand-in", "title"]))
+    table = pd.DataFrame(rows, columns=["name", "kind", "where", "stand-in", "title"])
+    if as_json:
+        print_json(table)
+    else:
+        _print_table(table.fillna("-"))
     return OK
 
 
 # %% ../../nbs/02_data/10_commands.ipynb #28f0b6dc
-def describe_command(name: str) -> int:
+def describe_command(name: str, as_json: bool = False) -> int:
     """Print what the manifest of a dataset says.
 
     Parameters
     ----------
     name : str
         A dataset.
+    as_json : bool, default False
+        Whether to print JSON.
 
     Returns
     -------
@@ -81,6 +123,9 @@ def describe_command(name: str) -> int:
         manifest = load_manifest(name)
     except ManifestError as error:
         return _refuse(error)
+    if as_json:
+        print_json(asdict(manifest))
+        return OK
     print(f"{manifest.title}\n{manifest.homepage}\n")
     _print_wrapped(f"Reports: {', '.join(manifest.reports)}. {manifest.use}")
     print("\nTerms")
@@ -127,6 +172,7 @@ def verify_command(
     deep: bool = False,
     lock: str | Path | bool | None = None,
     accept_incomplete: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Verify a local copy and print the result.
 
@@ -142,6 +188,8 @@ def verify_command(
         A lock; None for the default one if it exists, True to require it, False for none.
     accept_incomplete : bool, default False
         Whether an incomplete but undamaged copy is a success.
+    as_json : bool, default False
+        Whether to print JSON.
 
     Returns
     -------
@@ -152,7 +200,10 @@ def verify_command(
         result = verify_dataset(name, root, deep, lock)
     except (DatasetNotFoundError, ManifestError) as error:
         return _refuse(error)
-    _print_result(result)
+    if as_json:
+        print_json(vars(result) | {"state": result.state})
+    else:
+        _print_result(result)
     if not result.ok:
         return DAMAGED
     return OK if result.complete or accept_incomplete else INCOMPLETE

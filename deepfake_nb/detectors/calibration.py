@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 from ..core.errors import DetectorError
 
 # %% auto #0
-__all__ = ["CALIBRATIONS", "Calibration", "fit_calibration", "choose_band"]
+__all__ = ["Calibration", "fit_calibration", "choose_band"]
 
 # %% ../../nbs/09_detectors/01_calibration.ipynb #de20777c
 _CLIP = 1e-7  # distance from 0 and 1 that keeps logits finite
@@ -72,10 +72,11 @@ class Calibration:
         return y_score
 
 
-# %% ../../nbs/09_detectors/01_calibration.ipynb #9b4f7325
+# %% ../../nbs/09_detectors/01_calibration.ipynb #c382b2bf
 CALIBRATIONS: tuple[str, ...] = ("platt", "isotonic", "none")
 
 
+# %% ../../nbs/09_detectors/01_calibration.ipynb #9b4f7325
 def fit_calibration(
     y_true: np.ndarray,
     y_score: np.ndarray,
@@ -233,8 +234,8 @@ def _conformal_bound(values: np.ndarray, groups: np.ndarray, alpha: float) -> fl
     alpha = feasible_alpha(groups, alpha)
     if not alpha:
         return math.inf
-    order, groups = np.argsort(values), pd.Series(groups)
-    weight = (1 / groups.groupby(groups).transform("size")).to_numpy()[order]
-    enough = np.cumsum(weight) >= (1 - alpha) * (groups.nunique() + 1) - 1e-9
+    order, members = np.argsort(values), pd.Series(groups)
+    weight = (1 / members.groupby(members).transform("size")).to_numpy()[order]
+    enough = np.cumsum(weight) >= (1 - alpha) * (members.nunique() + 1) - 1e-9
     reached = np.flatnonzero(enough)
     return float(values[order][reached[0]]) if len(reached) else math.inf

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ..core.files import atomic_path
+from ..data.commands import print_json
 from .card import RESEARCH_ONLY, format_number, named_metrics
 from .page import SIDE_TEXTS, write_page
 from .prediction import find_files, score_files
@@ -22,7 +24,17 @@ __all__ = []
 
 # %% ../../nbs/09_detectors/12_commands.ipynb #5a103d7e
 def train_command(
-    folder: str | Path, dataset: str, head: str, profile: str, **options: object
+    folder: str | Path,
+    dataset: str,
+    head: Literal["convnet", "mobilenet", "unet", "localiser", "spectrum"],
+    profile: Literal["smoke", "quick", "full"],
+    *,
+    root: str | Path | None = None,
+    face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn",
+    epochs: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
 ) -> int:
     """Train a detector and print its test numbers.
 
@@ -32,19 +44,30 @@ def train_command(
         The folder to write.
     dataset : str
         Name of a dataset, or several joined by +.
-    head : str
-        A key of `DETECTOR_HEADS`.
+    head : {"convnet", "mobilenet", "unet", "localiser", "spectrum"}
+        The kind of model.
     profile : {"smoke", "quick", "full"}
         Scale of the training.
-    **options : object
-        Options of `train_detector`.
+    root, face_detector, epochs, limit, seed, progress
+        As of `train_detector`.
 
     Returns
     -------
     int
         Exit status 0.
     """
-    detector = train_detector(folder, dataset, head, profile, **options)
+    detector = train_detector(
+        folder,
+        dataset,
+        head,
+        profile,
+        root=root,
+        face_detector=face_detector,
+        epochs=epochs,
+        limit=limit,
+        seed=seed,
+        progress=progress,
+    )
     card = detector.card
     level = "videos" if "videos" in card["numbers"] else "images"
     numbers = card["numbers"][level]
@@ -68,8 +91,9 @@ def predict_command(
     frames: int | None = None,
     maps: int = 50,
     progress: bool = True,
+    as_json: bool = False,
 ) -> int:
-    """Score files; write tables and a page, and print a line a file.
+    """Score files; write tables and a page, and print a line a file, or JSON.
 
     Parameters
     ----------
@@ -87,6 +111,8 @@ def predict_command(
         Number of files, those with the highest probabilities, that get an occlusion map.
     progress : bool, default True
         Whether to show progress bars.
+    as_json : bool, default False
+        Whether to print JSON: "files" as in `scores.csv`, files of "other" kinds, and the "page".
 
     Returns
     -------
@@ -109,9 +135,13 @@ def predict_command(
         with atomic_path(out / name) as path:
             table.to_csv(path, index=False, lineterminator="\n")
     page = write_page(out / "index.html", results, detector, other)
+    status = 0 if all(result.state == "scored" for result in results) else 1
+    if as_json:
+        print_json({"files": tables["scores.csv"], "other": other, "page": page})
+        return status
     for result in results:
         outcome = f"not scored, {result.state}: {result.reason}"
-        if result.state == "scored":
+        if result.side is not None:
             outcome = f"{result.probability:.3f}, {SIDE_TEXTS[result.side]}"
         print(f"{result.path}: {outcome}")
     summary = count_states(results)
@@ -119,4 +149,4 @@ def predict_command(
         summary += f" Files of other kinds, not scored: {len(other)}."
     print(summary)
     print(page)
-    return 0 if all(result.state == "scored" for result in results) else 1
+    return status

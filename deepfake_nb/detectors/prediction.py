@@ -33,7 +33,7 @@ from ..faces.detection import FaceDetector, build_face_detector
 from ..faces.extraction import NO_FACE, extract_video
 
 # %% auto #0
-__all__ = []
+__all__ = ["predict_files"]
 
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #0b7ae345
@@ -98,7 +98,7 @@ class _Reading:
     result: FileResult
     seen: Sequence[int] = ()  # rows of the frames that show a face
     faces: Sequence[np.ndarray] = ()
-    images: Sequence[np.ndarray] = ()  # the faces as the model sees them
+    images: Sequence[np.ndarray] | np.ndarray = ()  # the faces as the model sees them
     scores: list[float] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
     changed: np.ndarray | None = None  # map of the image with the highest probability
@@ -123,7 +123,7 @@ class _Reading:
         result.state = "scored"
         result.score = float(np.mean(self.scores))
         result.probability = float(probabilities.mean())
-        result.side = str(model.side(result.probability))
+        result.side = model.side(result.probability).item()
         result.face, result.image = self.faces[best], self.images[best].copy()
         if self.changed is not None:
             result.changed = self.changed
@@ -175,12 +175,12 @@ def _read_file(
         result.reason = faults[0] if faults else NO_FACE
         return _Reading(result)
 
-    faces = [faces[i] for i in seen]
+    shown = [face for face in faces if face is not None]
     try:
         if preprocessing.jpeg is not None and not crops:
-            jpegs = [as_jpeg(face, preprocessing.jpeg) for face in faces]
-            faces = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
-        return _Reading(result, seen, faces, prepare_images(faces, preprocessing))
+            jpegs = [as_jpeg(face, preprocessing.jpeg) for face in shown]
+            shown = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
+        return _Reading(result, seen, shown, prepare_images(shown, preprocessing))
     except (OSError, ValueError, MemoryError) as error:  # such as a side too long for JPEG
         result.reason = f"cannot be prepared: {error or type(error).__name__}"
         return _Reading(result)
@@ -207,8 +207,8 @@ def _score_readings(
         scores, maps = model.score_with_maps(np.stack([image for _, image in batch]), batch_size)
         maps = [None] * len(batch) if maps is None else maps
         probabilities = model.calibration(scores)
-        for (reading, _), *found in zip(batch, scores, probabilities, maps):
-            reading.add_score(*found)
+        for (reading, _), score, probability, changed in zip(batch, scores, probabilities, maps):
+            reading.add_score(score, probability, changed)
         while waiting and len(waiting[0].scores) == len(waiting[0].images):
             yield waiting.popleft().finish(model)
     for reading in waiting:
@@ -290,24 +290,26 @@ def add_occlusion(
     progress : bool, default True
         Whether to show a progress bar.
     """
-    with_image = [result for result in results if result.image is not None]
-    chosen = sorted(with_image, key=lambda result: -result.probability)[:most]
+    with_image = [(result, result.image) for result in results if result.image is not None]
+    with_image.sort(key=lambda pair: -(pair[0].probability or 0))
+    chosen = with_image[:most]
     if not chosen:
         return
-    patch = tuple(max(2, side // 6) for side in model.preprocessing.size)
-    stride = tuple(-(-side // 2) for side in patch)
+    height, width = model.preprocessing.size
+    patch = max(2, height // 6), max(2, width // 6)
+    stride = -(-patch[0] // 2), -(-patch[1] // 2)
     network = model.score_network
     if network is None:
-        for result in tqdm(chosen, desc="occlusion", unit="file", disable=not progress):
-            result.occlusion = _hidden_patch_drops(model, result.image, patch, stride)
+        for result, image in tqdm(chosen, desc="occlusion", unit="file", disable=not progress):
+            result.occlusion = _hidden_patch_drops(model, image, patch, stride)
         return
-    images, fill = np.stack([result.image for result in chosen]), "mean"
+    images, fill = np.stack([image for _, image in chosen]), "mean"
     if model.kind == "localiser":  # whose mean colour is one of the 256 levels
         means = np.broadcast_to(images.mean((1, 2), keepdims=True), images.shape)
         fill = model_inputs(means.astype(np.uint8), model.preprocessing)
     inputs, column = model_inputs(images, model.preprocessing), network.output_shape[-1] - 1
     maps = occlusion_sensitivity(network, inputs, patch, stride, fill, column, progress=progress)
-    for result, drops in zip(chosen, maps):
+    for (result, _), drops in zip(chosen, maps):
         result.occlusion = drops
 
 
@@ -399,6 +401,12 @@ def predict_files(
     ------
     DetectorError
         If a path does not exist, or there is nothing to score.
+
+    Examples
+    --------
+    >>> detector = load_detector("detectors/convnet")  # doctest: +SKIP
+    >>> [result.probability for result in predict_files(["photos"], detector)]  # doctest: +SKIP
+    [0.83, 0.12]
     """
     files, _ = find_files(paths)
     return score_files(files, model, crops=crops, frames=frames, maps=maps, progress=progress)

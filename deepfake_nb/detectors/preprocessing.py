@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ..core.errors import DetectorError
 from ..core.images import INTERPOLATIONS, read_image
@@ -24,12 +25,13 @@ from ..forensics.views import VIEWS, View, parse_view
 from ..training.scaling import SCALINGS, scale_images
 
 # %% auto #0
-__all__ = ["FEATURES", "Preprocessing", "prepare_images", "model_inputs", "measure_crops"]
+__all__ = ["Preprocessing"]
 
-# %% ../../nbs/09_detectors/00_preprocessing.ipynb #28942442
+# %% ../../nbs/09_detectors/00_preprocessing.ipynb #d539b7cd
 FEATURES: tuple[str, ...] = ("pixels", "spectrum")
 
 
+# %% ../../nbs/09_detectors/00_preprocessing.ipynb #28942442
 @dataclass(frozen=True)
 class Preprocessing:
     """The preprocessing applied to a file before the model sees it.
@@ -50,11 +52,11 @@ class Preprocessing:
         The model's input; "spectrum" is the azimuthal spectrum of the grey image.
     feature_options : dict
         Options of `azimuthal_spectrum`.
-    face_detector : str, default "mtcnn"
+    face_detector : {"mtcnn", "ssd", "yunet", "haar", "frame"}, default "mtcnn"
         A key of `FACE_DETECTORS`; "frame" takes whole images.
     confidence : float, optional
         Lowest confidence of a face's box; None for the face detector's own, which is then stored.
-    face_selection : str, default "tracked"
+    face_selection : {"largest", "central", "tracked"}, default "tracked"
         Which face of several is taken: one of `FACE_SELECTIONS`.
     margin : float, default 0.3
         Side of the square crop over the longer side of the face's box, minus 1.
@@ -83,9 +85,9 @@ class Preprocessing:
     view_options: dict = field(default_factory=dict)
     features: Literal["pixels", "spectrum"] = "pixels"
     feature_options: dict = field(default_factory=dict)
-    face_detector: str = "mtcnn"
+    face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn"
     confidence: float | None = None
-    face_selection: str = "tracked"
+    face_selection: Literal["largest", "central", "tracked"] = "tracked"
     margin: float = 0.3
     crop: int = 224
     jpeg: int | None = None
@@ -205,7 +207,8 @@ def _quality_tables() -> dict[tuple, int]:
     for quality in range(100, 0, -1):
         file = io.BytesIO()
         Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
-        tables[tuple(Image.open(file).quantization[0])] = quality
+        file.seek(0)
+        tables[tuple(JpegImageFile(file).quantization[0])] = quality
     return tables
 
 
@@ -247,13 +250,13 @@ def measure_crops(
     paths = samples["path"].iloc[np.sort(chosen)]
     images = [read_image(path) for path in paths]
     boxes = [found[0] for found in build_face_detector(face_detector)(images) if len(found)]
-    qualities = [_jpeg_quality(path) for path in paths]
+    qualities = [quality for quality in map(_jpeg_quality, paths) if quality is not None]
     crop = int(np.median([max(image.shape[:2]) for image in images]))
     measured = {
         "face_detector": "frame",
         "margin": 0.0,
         "crop": crop,
-        "jpeg": int(np.median(qualities)) if all(qualities) else None,
+        "jpeg": int(np.median(qualities)) if len(qualities) == len(paths) else None,
         "found": len(boxes) / len(paths),
     }
     if face_detector == "frame" or len(boxes) < len(paths) / 2:

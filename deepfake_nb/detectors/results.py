@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ["STATES", "FRAME_COLUMNS", "FileResult"]
+__all__ = ["FileResult"]
 
-# %% ../../nbs/09_detectors/03_results.ipynb #aab4c9ca
-STATES: tuple[str, ...] = ("scored", "no face", "unreadable")
+# %% ../../nbs/09_detectors/03_results.ipynb #8c65cf76
 FRAME_COLUMNS: tuple[str, ...] = (
     "frame",
     "timestamp",
@@ -32,6 +31,7 @@ FRAME_COLUMNS: tuple[str, ...] = (
 )
 
 
+# %% ../../nbs/09_detectors/03_results.ipynb #aab4c9ca
 @dataclass
 class FileResult:
     """The result of one file.

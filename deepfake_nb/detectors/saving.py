@@ -11,8 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+import keras
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
 from ..core.errors import DetectorError
@@ -40,7 +42,7 @@ from ..evaluation.calibration import choose_threshold
 from ..evaluation.frames import video_scores
 
 # %% auto #0
-__all__ = ["score_samples", "calibrate_detector", "save_detector"]
+__all__ = ["calibrate_detector", "save_detector"]
 
 
 # %% ../../nbs/09_detectors/09_saving.ipynb #2694e709
@@ -85,11 +87,11 @@ def score_samples(
 
 # %% ../../nbs/09_detectors/09_saving.ipynb #b1566877
 def calibrate_detector(
-    model: object,
+    model: keras.Model | Pipeline,
     preprocessing: Preprocessing,
     validation: pd.DataFrame,
     calibration: Literal["platt", "isotonic", "none"] = "platt",
-    rule: str = "balanced accuracy",
+    rule: Literal["balanced accuracy", "EER"] = "balanced accuracy",
     alpha: float = 0.05,
     min_points: float = 100.0,
     progress: bool = True,
@@ -107,7 +109,7 @@ def calibrate_detector(
         Validation rows of a sample table of images.
     calibration : {"platt", "isotonic", "none"}, default "platt"
         See `fit_calibration`.
-    rule : str, default "balanced accuracy"
+    rule : {"balanced accuracy", "EER"}, default "balanced accuracy"
         Rule for the threshold, see `choose_threshold`.
     alpha : float, default 0.05
         Error rate outside the band, see `choose_band`; people connected by swaps count as one.
@@ -176,14 +178,14 @@ def _band_rule(validation: pd.DataFrame, alpha: float) -> str:
 # %% ../../nbs/09_detectors/09_saving.ipynb #dfb23cbd
 def save_detector(
     folder: str | Path,
-    model: object,
+    model: keras.Model | Pipeline,
     preprocessing: Preprocessing,
     samples: pd.DataFrame,
     *,
     name: str = "detector",
     description: str = "",
     calibration: Literal["platt", "isotonic", "none"] = "platt",
-    rule: str = "balanced accuracy",
+    rule: Literal["balanced accuracy", "EER"] = "balanced accuracy",
     alpha: float = 0.05,
     min_points: float = 100.0,
     subgroups: Sequence[str] | None = None,
@@ -213,7 +215,7 @@ def save_detector(
         A sentence about the model, for the card.
     calibration : {"platt", "isotonic", "none"}, default "platt"
         See `fit_calibration`.
-    rule : str, default "balanced accuracy"
+    rule : {"balanced accuracy", "EER"}, default "balanced accuracy"
         Rule for the threshold, see `choose_threshold`.
     alpha : float, default 0.05
         Error rate outside the band, see `choose_band`.

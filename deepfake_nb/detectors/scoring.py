@@ -10,6 +10,7 @@ from typing import Literal
 
 import keras
 import numpy as np
+from sklearn.pipeline import Pipeline
 
 from ..core.memory import keep_freed_memory
 from .calibration import Calibration
@@ -18,7 +19,7 @@ from ..evaluation.frames import frame_scores
 from ..models.classifiers import fake_score
 
 # %% auto #0
-__all__ = ["SIDES", "CalibratedModel"]
+__all__ = []
 
 # %% ../../nbs/09_detectors/02_scoring.ipynb #7a31715e
 SIDES: tuple[str, ...] = ("below", "abstains", "above")
@@ -44,7 +45,7 @@ class CalibratedModel:
         For localisers without a score of their own, see `frame_scores`.
     """
 
-    model: object = field(repr=False)
+    model: keras.Model | Pipeline = field(repr=False)
     preprocessing: Preprocessing
     calibration: Calibration = field(repr=False)
     threshold: float
@@ -106,14 +107,14 @@ class CalibratedModel:
         if self.kind == "features":
             return np.asarray(self.model.decision_function(x), float), None
         outputs = _predict(self.model, x, batch_size)
+        if isinstance(outputs, dict):
+            return fake_score(outputs["fake"]), np.clip(outputs["changed"][..., 0], 0, 1)
         if self.kind == "classifier":
             return fake_score(outputs), None
-        if self._has_score_output:
-            return fake_score(outputs["fake"]), np.clip(outputs["changed"][..., 0], 0, 1)
         maps = np.clip(outputs[..., 0], 0, 1)
         return frame_scores(maps, self.min_points), maps
 
-    def side(self, probability: np.ndarray) -> np.ndarray:
+    def side(self, probability: np.ndarray | float) -> np.ndarray:
         """Return on which side of the band probabilities lie: one of `SIDES` each."""
         p = np.asarray(probability, float)
         return np.select([p < self.band[0], p > self.band[1]], ["below", "above"], "abstains")

@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from PIL import Image
+from sklearn.pipeline import Pipeline
 
 from ..core.errors import DetectorError
 from ..core.files import file_hash
@@ -52,7 +53,7 @@ def _read_keras(file: Path) -> keras.Model:
         ) from error
 
 
-def _write_model(folder: Path, model: object) -> Path:
+def _write_model(folder: Path, model: keras.Model | Pipeline) -> Path:
     """Write the model's file, which must be readable safely."""
     if not isinstance(model, keras.Model):
         return save_classifier(folder / "model.skops", model)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..core.errors import DetectorError
 from .preprocessing import Preprocessing
 from .results import FileResult
 
@@ -91,13 +92,16 @@ def overlay(
 
 # %% ../../nbs/09_detectors/04_thumbnails.ipynb #c81f3a55
 def map_background(result: FileResult, preprocessing: Preprocessing) -> np.ndarray:
-    """Return the image on which a result's maps are drawn."""
-    return result.image if preprocessing.shown_by.moves_pixels else result.face
+    """Return the image on which a scored file's maps are drawn."""
+    background = result.image if preprocessing.shown_by.moves_pixels else result.face
+    if background is None:
+        raise DetectorError(f"{result.path}: its face is not in memory; predict with more maps")
+    return background
 
 
 def page_jpegs(result: FileResult, preprocessing: Preprocessing) -> dict[str, bytes]:
     """Return the JPEG files of a scored file: "face" and, for localisers, "changed"."""
-    if result.state != "scored":
+    if result.face is None:
         return {}
     jpegs = {"face": as_jpeg(thumbnail(result.face))}
     if result.changed is not None:

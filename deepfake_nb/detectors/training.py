@@ -47,7 +47,7 @@ from ..training.pairs import PairedBatches
 from ..training.scaling import scale_images
 
 # %% auto #0
-__all__ = ["DETECTOR_HEADS", "train_detector"]
+__all__ = ["train_detector"]
 
 # %% ../../nbs/09_detectors/10_training.ipynb #f2f0ec4e
 DETECTOR_HEADS: dict[str, str] = {
@@ -213,7 +213,8 @@ def _fit_mobilenet(
 # %% ../../nbs/09_detectors/10_training.ipynb #f6444f18
 def _round_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
     """Round height and width up to a multiple."""
-    return tuple(-(-side // multiple) * multiple for side in size)
+    height, width = size
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
 def _load_masks(samples: pd.DataFrame, size: tuple[int, int]) -> np.ndarray:
@@ -350,7 +351,7 @@ def train_detector(
     *,
     root: str | Path | None = None,
     options: Mapping | None = None,
-    face_detector: str = "mtcnn",
+    face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn",
     epochs: int | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -372,7 +373,7 @@ def train_detector(
         The folder that holds datasets; None for `DEEPFAKE_NB_DATA`.
     options : Mapping, optional
         Options of the dataset.
-    face_detector : str, default "mtcnn"
+    face_detector : {"mtcnn", "ssd", "yunet", "haar", "frame"}, default "mtcnn"
         The face detector for videos and for prediction: a key of `FACE_DETECTORS`.
     epochs : int, optional
         Number of epochs; None for the profile's.

@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..core.errors import ParameterError
@@ -31,7 +33,7 @@ def plot_images(
     columns: int = 6,
     size: float = 1.5,
     colours: Sequence[str] | None = None,
-) -> plt.Figure:
+) -> Figure:
     """Plot images in a grid, with coloured titles.
 
     Parameters
@@ -49,7 +51,7 @@ def plot_images(
 
     Returns
     -------
-    plt.Figure
+    Figure
         The figure.
 
     Raises
@@ -104,7 +106,7 @@ def plot_occlusion(
     label: str = "drop of the score",
     centre: float = 0.0,
     limit: float | None = None,
-) -> plt.Figure:
+) -> Figure:
     """Plot each image, and below it its map on the image in grey, on one diverging scale.
 
     Parameters
@@ -130,7 +132,7 @@ def plot_occlusion(
 
     Returns
     -------
-    plt.Figure
+    Figure
         The figure.
 
     Raises
@@ -165,14 +167,16 @@ def plot_occlusion(
         )
         if masks is not None and np.any(masks[i]):
             over.contour(np.asarray(masks[i], float), levels=[0.5], colors="black", linewidths=1)
-    figure.colorbar(shown, ax=axes, label=label, shrink=0.9).solids.set(alpha=1)
+    bar = figure.colorbar(shown, ax=axes, label=label, shrink=0.9)
+    if bar.solids is not None:
+        bar.solids.set(alpha=1)
     return figure
 
 
 # %% ../../nbs/11_reporting/03_figures.ipynb #a6a0556b
 def plot_histories(
     histories: pd.DataFrame, columns: int = 3, chance: float | None = float(np.log(2))
-) -> plt.Figure:
+) -> Figure:
     """Plot training and validation loss by epoch, a panel a model, on a shared axis.
 
     Parameters
@@ -186,7 +190,7 @@ def plot_histories(
 
     Returns
     -------
-    plt.Figure
+    Figure
         The figure.
     """
     models = list(dict.fromkeys(histories["model"]))
@@ -211,7 +215,7 @@ def plot_histories(
 
 
 # %% ../../nbs/11_reporting/03_figures.ipynb #dc0867fe
-def plot_intervals(table: pd.DataFrame, xlabel: str, reference: float | None = None) -> plt.Figure:
+def plot_intervals(table: pd.DataFrame, xlabel: str, reference: float | None = None) -> Figure:
     """Plot one row a name: the value as a point, its interval as a bar.
 
     Parameters
@@ -225,7 +229,7 @@ def plot_intervals(table: pd.DataFrame, xlabel: str, reference: float | None = N
 
     Returns
     -------
-    plt.Figure
+    Figure
         The figure.
     """
     groups = list(dict.fromkeys(table["group"])) if "group" in table else [None]
@@ -251,7 +255,7 @@ def plot_intervals(table: pd.DataFrame, xlabel: str, reference: float | None = N
 # %% ../../nbs/11_reporting/03_figures.ipynb #a9cda3a7
 def plot_roc(
     curves: pd.DataFrame, labels: Mapping[str, str] | None = None, title: str | None = None
-) -> plt.Figure:
+) -> Figure:
     """Plot the receiver operating characteristic of each model, with the diagonal of chance.
 
     Parameters
@@ -265,7 +269,7 @@ def plot_roc(
 
     Returns
     -------
-    plt.Figure
+    Figure
         The figure.
     """
     figure, ax = plt.subplots(figsize=(8.4, 4.2))
@@ -291,12 +295,12 @@ def plot_roc(
 
 
 # %% ../../nbs/11_reporting/03_figures.ipynb #89d625da
-def tidy_log_axis(ax: plt.Axes) -> None:
+def tidy_log_axis(ax: Axes) -> None:
     """Label a logarithmic x axis with plain numbers at 1, 2 and 5 of each decade.
 
     Parameters
     ----------
-    ax : plt.Axes
+    ax : Axes
         Axes whose x axis is logarithmic.
     """
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

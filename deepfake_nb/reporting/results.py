@@ -16,6 +16,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from ..core.files import atomic_path, write_atomic
@@ -66,7 +67,7 @@ def _listed(words: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(kept))
 
 
-def describe_figure(figure: plt.Figure) -> str:
+def describe_figure(figure: Figure) -> str:
     """Return the alt text of a figure, from its panels, their axes, rows and legends."""
     panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>" and ax.has_data()]
     sentences = []
@@ -114,14 +115,14 @@ class Results:
         stamp = f" *{self.stamp}.*" if self.stamp else ""
         return f"**{kind} {self._numbers[kind]}** (`{name}`). {caption}{stamp}"
 
-    def figure(self, name: str, figure: plt.Figure, data: pd.DataFrame, caption: str) -> None:
+    def figure(self, name: str, figure: Figure, data: pd.DataFrame, caption: str) -> None:
         """Save a figure as PNG and SVG with its data as CSV, show it with its caption, close it.
 
         Parameters
         ----------
         name : str
             File name without suffix.
-        figure : plt.Figure
+        figure : Figure
             The figure.
         data : pd.DataFrame
             What it shows, one row a mark or group.
@@ -234,7 +235,7 @@ def _save_csv(path: Path, data: pd.DataFrame) -> None:
         data.to_csv(temporary, index=_has_named_index(data), lineterminator="\n")
 
 
-def _render(figure: plt.Figure, form: str, dpi: float | str | None = None) -> bytes:
+def _render(figure: Figure, form: str, dpi: float | str | None = None) -> bytes:
     """Return a figure without a date, so that the same figure gives the same bytes."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else {"Software": None}

@@ -13,7 +13,6 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -88,7 +87,9 @@ def provenance(
 # %% ../../nbs/12_runs/01_execute.ipynb #6e0dc087
 def _commit() -> str | None:
     """Return the commit, with '+changes' if files differ from it; None outside a checkout."""
-    folder = Path(sys.modules["deepfake_nb"].__file__).parent
+    import deepfake_nb
+
+    folder = Path(deepfake_nb.__file__).parent
 
     def git(*words):
         return subprocess.run(

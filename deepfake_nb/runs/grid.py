@@ -58,7 +58,7 @@ class _Local:
         """Stop all that run."""
         for _, child in self.children.values():
             with contextlib.suppress(OSError):
-                child.process.stdin.close()
+                child.lifeline.close()
         for _, child in self.children.values():
             child.stop()
         self.children.clear()
@@ -172,5 +172,5 @@ def _follow(state: RunState, team) -> None:
         return
     for name, value in result.items():
         setattr(state, name, value)
-    if not state.open:
+    if not state.open and state.began is not None:
         state.seconds = time.time() - state.began

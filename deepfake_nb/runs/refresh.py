@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import ParameterError, RunFailed
+from .execute import failed_folder
 from .grid import run_grid
 from .plan import paper_path, plan_grid
 from .progress import LogLines
@@ -84,5 +85,6 @@ def refresh_papers(
         adopt_outputs(plan.folder / f"{plan.paper}.ipynb", paper_path(plan.paper, papers))
     for state in states:
         if state.state == "failed":
-            raise RunFailed(f"{state.plan}: {state.reason}", state.notebook)
+            partial = failed_folder(state.plan.folder) / f"{state.plan.paper}.ipynb"
+            raise RunFailed(f"{state.plan}: {state.reason}", state.notebook or partial)
     return [paper_path(plan.paper, papers) for plan in whole]

@@ -41,7 +41,7 @@ def small_image(path: Path, kind: str, size: tuple[int, int], grey: bool = False
         Each pixel is the mean of the area that it covers.
     """
     if kind == "video":
-        with av.open(openable(path)) as container:
+        with av.open(openable(path), "r") as container:
             image = next(container.decode(video=0)).to_ndarray(format="rgb24")
     else:
         image = read_image(path)

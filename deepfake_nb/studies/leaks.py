@@ -107,7 +107,7 @@ def image_features(path: Path) -> dict:
 
 def video_features(path: Path) -> dict:
     """Return what a video file shows without being decoded."""
-    with av.open(openable(path)) as container:
+    with av.open(openable(path), "r") as container:
         if not container.streams.video:
             raise ParameterError("no video stream")
         stream = container.streams.video[0]
