@@ -616,7 +616,15 @@ def main(words: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    except Exception:
+    except Exception as error:
+        package = error.name if isinstance(error, ModuleNotFoundError) else None
+        if package and not package.startswith("deepfake_nb"):
+            print(
+                f"deepfake-nb: `{options.command}` needs the package {package}, which is missing; "
+                "`pip install deepfake-nb`, without --no-deps, brings all packages",
+                file=sys.stderr,
+            )
+            return 2
         traceback.print_exc()
         print(_BUG.format(url="https://github.com/deepfake-nb/deepfake_nb"), file=sys.stderr)
         return 2
