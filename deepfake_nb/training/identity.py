@@ -68,7 +68,7 @@ def describe_loss(
         return {name: loss}
     if loss is None or not isinstance(loss, keras.losses.Loss):
         return {name: getattr(loss, "__name__", str(type(loss)))}
-    kind = type(loss)
+    kind: type = type(loss)
     config = loss.get_config()
     from_keras = getattr(keras.losses, kind.__name__, None) is kind
     if from_keras and config == kind().get_config():
