@@ -366,8 +366,7 @@ def mass_test(
         raise ParameterError(
             f"{len(values)} of {len(table)} images have a mask and positive mass: {reason}"
         )
-    if groups is not None:
-        groups = np.asarray(groups, dtype=object)[kept]
-    excess = mean_interval(values, groups, n_resamples, seed, confidence_level)
+    units = None if groups is None else np.asarray(groups, dtype=object)[kept]
+    excess = mean_interval(values, units, n_resamples, seed, confidence_level)
     empty, flat = (int(counts.get(note, 0)) for note in ("empty mask", "no positive mass"))
     return MassTest(excess, against, len(values), empty, flat)

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/08_explain/00_lowering.ipynb #14b9b181
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -95,10 +95,10 @@ class _Lowering:
     def emit(
         self,
         op: str,
-        inputs: list[_Tensor],
+        inputs: Sequence[_Tensor],
         shape: tuple,
         options: tuple = (),
-        weights: list = (),
+        weights: Sequence = (),
         frame: tuple = _POINT,
     ) -> _Tensor:
         """Add a step and return its result."""
@@ -257,7 +257,7 @@ def _lower_affine(
 
 
 # %% ../../nbs/08_explain/00_lowering.ipynb #faf3abff
-def _lower_operator(lowering: _Lowering, operation: keras.Operation, inputs: list) -> _Tensor:
+def _lower_operator(lowering: _Lowering, operation: keras.Operation, inputs: Sequence) -> _Tensor:
     """Lower an operator between two tensors, or between a tensor and a number."""
     name = type(operation).__name__.lower().replace("truedivide", "divide")
     if name not in ("add", "subtract", "multiply", "divide"):
@@ -278,13 +278,15 @@ def _lower_operator(lowering: _Lowering, operation: keras.Operation, inputs: lis
 
 
 # %% ../../nbs/08_explain/00_lowering.ipynb #2d29e332
-def _lower_merge(lowering: _Lowering, layer: keras.Layer | str, inputs: list[_Tensor]) -> _Tensor:
+def _lower_merge(
+    lowering: _Lowering, layer: keras.Layer | str, inputs: Sequence[_Tensor]
+) -> _Tensor:
     """Lower a layer or operator that combines several tensors pixel by pixel."""
     name = layer if isinstance(layer, str) else type(layer).__name__.lower()
     ranks = {len(x.shape) for x in inputs}
     if len(ranks) > 1:
         raise NotIncremental("combines tensors of several ranks")
-    if name == "concatenate":
+    if not isinstance(layer, str) and name == "concatenate":
         if layer.axis not in (-1, ranks.pop()):
             raise NotIncremental(f"joins tensors along axis {layer.axis}, not along channels")
         shape = *inputs[0].shape[:-1], sum(x.shape[-1] for x in inputs)
@@ -375,4 +377,4 @@ def lower_model(model: keras.Model, shape: tuple[int, int, int]) -> LoweredModel
         step = lowering.steps[old - 1]
         steps.append(step._replace(inputs=tuple(renumbered[i] for i in step.inputs)))
     weights = [lowering.weights[old - 1] for old in kept]
-    return LoweredModel(tuple(shape), dtype, tuple(steps), weights)
+    return LoweredModel(shape, dtype, tuple(steps), weights)

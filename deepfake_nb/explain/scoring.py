@@ -25,7 +25,8 @@ def as_pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
         raise ParameterError(
             f"{name}={value!r}: expected a whole number of pixels from 1, or two: (height, width)"
         )
-    return tuple(int(v) for v in np.broadcast_to(found.ravel(), 2))
+    height, width = np.broadcast_to(found.ravel(), 2)
+    return int(height), int(width)
 
 
 # %% ../../nbs/08_explain/04_scoring.ipynb #d6ec853e
@@ -112,18 +113,15 @@ def take_column(outputs: KerasTensor, columns: KerasTensor, highest: int) -> Ker
     A ValueError says that there are several outputs, another shape, or too few columns for the
     `highest` one asked for.
     """
-    several = None
     if isinstance(outputs, dict):
-        several = list(outputs.values())
-    elif isinstance(outputs, (list, tuple)):
-        several = list(outputs)
-    if several is not None:
-        if len(several) != 1:
+        outputs = list(outputs.values())
+    if isinstance(outputs, (list, tuple)):
+        if len(outputs) != 1:
             raise ParameterError(
-                f"the model has {len(several)} outputs: explain one of them, "
+                f"the model has {len(outputs)} outputs: explain one of them, "
                 "for example with keras.Model(model.inputs, model.outputs[0])"
             )
-        outputs = several[0]
+        outputs = outputs[0]
     if len(outputs.shape) == 1:
         outputs = ops.expand_dims(outputs, 1)
     if len(outputs.shape) != 2:
@@ -163,10 +161,8 @@ def compile_scores(model: keras.Model, hide: Callable, highest: int) -> Callable
     dtype = inputs[0].dtype if inputs and "float" in inputs[0].dtype else "float32"
 
     def step(images, canvas, order, columns, which, arguments):
-        images, canvas, order, columns = (
-            None if x is None else ops.take(x, which, axis=0)
-            for x in (images, canvas, order, columns)
-        )
+        images, canvas, columns = (ops.take(x, which, axis=0) for x in (images, canvas, columns))
+        order = None if order is None else ops.take(order, which, axis=0)
         hidden = hide(arguments, order, *images.shape[1:3])
         seen = ops.where(hidden, ops.cast(canvas, dtype), ops.cast(images, dtype))
         return take_column(model(seen, training=False), columns, highest)
@@ -178,7 +174,7 @@ def compile_scores(model: keras.Model, hide: Callable, highest: int) -> Callable
         return tf.function(step, autograph=False)
     if backend == "jax":
         return _compile_jax(model, step)
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]  # installed by those who use it
 
     return torch.no_grad()(step)
 

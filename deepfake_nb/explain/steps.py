@@ -59,7 +59,7 @@ def _depthwise_as_sum(step: Step, x: KerasTensor, kernel: KerasTensor, full: boo
         rows = slice(top, top + height, strides[0])
         columns = slice(left, left + width, strides[1])
         total = total + x[:, rows, columns, :, None] * kernel[i, j]
-    return ops.reshape(total, (*total.shape[:3], -1))
+    return ops.reshape(total, (*ops.shape(total)[:3], -1))
 
 
 # %% ../../nbs/08_explain/02_steps.ipynb #80ef5bb1

@@ -105,18 +105,20 @@ def make_plan(
 ) -> tuple[Plan, list]:
     """Return a plan, and for each tensor the first rows (tops,) and columns (lefts,) of windows."""
     shapes = lowered.shape, *(step.shape for step in lowered.steps)
-    windows, reads = [((tops, patch[0]), (lefts, patch[1]))], []
+    windows: list[list | None] = [[(tops, patch[0]), (lefts, patch[1])]]
+    reads = []
     for step in lowered.steps:
-        sources = [windows[i] for i in step.inputs]
+        sources = [w for w in (windows[i] for i in step.inputs) if w is not None]
         sizes = {shapes[i][:2] for i in step.inputs}
         pixelwise = sizes == {step.shape[:2]} and len(step.shape) == 3 and step.op != "reshape"
         aligned = step.op in SLIDING_OPERATIONS or pixelwise
         window = None
-        if aligned and None not in sources:
+        if aligned and len(sources) == len(step.inputs):
             window = []
             for axis, frame in enumerate(step.frame):
                 length = step.shape[axis]
-                reached = [_reach(*source[axis], frame, length) for source in sources]
+                along = [source[axis] for source in sources]
+                reached = [_reach(starts, extent, frame, length) for starts, extent in along]
                 window.append(_union(reached, length))
             if tuple(extent for _, extent in window) == step.shape[:2]:
                 window = None
@@ -136,9 +138,12 @@ def make_plan(
 
 
 # %% ../../nbs/08_explain/01_windows.ipynb #6e9ce1ed
-def _grid(first: Sequence[np.ndarray], extent: tuple[int, int]) -> list[np.ndarray]:
+def _grid(first: Sequence[np.ndarray], extent: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (b, h) and columns (b, w) of windows that begin at `first`, two arrays (b,)."""
-    return [begin[:, None] + np.arange(side, dtype=np.int32) for begin, side in zip(first, extent)]
+    rows, columns = (
+        begin[:, None] + np.arange(side, dtype=np.int32) for begin, side in zip(first, extent)
+    )
+    return rows, columns
 
 
 def _both(down: np.ndarray, across: np.ndarray) -> np.ndarray:
@@ -215,7 +220,7 @@ def make_places(
     """
     first = [(ys[row].astype(np.int32), xs[column].astype(np.int32)) for ys, xs in starts]
     source = source.astype(np.int32)[:, None]
-    places = [_pixels(*_grid(first[0], plan.extents[0]), plan.shapes[0], source)]
+    places: list = [_pixels(*_grid(first[0], plan.extents[0]), plan.shapes[0], source)]
     for k, (step, reads) in enumerate(zip(plan.steps, plan.reads), 1):
         indices = []
         for i, read in zip(step.inputs, reads):

@@ -41,7 +41,10 @@ def check_image(image: np.ndarray, name: str) -> None:
 
 def as_images(
     images: np.ndarray | Sequence[np.ndarray],
-) -> tuple[list[np.ndarray], Callable[[Sequence], object]]:
+) -> tuple[
+    list[np.ndarray],
+    Callable[[Sequence[np.ndarray]], np.ndarray | list[np.ndarray]],
+]:
     """Return images as a list, and a function that joins results as the images were given.
 
     Parameters
@@ -62,16 +65,20 @@ def as_images(
     ViewError
         If the batch is empty or holds something else; the message names the image.
     """
-    single = isinstance(images, np.ndarray) and images.ndim == 3
-    if isinstance(images, np.ndarray) and images.ndim not in (3, 4):
-        raise ViewError(f"images have shape {images.shape}; expected (h, w, 3) or (n, h, w, 3)")
-    listed = [images] if single else list(images)
+    single = False
+    if isinstance(images, np.ndarray):
+        if images.ndim not in (3, 4):
+            raise ViewError(f"images have shape {images.shape}; expected (h, w, 3) or (n, h, w, 3)")
+        single = images.ndim == 3
+        listed = [images] if single else list(images)
+    else:
+        listed = list(images)
     if not listed:
         raise ViewError("no images: the batch is empty")
     for i, image in enumerate(listed):
         check_image(image, "image" if single else f"image {i}")
 
-    def join(results: Sequence) -> object:
+    def join(results: Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         if single:
             return results[0]
         alike = len({np.shape(result) for result in results}) == 1
@@ -104,6 +111,17 @@ def resize_area(image: np.ndarray, size: tuple[int, int], nearest: bool = False)
     else:
         interpolation = cv2.INTER_CUBIC
     return cv2.resize(image, size[::-1], interpolation=interpolation)
+
+
+def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """Encode an RGB image as JPEG, its colours at half the resolution, and decode it."""
+    chroma = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, *chroma]
+    content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
+    compressed = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    if compressed is None:
+        raise ImageError(f"OpenCV cannot read its own JPEG of an image of shape {image.shape}")
+    return cv2.cvtColor(compressed, cv2.COLOR_BGR2RGB)
 
 
 # %% ../../nbs/05_forensics/00_images.ipynb #9704737b
@@ -141,7 +159,7 @@ def png_with_box(image: np.ndarray, box: np.ndarray | None, shape: tuple[int, ..
 def read_box(path: str | Path) -> tuple[np.ndarray, tuple[int, int]]:
     """Return the box in a file of `png_with_box`, and the (height, width) of its source."""
     with Image.open(path) as image:
-        about = json.loads(image.text["view"])
+        about = json.loads(image.info["view"])
     return np.array(about["box"]), (about["height"], about["width"])
 
 

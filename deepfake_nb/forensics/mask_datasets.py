@@ -38,7 +38,7 @@ from deepfake_nb.forensics.masks import (
 )
 
 # %% auto #0
-__all__ = ["pair_shift", "pair_fault", "pair_samples", "MaskResult", "mask_samples", "load_masks"]
+__all__ = ["pair_samples", "mask_samples", "load_masks"]
 
 # %% ../../nbs/05_forensics/07_mask_datasets.ipynb #cdf4c7fa
 SHIFT_SIDE = 256  # pixels at which shifts are measured
@@ -244,7 +244,7 @@ def make_mask(
                 f"hardly differ: no component of {rule.min_points} points "
                 f"(largest distance {largest:.0f} levels)"
             )
-    if reason:
+    if mask is None or reason:
         write_atomic(target.with_suffix(".txt"), reason)
         return
     mask = mask if size is None else resize_mask(mask, size)

@@ -18,17 +18,18 @@ from scipy.interpolate import CubicSpline
 from ..core.errors import SpectrumError
 
 # %% auto #0
-__all__ = ["azimuthal_rings"]
+__all__ = []
 
 # %% ../../nbs/05_forensics/08_rings.ipynb #eb6b4cef
-MODES = ("reference", "corrected")
+Mode = Literal["reference", "corrected"]
+MODES: tuple[Mode, ...] = ("reference", "corrected")
 MINIMUM_SIDE = 9  # pixels: from here on there are six rings, the cubic spline needs four inner ones
 
 
 # %% ../../nbs/05_forensics/08_rings.ipynb #e8dea405
 def azimuthal_rings(
     shape: tuple[int, int],
-    mode: Literal["reference", "corrected"] = "reference",
+    mode: Mode = "reference",
 ) -> np.ndarray:
     """Return the ring of each pixel of a spectrum, corners included.
 
@@ -96,7 +97,7 @@ class RingMatrix(NamedTuple):
         return sum(array.nbytes for array in arrays)
 
 
-def make_ring_matrix(h: int, w: int, mode: str, dtype: str) -> RingMatrix:
+def make_ring_matrix(h: int, w: int, mode: Mode, dtype: str) -> RingMatrix:
     """Compute the matrix of an image of h × w pixels; frequency 0 comes first, as in the FFT."""
     ring = fft.ifftshift(azimuthal_rings((h, w), mode)).astype(np.uint16)
     count = np.bincount(ring.ravel())
@@ -132,7 +133,7 @@ kept_matrices: OrderedDict[tuple, RingMatrix] = OrderedDict()
 _KEEPING = threading.Lock()
 
 
-def ring_matrix(h: int, w: int, mode: str, dtype: str) -> RingMatrix:
+def ring_matrix(h: int, w: int, mode: Mode, dtype: str) -> RingMatrix:
     """Return the matrix of a shape; those used longest ago are dropped beyond KEPT_BYTES."""
     key = (h, w, mode, dtype)
     with _KEEPING:
@@ -164,12 +165,15 @@ TRANSFORMED_PIXELS = 2**17  # at a time, to stay in the processor's cache
 class Workspace(threading.local):
     """Arrays that a thread reuses, since fresh memory costs a page fault for every 4 kB."""
 
+    def __init__(self):
+        self.arrays: dict[tuple[str, str], np.ndarray] = {}  # a thread's own
+
     def take(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Return an uninitialised array."""
         size = int(np.prod(shape))
-        flat = self.__dict__.get((name, dtype), ())
-        if len(flat) < size:
-            flat = self.__dict__[name, dtype] = np.empty(size, dtype)
+        flat = self.arrays.get((name, dtype))
+        if flat is None or len(flat) < size:
+            flat = self.arrays[name, dtype] = np.empty(size, dtype)
         return flat[:size].reshape(shape)
 
 
@@ -198,13 +202,14 @@ def _least_reach(amplitudes: np.ndarray, matrix: RingMatrix, enough: np.ndarray)
 
 
 def ring_means(
-    images: np.ndarray, mode: str, epsilon: float, dtype: str, space: Workspace
+    images: np.ndarray, mode: Mode, epsilon: float, dtype: str, space: Workspace
 ) -> np.ndarray:
     """Return the means of 20·ln|F + ε| over the rings of images (b, h, w), (rings − 2, b).
 
     The first and the last ring are left out.
     """
-    matrix = ring_matrix(*images.shape[1:], mode, dtype)
+    h, w = images.shape[1:]
+    matrix = ring_matrix(h, w, mode, dtype)
     fast = dtype == "float32"
     amplitudes = space.take("amplitudes", (len(images), *matrix.reach.shape), dtype)
     least, need = np.zeros((2, len(images)))

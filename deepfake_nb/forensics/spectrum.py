@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,20 +19,14 @@ from ..core.parallel import available_cores, map_ahead
 from deepfake_nb.forensics.rings import (
     MINIMUM_SIDE,
     MODES,
+    Mode,
     Workspace,
     ring_means,
     spline_matrix,
 )
 
 # %% auto #0
-__all__ = [
-    "grey_image",
-    "read_grey",
-    "third_crop",
-    "amplitude_spectrum",
-    "azimuthal_spectrum",
-    "class_bands",
-]
+__all__ = ["read_grey", "amplitude_spectrum", "azimuthal_spectrum", "class_bands"]
 
 
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #ac43be44
@@ -211,8 +204,9 @@ def gather_blocks(
     def capacity(shape: tuple[int, ...]) -> int:
         return batch_size or max(1, BLOCK_PIXELS // (shape[-1] * shape[-2]))
 
-    array = isinstance(images, np.ndarray) and images.ndim == 3 and len(images)
-    if array and images.dtype == np.uint8:  # a grey stack is sliced, not copied
+    array = isinstance(images, np.ndarray)
+    if array and images.ndim == 3 and images.dtype == np.uint8 and len(images):
+        # a grey stack is sliced, not copied
         _grey_numbered(images[0], 0)
         step = capacity(images.shape)
         for start in range(0, len(images), step):
@@ -242,7 +236,7 @@ def azimuthal_spectrum(
     images: np.ndarray | Iterable[np.ndarray],
     n_features: int = 300,
     epsilon: float = 1e-8,
-    mode: Literal["reference", "corrected"] = "reference",
+    mode: Mode = "reference",
     dtype: str = "float64",
     *,
     batch_size: int | None = None,
@@ -294,9 +288,10 @@ def azimuthal_spectrum(
         raise SpectrumError(
             f"n_features={n_features}, epsilon={epsilon}: expected at least 2, and more than 0"
         )
-    if getattr(images, "ndim", 3) == 2:
+    shape = getattr(images, "shape", ())
+    if len(shape) == 2:
         raise SpectrumError(
-            f"one image of shape {images.shape}: give a list of images, or an array (n, h, w)"
+            f"one image of shape {shape}: give a list of images, or an array (n, h, w)"
         )
     space = Workspace()
 

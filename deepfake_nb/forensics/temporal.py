@@ -29,7 +29,7 @@ def align_crops(crops: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         (dx, dy), _ = cv2.phaseCorrelate(grey[t - 1].copy(), grey[t].copy(), window)
         if not 0.05 < np.hypot(dx, dy) < 4:
             continue  # no shift, or more than jitter
-        shift = np.float32([[1, 0, -dx], [0, 1, -dy]])
+        shift = np.array([[1, 0, -dx], [0, 1, -dy]], np.float32)
         for frames in (grey, lab):
             frames[t] = cv2.warpAffine(frames[t], shift, size, borderMode=cv2.BORDER_REPLICATE)
     return lab, grey
@@ -49,7 +49,8 @@ def describe_step(
     colours = coarse[inside][:, 1:]
 
     frames = (grey0.astype(np.uint8), grey1.astype(np.uint8))
-    flow = cv2.calcOpticalFlowFarneback(*frames, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+    flow = np.empty((SIDE, SIDE, 2), np.float32)
+    flow = cv2.calcOpticalFlowFarneback(*frames, flow, 0.5, 3, 15, 3, 5, 1.2, 0)
     speed = np.linalg.norm(flow, axis=2)
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     places = (x + flow[..., 0], y + flow[..., 1])

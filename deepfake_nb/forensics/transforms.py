@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.errors import ViewError
 from ..core.parallel import map_threads
-from .images import as_images, check_size, resize_area
+from .images import as_images, check_size, compress_jpeg, resize_area
 
 # %% ../../nbs/05_forensics/01_transforms.ipynb #c5a0ff95
 JPEG_LIMIT = 65_500  # pixels: the longest side that the codec accepts
@@ -74,15 +74,11 @@ def error_level_analysis(
     for image in listed:
         if max(image.shape) > JPEG_LIMIT:
             raise ViewError(f"an image has shape {image.shape}: JPEG ends at {JPEG_LIMIT:,} pixels")
-    chroma = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)
-    options = [cv2.IMWRITE_JPEG_QUALITY, int(quality), *chroma]
 
     def levels(image: np.ndarray) -> np.ndarray:
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        content = cv2.imencode(".jpg", bgr, options)[1]
-        difference = cv2.absdiff(cv2.imdecode(content, cv2.IMREAD_COLOR), bgr)
+        difference = cv2.absdiff(compress_jpeg(image, int(quality)), image)
         factor = 255 / max(int(difference.max()), 1) if scale is None else scale
-        return cv2.cvtColor(cv2.convertScaleAbs(difference, alpha=factor), cv2.COLOR_BGR2RGB)
+        return cv2.convertScaleAbs(difference, alpha=factor)
 
     return join(map_threads(levels, listed, threads))
 

@@ -35,7 +35,7 @@ from deepfake_nb.forensics.images import (
 from .views import FullImage, View
 
 # %% auto #0
-__all__ = ["ViewResult", "view_samples"]
+__all__ = ["view_samples"]
 
 
 # %% ../../nbs/05_forensics/03_view_datasets.ipynb #a9d1542e
@@ -192,7 +192,8 @@ def _make_views(
 
     pool = ProcessPool(
         max_workers=min(workers, len(batches)),
-        context=get_context("spawn"),
+        # pebble's annotation does not know the pipes of Windows
+        context=get_context("spawn"),  # pyright: ignore[reportArgumentType]
         initializer=limit_worker_threads,
     )
     with _keras_on_tensorflow(), pool:
@@ -284,12 +285,12 @@ def view_samples(
             f"row {videos[0]}, column 'kind': a video cannot be viewed as an image; "
             "extract its frames or faces first (`extract_faces`)"
         )
-    if cache is None or cache is False:
+    parent = cache_folder(cache, "views")
+    if parent is None:
         raise ViewError(f"cache={cache!r}: a folder is needed, since views are files; see `cache`")
     if isinstance(view, FullImage):
         return _result(view, samples, samples, np.ones(len(samples), bool), 0, started)
 
-    parent = cache_folder(cache, "views")
     settings = json.dumps(view.settings | {"size": size}, indent=1, sort_keys=True)
     folder = settings_folder(parent.resolve(), settings, "view.json", f"{view.name}-")
     keys = [image_key(path, row) for row, path in samples["path"].items()]

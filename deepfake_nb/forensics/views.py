@@ -9,9 +9,10 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import lru_cache
 from importlib.metadata import version
+from inspect import signature
 from typing import ClassVar, Literal
 
 import cv2
@@ -32,7 +33,7 @@ from deepfake_nb.forensics.transforms import (
 )
 
 # %% auto #0
-__all__ = ["VIEWS", "View", "FullImage", "ErrorLevel", "FacialCrop", "parse_view"]
+__all__ = ["VIEWS", "View", "FullImage", "ErrorLevel", "FacialCrop"]
 
 # %% ../../nbs/05_forensics/02_views.ipynb #c4fb025d
 VERSION = 2  # of the arithmetic: raise it whenever the same settings give other pixels
@@ -58,8 +59,8 @@ class View:
     finds_face : bool, default False
         Whether the view looks for a face.
     moves_pixels : bool, default False
-        Whether pixels change their place, so that masks have to follow. Such a view has a method
-        `cut(image, box, size)`, which crops a mask as it crops an image.
+        Whether pixels change their place, so that masks have to follow. Such a view implements
+        `cut`, too.
     """
 
     name: ClassVar[str] = ""
@@ -88,6 +89,10 @@ class View:
         boxes : list of np.ndarray or None
             What each view shows: left, top, right, bottom in pixels; None where no face was found.
         """
+        raise NotImplementedError
+
+    def cut(self, image: np.ndarray, box: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+        """Return what is kept of an image, or of a mask (h, w), before it is resized."""
         raise NotImplementedError
 
     @property
@@ -141,7 +146,9 @@ class View:
                 f"image {lost[0]}: {NO_FACE} ({len(lost)} of {len(listed)} images); "
                 "missing='whole' or 'drop' continues"
             )
-        return join(views), join([box is not None for box in boxes])
+        found = np.array([box is not None for box in boxes])
+        single = isinstance(images, np.ndarray) and images.ndim == 3
+        return join(views), bool(found[0]) if single else found
 
 
 # %% ../../nbs/05_forensics/02_views.ipynb #f8ec28fb
@@ -227,7 +234,7 @@ def _look_again(
     ]
     found = []
     for image, boxes, (y, x) in zip(images, detector(larger), edges):
-        boxes = (boxes - np.float32([x, y, x, y, 0])).astype(float)
+        boxes = (boxes - np.array([x, y, x, y, 0], np.float32)).astype(float)
         boxes[:, :4] = boxes[:, :4].clip(0, [image.shape[1], image.shape[0]] * 2)
         width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         found.append(boxes[(width >= 2) & (height >= 2)])
@@ -357,6 +364,7 @@ class FacialCrop(View):
 VIEWS: dict[str, type[View]] = {kind.name: kind for kind in (FullImage, ErrorLevel, FacialCrop)}
 
 
+# %% ../../nbs/05_forensics/02_views.ipynb #140c9ab1
 def parse_view(name: str, **options: object) -> View:
     """Return a view by its name.
 
@@ -384,7 +392,7 @@ def parse_view(name: str, **options: object) -> View:
     """
     if name not in VIEWS:
         raise ViewError(f"unknown view {name!r}; there are {', '.join(VIEWS)}")
-    known = [field.name for field in fields(VIEWS[name])]
+    known = list(signature(VIEWS[name]).parameters)
     given = dict(options)
     for field, stored in STORED_NAMES.items():
         if stored in given and field in known and field not in given:

@@ -10,12 +10,8 @@ import cv2
 import numpy as np
 
 from ..core.errors import ParameterError
-from deepfake_nb.training.augmentation import (
-    adjust_tone,
-    compress_jpeg,
-    move_image,
-    shrink_and_enlarge,
-)
+from ..forensics.images import compress_jpeg
+from .augmentation import adjust_tone, move_image, shrink_and_enlarge
 
 
 # %% ../../nbs/07_training/05_blending.ipynb #04a1eb52
@@ -104,7 +100,7 @@ def _alter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         blurred = cv2.GaussianBlur(image, (0, 0), 1.5)
         image = cv2.addWeighted(image, 1 + amount, blurred, -amount, 0)
     if rng.random() < 0.3:
-        image = compress_jpeg(image, rng.integers(40, 90))
+        image = compress_jpeg(image, int(rng.integers(40, 90)))
     return image
 
 
@@ -146,7 +142,7 @@ def self_blend(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ParameterError(f"the image is {image.dtype} {image.shape}; expected uint8 (h, w, 3)")
-    region = face_region(image.shape, rng) if region is None else np.asarray(region) != 0
+    region = face_region(image.shape, rng) if region is None else np.asarray(region).astype(bool)
     if region.shape != image.shape[:2] or not region.any():
         raise ParameterError(
             f"the region has shape {region.shape} and {region.sum()} points; "

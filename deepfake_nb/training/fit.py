@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import keras
 import numpy as np
@@ -23,6 +22,7 @@ from ..core.memory import keep_freed_memory
 from ..models.classifiers import fake_score
 from .batches import Data, as_batches
 from deepfake_nb.training.checkpoints import (
+    Precision,
     load_checkpoint,
     read_history,
     reseed,
@@ -119,7 +119,7 @@ def fit(
     seed: int | None = 0,
     checkpoint: str | Path | bool | None = None,
     class_weight: dict[int, float] | None = None,
-    precision: Literal["mixed_float16", "mixed_bfloat16", "float32"] | None = None,
+    precision: Precision | None = None,
     jit_compile: bool | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: bool = True,
@@ -188,8 +188,9 @@ def fit(
 
     settings = describe_training(model, train, seed, class_weight)
     if checkpoint is True:
-        identity = dict(epochs=epochs, seed=seed, class_weight=class_weight)
-        checkpoint = training_folder(model, train, validation, **identity)
+        checkpoint = training_folder(
+            model, train, validation, epochs=epochs, seed=seed, class_weight=class_weight
+        )
     checkpoint = Path(checkpoint) if checkpoint else None
     history = None
     if checkpoint is not None:

@@ -8,6 +8,7 @@ __all__ = ["fit_frozen", "predict_frozen"]
 # %% ../../nbs/07_training/11_frozen.ipynb #1d693846
 import weakref
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -119,7 +120,9 @@ def split_backbone(model: keras.Sequential) -> tuple[keras.Model, list[keras.lay
 
 
 # %% ../../nbs/07_training/11_frozen.ipynb #7edf11a1
-def head_model(model: keras.Sequential) -> tuple[keras.Sequential, keras.Model, str | None]:
+def head_model(
+    model: keras.Sequential,
+) -> tuple[keras.Sequential, keras.Model, Literal["avg"] | None]:
     """Build the trained part of a model on its own, from the model's layers, not compiled.
 
     A leading global average pooling is left to the features.
@@ -135,7 +138,7 @@ def head_model(model: keras.Sequential) -> tuple[keras.Sequential, keras.Model, 
         The trained part.
     trunk : keras.Model
         The fixed part.
-    pooling : str or None
+    pooling : {"avg"} or None
         The pooling between them: 'avg' or None.
     """
     trunk, trained = split_backbone(model)
@@ -152,7 +155,7 @@ def head_model(model: keras.Sequential) -> tuple[keras.Sequential, keras.Model, 
 
 def feature_batches(
     trunk: keras.Model,
-    pooling: str | None,
+    pooling: Literal["avg"] | None,
     images: ImageBatches,
     cache_dir: str | Path | bool,
     progress: bool,

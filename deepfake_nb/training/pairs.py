@@ -204,7 +204,7 @@ class PairedBatches(ShuffledBatches):
             pass  # the first error is raised here
         x = scale_images(images, self.scaling, self._buffers.take(len(images)))
         changed = masks[..., None].astype("float32")
-        fake = np.tile(np.float32([0, 1]), len(rows))
+        fake = np.tile(np.array([0, 1], np.float32), len(rows))
         if self.targets == "mask":
             return x, changed
         if self.targets == "label":
@@ -218,4 +218,5 @@ class PairedBatches(ShuffledBatches):
         if blended or self.lone[pair]:
             images[1], mask[...] = self_blend(images[0], rng)
         if self.changing and self.augment is not None:
-            images[0], images[1], mask[...] = augment_pair(*images, mask, self.augment, rng)
+            real, fake = images
+            images[0], images[1], mask[...] = augment_pair(real, fake, mask, self.augment, rng)
