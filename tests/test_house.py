@@ -78,6 +78,20 @@ def test_conda_environment_is_the_lock(name):
     assert ("tensorflow[and-cuda]" in text) == ("gpu" in name)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ruff format --check",
+        "ruff check",
+        "codespell",
+        pytest.param("basedpyright", marks=pytest.mark.slow),
+    ],
+)
+def test_lint_and_types(command):
+    done = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
 def test_lock_agrees_with_settings():
     from packaging.specifiers import SpecifierSet
 

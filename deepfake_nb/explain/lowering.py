@@ -81,7 +81,8 @@ class _Tensor:
 
 
 # %% ../../nbs/08_explain/00_lowering.ipynb #491774ce
-_FUNCTIONAL = type(keras.Model(*[keras.Input((1,))] * 2))
+_INPUT = keras.Input((1,))
+_FUNCTIONAL = type(keras.Model(_INPUT, keras.ops.negative(_INPUT)))
 
 
 class _Lowering:
