@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def quick_start() -> str:
-    "The first block of code below the heading `### Program`."
+    "The first block of Python below the heading `### Program`."
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count("\n### Program\n") == 1
-    return re.search(r"\n### Program\n.*?\n```(?:python)?\n(.*?)\n```", text, re.S)[1]
+    return re.search(r"\n### Program\n.*?\n```python\n(.*?)\n```", text, re.S)[1]
 
 
 def test_every_block_of_code_names_its_language():

@@ -8,9 +8,7 @@ __all__ = []
 # %% ../../nbs/11_reporting/01_ledger.ipynb #c8413cd8
 import json
 import math
-import re
 from collections.abc import Mapping
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -51,56 +49,7 @@ def ledger_record(table: pd.DataFrame, stamp: str = "") -> dict:
     return {"stamp": stamp, "claims": claims}
 
 
-# %% ../../nbs/11_reporting/01_ledger.ipynb #46457b9d
-class _TableParser(HTMLParser):
-    """Collect the cells of a table, head and body, as text."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.head, self.body = [], []
-        self.section, self.in_cell = self.body, False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        if tag == "thead":
-            self.section = self.head
-        elif tag == "tbody":
-            self.section = self.body
-        elif tag == "tr":
-            self.section.append([])
-        elif tag in ("th", "td"):
-            self.section[-1].append("")
-            self.in_cell = True
-        elif tag == "br" and self.in_cell:
-            self.section[-1][-1] += " "
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("th", "td"):
-            self.in_cell = False
-
-    def handle_data(self, data: str) -> None:
-        if self.in_cell:
-            self.section[-1][-1] += data
-
-
-def read_html_table(html: str) -> pd.DataFrame:
-    """Return the first table of some HTML as text.
-
-    pandas writes the name of the index into a second row of the head.
-    """
-    rows = _TableParser(html)
-    names = []
-    for column in zip(*rows.head):
-        texts = [text.strip() for text in column]
-        names.append(next((text for text in texts if text), ""))
-    body = [[" ".join(cell.split()) for cell in row] for row in rows.body]
-    return pd.DataFrame(body, columns=names)
-
-
 # %% ../../nbs/11_reporting/01_ledger.ipynb #40e4a9cd
-_CAPTION = re.compile(r"\*\*Table \d+\*\* \(`verdicts`\)\..*?(?:\*([^*]+)\.\*)?\s*$", re.S)
-
-
 def _as_text(value: object) -> str:
     """Return a value as a table shows it."""
     if value is None:
@@ -132,17 +81,10 @@ def read_ledger(notebook: str | Path) -> pd.DataFrame:
     columns = ["claim", "regenerated", "verdict", "stand-in", "reason"]
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
     outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    table = None
-    for before, data in zip([{}, *outputs], outputs):
-        caption = _CAPTION.match("".join(before.get("text/markdown", "")))
-        if LEDGER_TYPE in data:
-            table = pd.DataFrame(data[LEDGER_TYPE]["claims"])
-            stamp = data[LEDGER_TYPE]["stamp"]
-        elif caption and "text/html" in data:
-            table = read_html_table("".join(data["text/html"]))
-            stamp = caption[1] or ""
-    if table is None:
+    records = [data[LEDGER_TYPE] for data in outputs if LEDGER_TYPE in data]
+    if not records:
         return pd.DataFrame(columns=columns, index=pd.Index([], name="no.", dtype=int), dtype=str)
+    table = pd.DataFrame(records[-1]["claims"])
     for column in ["no.", *columns]:
         if column not in table:
             raise ClaimError(f"{notebook}: its table of verdicts has no column {column!r}")
@@ -154,7 +96,7 @@ def read_ledger(notebook: str | Path) -> pd.DataFrame:
                     f"{notebook}: claim {claim} has the {column} {value!r}, "
                     f"which is not one of {known}"
                 )
-    table.attrs["stamp"] = stamp
+    table.attrs["stamp"] = records[-1]["stamp"]
     return table
 
 
