@@ -353,6 +353,17 @@ def test_front_door_offers_names_without_importing_them():
     assert {"load_samples", "fit", "build_classifier", "load_detector"} <= set(offered.split())
 
 
+def test_a_missing_package_is_named_with_the_remedy():
+    code = (
+        "import sys; sys.modules['av'] = None; import deepfake_nb as dnb\n"
+        "calls = (lambda: dnb.health_check, lambda: dnb.load_samples('synthetic-faces-crude'))\n"
+        "for call in calls:\n"
+        "    try: call()\n"
+        "    except ModuleNotFoundError as e: print(e.name, 'pip install deepfake-nb' in str(e))"
+    )
+    assert run_python(code).split() == ["av", "True", "av", "True"]
+
+
 @pytest.mark.slow
 def test_front_door_names_exist():
     code = "import deepfake_nb as dnb; print(all(callable(getattr(dnb, name)) for name in dnb._FRONT_DOOR))"

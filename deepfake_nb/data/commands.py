@@ -126,8 +126,10 @@ def describe_command(name: str, as_json: bool = False) -> int:
     if as_json:
         print_json(asdict(manifest))
         return OK
-    print(f"{manifest.title}\n{manifest.homepage}\n")
-    _print_wrapped(f"Reports: {', '.join(manifest.reports)}. {manifest.use}")
+    print(f"{manifest.title}\nHomepage: {manifest.homepage}\n")
+    if manifest.reports:
+        print(f"Reports: {', '.join(name.capitalize() for name in manifest.reports)}")
+    _print_wrapped(manifest.use)
     print("\nTerms")
     for key in ("licence", "agreement", "url"):
         _print_wrapped(f"{key.capitalize()}: {manifest.terms[key]}", "  ")

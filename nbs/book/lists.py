@@ -9,13 +9,6 @@ from pathlib import Path
 from pages import Context, Page, plain, slug
 from tables import Table
 
-REPORTS = {
-    "000": "denholtz",
-    "001": "forbush",
-    "002": "kaminskyi",
-    "003": "torlapati",
-    "004": "kun",
-}
 ARXIV_OF_DATASETS = {
     "1901.08971": "roessler2019faceforensicspp",
     "1909.12962": "li2020celebdf",
@@ -226,11 +219,10 @@ def datasets_page(context: Context) -> str:
         said = kind
         key = re.match(r"\s*@\w+\{([^,]+),", m.get("citation", ""))
         used = [
-            f"{{doc}}`{REPORTS[r].capitalize()} <papers/{REPORTS[r]}>`"
-            if f"papers/{REPORTS[r]}.ipynb" in context.pages
-            else REPORTS[r].capitalize()
-            for r in m.get("reports", [])
-            if r in REPORTS
+            f"{{doc}}`{r.capitalize()} <papers/{r}>`"
+            if f"papers/{r}.ipynb" in context.pages
+            else r.capitalize()
+            for r in m["reports"]
         ]
         obtain = m.get("obtain", {})
         counts = "; ".join(
