@@ -70,7 +70,8 @@ def detectable_difference(standard_error: float, power: float = 0.8, alpha: floa
     It is (z(1 − α/2) + z(power)) standard errors, by the normal approximation. With the standard
     error of one AUC, it holds against a fixed value, such as a published AUC. It also holds
     against another model on the same samples, if both are equally precise and correlate by 0.5:
-    then the difference has the same standard error as each of them.
+    then the difference has the same standard error as each of them. Near an AUC of 1, where a
+    better model is also a more precise one, smaller differences are found.
 
     Parameters
     ----------

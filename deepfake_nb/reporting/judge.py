@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from ..core.errors import SampleError
 from ..evaluation.calibration import expected_calibration_error
@@ -186,12 +187,13 @@ def _limits(
                 f"{model} ranks worse than chance: are its scores P(real)? Scores have to be "
                 "higher for fakes."
             )
-    alone = power[power["second"].isna()].set_index("first")["detectable"]
-    for model, detectable in alone.items():
-        if of_model["value"][model] + detectable > 1:
+    alone = power[power["second"].isna()].set_index("first")["standard_error"]
+    for model, error in alone.items():
+        room = 1 - of_model["value"][model]
+        if room < norm.isf(ALPHA / 2) * error:
             yield (
-                f"No improvement over {model} could be shown: it would need a difference of "
-                f"{detectable:.3f}, and an AUC of {of_model['value'][model]:.3f} leaves less room."
+                f"Not even a perfect model could be shown to be better than {model}, whose AUC is "
+                f"less than two standard errors ({error:.4f}) from 1."
             )
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ..core.errors import SampleError
+from ..core.errors import ManifestError, SampleError
 from ..data.layouts import read_json
 from ..data.splits import connected_groups
 
@@ -31,7 +31,8 @@ def _reject(table: pd.DataFrame, column: str, bad: np.ndarray, expected: str) ->
     if not np.any(bad):
         return
     row = table.iloc[int(np.argmax(bad))]
-    value = "empty" if pd.isna(row[column]) or row[column] == "" else repr(row[column])
+    value = row[column].item() if isinstance(row[column], np.generic) else row[column]
+    value = "empty" if str(value) in ("", "<NA>", "None") else repr(value)
     more = f" ({int(np.sum(bad))} rows in all)" if np.sum(bad) > 1 else ""
     raise SampleError(f"{row['where']}: {column} is {value}; expected {expected}{more}")
 
@@ -150,7 +151,10 @@ def _read_csv(file: Path, required: Sequence[str]) -> pd.DataFrame:
 def _read_arrays(file: Path) -> Mapping:
     """Read the arrays of a JSON or npz file, which cannot run code."""
     if file.suffix.lower() == ".json":
-        arrays = read_json(file)
+        try:
+            arrays = read_json(file)
+        except ManifestError as error:
+            raise SampleError(str(error)) from None
         return arrays if isinstance(arrays, dict) else {}
     try:
         with np.load(file, allow_pickle=False) as opened:
