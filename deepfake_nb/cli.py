@@ -55,7 +55,7 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_json(parser: argparse.ArgumentParser) -> None:
+def _add_json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--json",
         action="store_true",
@@ -316,6 +316,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     describe = actions.add_parser(
         "describe", help="say what a dataset holds, its terms, and how to obtain it"
     )
+    forms = describe.add_mutually_exclusive_group()
+    forms.add_argument(
+        "--croissant", action="store_true", help="print MLCommons Croissant 1.0 (JSON-LD)"
+    )
+    forms.add_argument("--bibtex", action="store_true", help="print the citation alone")
     verify = actions.add_parser("verify", help="report missing, unexpected and damaged files")
     lock = actions.add_parser("lock", help="write the SHA-256 of every file of a local copy")
     for action in (describe, verify, lock):
@@ -330,7 +335,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="accept an incomplete but undamaged copy with exit status 0",
     )
     lock.add_argument("--out", metavar="FILE", help="file to write")
-    for action in (listing, describe, verify):
+    for action in (listing, forms, verify):
         _add_json(action)
 
 
@@ -569,7 +574,9 @@ def _data(options: argparse.Namespace) -> int:
     if options.action == "list":
         return commands.list_command(options.json)
     if options.action == "describe":
-        return commands.describe_command(options.name, options.json)
+        return commands.describe_command(
+            options.name, options.json, options.croissant, options.bibtex
+        )
     if options.action == "lock":
         return commands.lock_command(options.name, options.root, options.out)
     return commands.verify_command(

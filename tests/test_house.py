@@ -294,6 +294,7 @@ def test_cleaning_keeps_the_parameters_tag(tmp_path):
         ["predict", "--help"],
         ["judge", "--help"],
         ["data", "--help"],
+        ["data", "describe", "--help"],
         ["data", "verify", "--help"],
         ["data", "lock", "--help"],
     ],
@@ -319,12 +320,12 @@ def test_import_loads_nothing_heavy():
 
 PURE = (
     "core.errors core.files core.images core.memory core.parallel core.paths "
-    "data.samples data.manifests data.datasets data.custom "
+    "data.samples data.manifests data.croissant data.datasets data.custom "
     "evaluation.metrics evaluation.intervals evaluation.comparison evaluation.calibration "
     "evaluation.localization evaluation.frames evaluation.significance evaluation.power "
     "forensics.spectrum forensics.spectrum_classifiers studies.factorial "
-    "reporting.claims reporting.ledger reporting.scores reporting.judge reporting.judge_page "
-    "reporting.commands runs.collect runs.compare"
+    "reporting.claims reporting.ledger reporting.crate reporting.scores reporting.judge "
+    "reporting.judge_page reporting.commands runs.collect runs.compare"
 )
 NOT_CORE = (
     "tensorflow keras keras_hub cv2 av mtcnn matplotlib seaborn papermill IPython jinja2 skops "

@@ -55,6 +55,10 @@ class Expectation:
         Whether the count is approximate (to 0.1 %).
     reason : str, default ""
         Where the count comes from, or why it is unknown.
+    url : str, default ""
+        Where the file can be downloaded without an agreement, if it is a single one.
+    sha256 : str, default ""
+        SHA-256 of the file at `url`.
     """
 
     what: str
@@ -64,6 +68,8 @@ class Expectation:
     optional: bool = False
     about: bool = False
     reason: str = ""
+    url: str = ""
+    sha256: str = ""
 
     def matches(self, path: str) -> bool:
         """Return whether a relative path belongs to this group."""
@@ -225,6 +231,8 @@ def _read_expectations(entry: dict, file: Path) -> Iterator[Expectation]:
             optional=entry.get("optional", False),
             about=entry.get("about", False),
             reason=entry.get("reason", ""),
+            url=entry.get("url", ""),
+            sha256=entry.get("sha256", ""),
         )
 
 

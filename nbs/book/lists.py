@@ -9,11 +9,6 @@ from pathlib import Path
 from pages import Context, Page, plain, slug
 from tables import Table
 
-ARXIV_OF_DATASETS = {
-    "1901.08971": "roessler2019faceforensicspp",
-    "1909.12962": "li2020celebdf",
-    "2006.07397": "dolhansky2020dfdc",
-}
 ALSO_TITLED = {"The DeepFake Detection Challenge Dataset": "dolhansky2020dfdc"}
 VERDICTS = (
     "reproduced",
@@ -46,7 +41,6 @@ def know(context: Context, entries: dict[str, dict[str, str]]) -> None:
         if "mention" in fields:
             context.mentions[fields["mention"]] = key
     context.titles |= {plain(title): key for title, key in ALSO_TITLED.items() if key in entries}
-    context.arxiv |= {number: key for number, key in ARXIV_OF_DATASETS.items() if key in entries}
 
 
 def verdicts(notebook: Path) -> tuple[dict[int, dict[str, str]], str]:
