@@ -27,7 +27,7 @@ def lines(value: str) -> list[str]:
 
 
 class BuildWithData(build_py):
-    "Copies `data_manifests/` and `nbs/papers/` to `deepfake_nb/_data/` of what is built, so that a wheel needs no checkout."
+    "Copies manifests and papers to the build's `deepfake_nb/_data/`: a wheel needs no checkout."
 
     def run(self):
         super().run()

@@ -1,7 +1,7 @@
 """Test the wheel with the lowest and with the latest versions that settings.ini allows.
 
-python tests/bounds.py FOLDER [lowest] [latest] [core]: environments are made anew in FOLDER. `core` installs the
-requirements that need no TensorFlow, and prints the ledger.
+python tests/bounds.py FOLDER [lowest] [latest] [core]: environments are made anew in FOLDER.
+`core` installs the requirements that need no TensorFlow, and prints the ledger.
 """
 
 import os

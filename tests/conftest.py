@@ -1,7 +1,7 @@
 """Share the tests out between processes so that none is left alone at the end.
 
-A group goes to one process, the longest group first. Tests of a file share their fixtures and are one group; notebooks and
-papers are groups of their own.
+A group goes to one process, the longest group first. Tests of a file share their fixtures and are
+one group; notebooks and papers are groups of their own.
 """
 
 import re

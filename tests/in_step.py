@@ -1,6 +1,6 @@
-"""Hold what is generated to its source: clean notebooks, the exported library, the ledger in the index, README.md.
+"""Hold generated files to their source: notebooks, the library, the ledger, README.md.
 
-Compares the files with what the tools make of a copy. With --write, brings the files in step instead.
+Compares the files with what the tools make of a copy. With --write, updates the files instead.
 """
 
 import json
@@ -28,7 +28,7 @@ def generated(root: Path) -> dict[str, bytes]:
 
 
 def with_ledger(notebook: dict, table: str) -> dict:
-    "The index with this table between its marks; raises `SystemExit` if it has not exactly one pair of them."
+    "The index with this table between its marks; raises `SystemExit` unless there is one pair."
     pattern, found = (
         re.compile(r"(<!-- ledger:[^>]*-->\n).*?(\n<!-- end of the ledger -->)", re.S),
         0,
@@ -41,7 +41,8 @@ def with_ledger(notebook: dict, table: str) -> dict:
             cell["source"], found = source.splitlines(keepends=True), found + n
     if found != 1:
         sys.exit(
-            f"nbs/index.ipynb has {found} places for the ledger, marked <!-- ledger: … --> and <!-- end of the ledger -->; expected 1"
+            f"nbs/index.ipynb has {found} places for the ledger, "
+            "marked <!-- ledger: … --> and <!-- end of the ledger -->; expected 1"
         )
     return notebook
 
@@ -59,7 +60,7 @@ def count_verdicts(root: Path) -> None:
 
 
 def readme(root: Path) -> str:
-    "README.md from nbs/index.ipynb: markdown and the code cells that are not hidden, with their text outputs."
+    "README.md from nbs/index.ipynb: Markdown and the visible code cells, with their text outputs."
     import nbformat
     from nbconvert import MarkdownExporter
 

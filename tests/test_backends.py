@@ -1,4 +1,4 @@
-"What depends on the backend, on JAX: the tests marked `backend`, in a process that has JAX from the start."
+"Run the tests marked `backend` on JAX, in a process that has JAX from the start."
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"The book: it builds without a network and without running anything, and its checks see what they are there to see."
+"The book builds without a network and without running anything, and its checks find faults."
 
 import json
 import os
@@ -25,14 +25,18 @@ from tables import Table  # noqa: E402
 NO_NETWORK = """
 import socket
 def refuse(self, address, *rest):
-    if self.family in (socket.AF_INET, socket.AF_INET6): raise OSError(f"the build asked for {address}")
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        raise OSError(f"the build asked for {address}")
     return connect(self, address, *rest)
 connect, socket.socket.connect = socket.socket.connect, refuse
 """
 needs_browser = pytest.mark.skipif(
     browser.find_browser() is None, reason="no Chromium on the path (apt-get install chromium)"
 )
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
+    "rkJggg=="
+)
 
 
 @pytest.fixture(scope="module")
@@ -191,10 +195,10 @@ def test_no_page_complains_in_a_browser(book):
 @needs_browser
 def test_the_browser_sees_what_is_wrong(tmp_path):
     (tmp_path / "a.html").write_text(
-        '<!doctype html><link rel="stylesheet" href="http://127.0.0.1:9/far.css"><h1>A</h1><img src="gone.png" alt="a thing"><img src="data:image/png;base64,'
-        + PNG
-        + '">'
-        '<div style="width:3000px">wide</div><span class="math">x</span><script>console.error("broken"); undefined_name</script>'
+        '<!doctype html><link rel="stylesheet" href="http://127.0.0.1:9/far.css"><h1>A</h1>'
+        f'<img src="gone.png" alt="a thing"><img src="data:image/png;base64,{PNG}">'
+        '<div style="width:3000px">wide</div><span class="math">x</span>'
+        '<script>console.error("broken"); undefined_name</script>'
     )
     with browser.Browser() as b:
         b.open((tmp_path / "a.html").as_uri(), 390)
@@ -234,7 +238,9 @@ def test_the_browser_sees_what_is_wrong(tmp_path):
 )
 def test_the_check_sees_what_is_wrong(tmp_path, body, fault):
     (tmp_path / "index.html").write_text(
-        '<h1 id="top">A</h1><a href="a.html#here">a</a> <a href="https://elsewhere.example">elsewhere</a> <img src="data:image/png;base64,xx" alt="x">'
+        '<h1 id="top">A</h1><a href="a.html#here">a</a> '
+        '<a href="https://elsewhere.example">elsewhere</a> '
+        '<img src="data:image/png;base64,xx" alt="x">'
     )
     (tmp_path / "a.html").write_text('<h1 id="here">B</h1><a href="index.html#top">i</a>')
     assert check.check_folder(tmp_path) == []
@@ -273,7 +279,8 @@ def context(tmp_path: Path, **about) -> pages.Context:
         (
             "`azimuthal_spectrum` and `azimuthal_spectrum()`, not `spectrum`",
             "{py:obj}`azimuthal_spectrum <deepfake_nb.spectrum.azimuthal_spectrum>` and "
-            "{py:obj}`azimuthal_spectrum() <deepfake_nb.spectrum.azimuthal_spectrum>`, not `spectrum`",
+            "{py:obj}`azimuthal_spectrum() <deepfake_nb.spectrum.azimuthal_spectrum>`, "
+            "not `spectrum`",
         ),
         (
             "```\n`azimuthal_spectrum`, arXiv 1911.00686\n```",
@@ -346,7 +353,11 @@ def test_an_image_without_words_is_an_error(tmp_path):
 
 def test_a_cell_becomes_code_figure_and_table(tmp_path):
     page = pages.Page("papers/kun.ipynb", context(tmp_path), paper=True)
-    table = "<style>x</style><table><thead><tr><th></th><th>AUC</th></tr><tr><th>model</th><th></th></tr></thead><tbody><tr><th id='r'>I</th><td class='c'>.7</td></tr></tbody></table>"
+    table = (
+        "<style>x</style><table><thead><tr><th></th><th>AUC</th></tr>"
+        "<tr><th>model</th><th></th></tr></thead>"
+        "<tbody><tr><th id='r'>I</th><td class='c'>.7</td></tr></tbody></table>"
+    )
     made = page.cells(
         code(
             "draw()",
@@ -362,7 +373,9 @@ def test_a_cell_becomes_code_figure_and_table(tmp_path):
         0
     ]["metadata"]["tags"] == ["hide-input"]
     assert made[1]["source"] == (
-        '````{figure} ../_figures/kun/roc.png\n:name: kun-figure-roc\n:alt: "A curve: \\"so\\"."\n\n**Figure 1.** A *curve*: "so". [made here. File: `roc`]{.stamp}\n````'
+        "````{figure} ../_figures/kun/roc.png\n:name: kun-figure-roc\n"
+        ':alt: "A curve: \\"so\\"."\n\n'
+        '**Figure 1.** A *curve*: "so". [made here. File: `roc`]{.stamp}\n````'
     )
     assert (tmp_path / "_figures/kun/roc.png").read_bytes().startswith(b"\x89PNG")
     assert (

@@ -174,7 +174,10 @@ def test_library_module(module):
 
 
 def library_imports(path: Path) -> Iterator[tuple[str, str]]:
-    "Modules of the library that a module imports, and the names: relative, absolute, within functions, by importlib or as text of another process."
+    """Modules of the library that a module imports, and the names.
+
+    Imports may be relative, absolute, within functions, by importlib or in another process's code.
+    """
     own = path.relative_to(ROOT).with_suffix("").parts
     package = own if path.stem == "__init__" else own[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -237,7 +240,9 @@ def test_every_export_is_shown_within_two_cells(path):
 @pytest.mark.parametrize("path", [*LIBRARY, *PAPERS, *TUTORIALS], ids=lambda p: p.stem)
 def test_every_cell_can_be_parsed(path):
     for cell in cells(path):
-        source = "\n".join(l for l in cell["source"].splitlines() if not l.startswith(("%", "!")))
+        source = "\n".join(
+            line for line in cell["source"].splitlines() if not line.startswith(("%", "!"))
+        )
         compile(source, f"{path.name}: {cell['id']}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
@@ -303,7 +308,8 @@ def test_help_loads_nothing_heavy(words):
     code = (
         "import sys; from deepfake_nb.cli import main\n"
         f"try: main({words!r})\n"
-        "except SystemExit as e: print(e.code, sorted({'tensorflow', 'keras', 'pandas', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+        "except SystemExit as e: print(e.code, sorted({'tensorflow', 'keras', 'pandas', "
+        "'matplotlib'} & set(sys.modules)), file=sys.stderr)"
     )
     assert (
         subprocess.run(
@@ -314,7 +320,10 @@ def test_help_loads_nothing_heavy(words):
 
 
 def test_import_loads_nothing_heavy():
-    code = "import sys, deepfake_nb; print(sorted({'tensorflow', 'keras', 'pandas', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, deepfake_nb; "
+        "print(sorted({'tensorflow', 'keras', 'pandas', 'numpy'} & set(sys.modules)))"
+    )
     assert run_python(code) == "[]"
 
 
@@ -369,7 +378,10 @@ def test_a_missing_package_is_named_with_the_remedy():
 
 @pytest.mark.slow
 def test_front_door_names_exist():
-    code = "import deepfake_nb as dnb; print(all(callable(getattr(dnb, name)) for name in dnb._FRONT_DOOR))"
+    code = (
+        "import deepfake_nb as dnb; "
+        "print(all(callable(getattr(dnb, name)) for name in dnb._FRONT_DOOR))"
+    )
     assert run_python(code) == "True"
     code = "import deepfake_nb as dnb; print(hasattr(dnb, 'nonsense'))"
     assert run_python(code) == "False"

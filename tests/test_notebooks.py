@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 def run_notebook(path: Path, log: Path) -> None:
-    "Run the cells of a notebook as nbdev does; exit status 1 if one fails, with its traceback in `log`."
+    "Run a notebook's cells as nbdev does; exit status 1 if one fails, its traceback in `log`."
     with open(log, "w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)  # what libraries print, too
         os.dup2(file.fileno(), 2)

@@ -1,5 +1,9 @@
-"""Every paper notebook, end to end through the command line at `smoke`: whole runs, the same figures from the same seed, failures that leave no trace of a whole run;
-and the wheel, which holds the library and its data and nothing else, and runs a paper away from the checkout."""
+"""Every paper notebook, end to end through the command line at `smoke`; and the wheel.
+
+Runs are complete, the same seed gives the same figures, a failure leaves no trace of a complete
+run. The wheel holds the library and its data and nothing else, and runs a paper away from the
+checkout.
+"""
 
 import json
 import os
@@ -288,7 +292,7 @@ def test_provenance_says_if_files_differ_from_the_commit(tmp_path):
 
 
 def test_frequency_paper_takes_a_database_with_one_face_in_all_fakes(tmp_path, monkeypatch):
-    "UADFV in its own layout: no split keeps the one source apart, and the paper has to say so and go on."
+    "UADFV's own layout: no split keeps the one source apart; the paper says so and goes on."
     from deepfake_nb.data.datasets import load_samples
 
     films = load_samples("synthetic-faceforensics", identities=12, frames=10)
@@ -331,7 +335,7 @@ def test_frequency_paper_takes_a_database_with_one_face_in_all_fakes(tmp_path, m
 
 
 def test_conditional_loss_paper_takes_videos_without_masks(tmp_path):
-    "Frames of videos whose masks are not known, as in the challenge: the maps are not compared with masks, and everything else is there."
+    "Frames of videos without known masks: maps are not compared with masks, all else is there."
     words = [
         "--dataset",
         "synthetic-dfdc",
@@ -398,7 +402,7 @@ def test_localisation_paper_shows_every_part(run):
 
 
 def test_localisation_paper_goes_on_with_trainings_that_are_kept(run, tmp_path, monkeypatch):
-    "A run that keeps its trainings gives the numbers of one that does not; the next, with a second repeat, trains that one alone."
+    "Keeping trainings changes no number; the next run, with a second repeat, trains that alone."
     paper, _, folder = run
     if paper != "kaminskyi":
         pytest.skip("another paper")
@@ -429,7 +433,7 @@ def test_localisation_paper_goes_on_with_trainings_that_are_kept(run, tmp_path, 
 
 
 def test_localisation_paper_says_where_originals_are_missing(tmp_path, capsys):
-    "Crops of faces whose originals are not known: masks cannot be made, and the run says so, and which sets have them."
+    "Face crops without known originals allow no masks; the run says so, and which sets have them."
     import numpy as np
     from PIL import Image
 
@@ -511,7 +515,11 @@ def test_wheel_holds_the_library_and_identical_copies_of_its_data(wheel):
 def test_wheel_works_away_from_the_checkout(wheel, tmp_path):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); import deepfake_nb; print(deepfake_nb.__file__); from deepfake_nb.cli import main; sys.exit(main(['data', 'list']))"
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r}); "
+        "import deepfake_nb; print(deepfake_nb.__file__); "
+        "from deepfake_nb.cli import main; sys.exit(main(['data', 'list']))"
+    )
     done = subprocess.run(
         [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
@@ -525,7 +533,10 @@ def test_wheel_works_away_from_the_checkout(wheel, tmp_path):
 
 @pytest.fixture(scope="module")
 def elsewhere(wheel, tmp_path_factory):
-    "A function that runs commands in a fresh environment, away from the checkout: the wheel is installed, its dependencies are borrowed from here."
+    """A function that runs commands in a fresh environment, away from the checkout.
+
+    The wheel is installed there; its dependencies are borrowed from here.
+    """
     import venv
     from sysconfig import get_paths
 
@@ -535,9 +546,12 @@ def elsewhere(wheel, tmp_path_factory):
     environment = {
         k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DEEPFAKE_NB_DATA")
     }
-    run = lambda *words, **how: subprocess.run(
-        [*map(str, words)], cwd=place, env=environment, capture_output=True, text=True, **how
-    )
+
+    def run(*words, **how) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*map(str, words)], cwd=place, env=environment, capture_output=True, text=True, **how
+        )
+
     done = run(
         python,
         "-m",
@@ -569,7 +583,8 @@ def test_installed_wheel_comes_from_itself(elsewhere):
             place / "env/bin/python",
             "-I",
             "-c",
-            "import deepfake_nb; from deepfake_nb.core.paths import manifests_dir; print(deepfake_nb.__file__, manifests_dir())",
+            "import deepfake_nb; from deepfake_nb.core.paths import manifests_dir; "
+            "print(deepfake_nb.__file__, manifests_dir())",
         ],
         cwd=place,
         capture_output=True,

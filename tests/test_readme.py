@@ -66,7 +66,8 @@ def test_the_output_shown_is_of_a_network_that_has_learnt():
         re.M,
     ).groups()
     assert label == "ImageNet weights" and float(low) > 0.5, (
-        f"index.ipynb was run where pretrained weights could not be had (AUC {value}, {label}): run it again where they can"
+        f"index.ipynb was run without pretrained weights (AUC {value}, {label}): "
+        "run it again where they are available"
     )
 
 

@@ -1,4 +1,7 @@
-"Batch runs and their report, with a small paper that stands in for the real ones: kills, failures, timeouts, two at once, changed code, clusters, terminals."
+"""Batch runs and their report, with a small paper that stands in for the real ones.
+
+Kills, failures, timeouts, two at once, changed code, clusters, terminals.
+"""
 
 import json
 import os
@@ -42,8 +45,10 @@ if seed == bad_seed:
     if how == "sleep": time.sleep(600)
     if how == "kill": os.kill(os.getpid(), signal.SIGKILL)
     if how == "kill parent": os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"""
-FOURTH = """metrics = {name: {"value": rng.random(), "low": 0., "high": 1.} for name in ("AUC", "accuracy")}
-with open(output_dir + "/metrics.json", "w") as file: json.dump(metrics | {"threads": {"value": threads}}, file)
+FOURTH = """names = ("AUC", "accuracy")
+metrics = {name: {"value": rng.random(), "low": 0., "high": 1.} for name in names}
+with open(output_dir + "/metrics.json", "w") as file:
+    json.dump(metrics | {"threads": {"value": threads}}, file)
 os.makedirs(output_dir + "/tables")
 np.savetxt(output_dir + "/tables/scores.csv", rng.random(50), header="score", comments="")"""
 
@@ -80,9 +85,9 @@ def run_words(papers: Path, root: Path, *words) -> list[str]:
 
 
 def start(words: list[str], **how) -> subprocess.Popen:
-    heed = lambda: signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # which a test that runs in the background of a script would ignore
+    def heed():  # which a test that runs in the background of a script would ignore
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     return subprocess.Popen(
         words,
         stdout=subprocess.PIPE,
@@ -163,7 +168,7 @@ def undisturbed(papers, tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0])
 def test_killed_three_times_and_resumed(seed, papers, undisturbed, tmp_path):
-    "Whatever is there after a kill is whole and stays; in the end every run is there once, and is what it would have been."
+    "What a kill leaves is whole and stays; in the end every run is there once, as if undisturbed."
     root, chance = tmp_path / "runs", random.Random(seed)
     words = run_words(papers, root, "--seeds", f"0-{RUNS - 1}", "--jobs", "2")
     for kill in range(3):
@@ -172,7 +177,7 @@ def test_killed_three_times_and_resumed(seed, papers, undisturbed, tmp_path):
             for name, folder in whole(root).items()
         }
         process, goal = start(words), len(before) + chance.randint(1, 2)
-        wait_until(lambda: len(whole(root)) >= goal)
+        wait_until(lambda goal=goal: len(whole(root)) >= goal)
         time.sleep(chance.uniform(0, 0.5))
         if kill == 1:
             process.kill()
@@ -207,7 +212,7 @@ def test_killed_three_times_and_resumed(seed, papers, undisturbed, tmp_path):
 
 
 def test_runs_end_with_the_command(papers, tmp_path):
-    "kill -9 of the command alone: no run, no kernel is left, and what they began goes at the next start."
+    "kill -9 of the command alone leaves no run or kernel; the next start clears what they began."
     root = tmp_path / "runs"
     process = start(run_words(papers, root, "--seeds", "0,1", "--jobs", "2", "-p", "pause=60"))
     wait_until(
@@ -239,7 +244,8 @@ def dying(function):
         calls += 1
         if calls == k:
             if function is rmtree:  # die in the middle of it
-                for name in sorted(os.listdir(args[0]) if os.path.isdir(args[0]) else [])[:1]: os.unlink(os.path.join(args[0], name))
+                for name in sorted(os.listdir(args[0]) if os.path.isdir(args[0]) else [])[:1]:
+                    os.unlink(os.path.join(args[0], name))
             os._exit(9)
         return function(*args, **options)
     return call
@@ -255,7 +261,7 @@ with hold_run(plan.folder, False): _publish(plan, work, 1.)
 
 @pytest.mark.slow
 def test_no_moment_of_publishing_leaves_half_a_run(papers, tmp_path):
-    "A process that dies at each step of putting a new run in the place of an old one: there is the old one, the new one, or none."
+    "Dying at any step of replacing an old run by a new one leaves the old, the new, or none."
     seen = set()
     for k in range(1, 8):
         root = tmp_path / str(k)
@@ -400,9 +406,12 @@ def test_other_machines_are_left_alone(papers, tmp_path):
 
 
 def test_what_changed_is_made_again(tmp_path):
-    "Another notebook, other parameters, other data: other runs; another text around the same results: still another notebook."
+    "Another notebook (even by a comment), parameters or data make another run; outputs do not."
     papers, root = paper(tmp_path / "papers"), tmp_path / "runs"
-    plan = lambda **parameters: plan_run("draw", root=root, papers=papers, parameters=parameters)
+
+    def plan(**parameters):
+        return plan_run("draw", root=root, papers=papers, parameters=parameters)
+
     first = plan()
     run_paper(first, progress=False)
     made = json.loads((first.folder / "provenance.json").read_text())["finished"]
@@ -447,7 +456,7 @@ def table(tmp_path, monkeypatch):
 
 
 def test_a_fingerprint_is_of_what_the_files_hold(table):
-    "Other pixels in as many bytes, a mask that was added, and one that was painted over: each was the same data to `--resume`."
+    "Other pixels in as many bytes, a mask added, a mask painted over: `--resume` missed each."
     from deepfake_nb.runs.plan import data_fingerprint
 
     prints, picture, mask = (
@@ -508,7 +517,7 @@ def test_arrays_that_a_parameter_names_are_fingerprinted(tmp_path, monkeypatch):
 
 @pytest.fixture
 def real(tmp_path, monkeypatch) -> Path:
-    "A folder with a dataset that is not rendered: FaceForensics++ with two compressions of two films."
+    "A folder with a dataset that is not rendered: FaceForensics++, two videos in two compressions."
     from deepfake_nb.data.datasets import load_samples
 
     monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path / "data"))
@@ -534,9 +543,12 @@ def real(tmp_path, monkeypatch) -> Path:
 
 def test_options_reach_data_that_is_not_rendered(real, papers):
     "Those that are given; those of notebooks and profiles are for rendering and do not."
-    plan = lambda **given: plan_run(
-        "draw", "faceforensics", parameters=given, root=real / "runs", papers=papers
-    )
+
+    def plan(**given):
+        return plan_run(
+            "draw", "faceforensics", parameters=given, root=real / "runs", papers=papers
+        )
+
     assert plan().parameters["dataset_options"] == {}
     squeezed = plan(dataset_options="{'compression': 'c40'}")
     assert (
@@ -557,15 +569,10 @@ def test_options_reach_data_that_is_not_rendered(real, papers):
 
 @pytest.mark.parametrize(("name", "further"), [("kaminskyi", "second"), ("kun", "other")])
 def test_options_of_further_datasets_reach_them(name, further, real):
-    plan = lambda **given: (
-        plan_run(
-            name,
-            "synthetic-faces",
-            "smoke",
-            {f"{further}_dataset": "faceforensics"} | given,
-            real / "runs",
-        ).provenance
-    )
+    def plan(**given) -> dict:
+        parameters = {f"{further}_dataset": "faceforensics"} | given
+        return plan_run(name, "synthetic-faces", "smoke", parameters, real / "runs").provenance
+
     plain, squeezed = plan(), plan(**{f"{further}_options": {"compression": "c40"}})
     assert plain["parameters"][f"{further}_options"] == {} and squeezed["parameters"][
         f"{further}_options"
@@ -579,7 +586,7 @@ def test_options_of_further_datasets_reach_them(name, further, real):
 
 
 def test_notebooks_read_with_the_options_that_were_planned():
-    "No notebook drops the options of a dataset that is not rendered, after they were counted into its run's name."
+    "No notebook drops options of a dataset that is not rendered: its run's name counts them."
     from deepfake_nb.runs.plan import list_papers, paper_path
 
     for name in list_papers():
@@ -654,7 +661,7 @@ def test_dry_run_starts_nothing(papers, tmp_path):
 
 
 def test_the_cost_is_told_before(tmp_path, capsys):
-    "By this machine's earlier runs, else by the notebook's own estimate for its own data, else not at all."
+    "By this machine's earlier runs, else by the notebook's estimate for its own data, else not."
     import platform
 
     from deepfake_nb.cli import main
@@ -684,9 +691,9 @@ def test_the_cost_is_told_before(tmp_path, capsys):
         line.endswith("(about 0:01:40, by the notebook's own estimate)") for line in first[:3]
     ] == [True] * 3
     assert [line.endswith("(time unknown)") for line in first[3:6]] == [True] * 3
-    assert (
-        first[6]
-        == "6 runs, 6 to do, 2 at a time, about 0:03:20 (0:05:00 one after the other), and 3 of unknown time"
+    assert first[6] == (
+        "6 runs, 6 to do, 2 at a time, about 0:03:20 (0:05:00 one after the other), "
+        "and 3 of unknown time"
     )
     write_run(tmp_path / "runs", 7, {}, name="draw", host="another machine", seconds=1.0)
     assert said()[0].endswith("estimate)")
@@ -765,7 +772,11 @@ def test_lines_are_rare_and_tell_of_new_cells(papers, tmp_path, capsys, monkeypa
 
 
 NOISE = """import os, sys, time, warnings
-os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\nI0000 00:00:1795797883.931758    3966 port.cc:153] oneDNN custom operations are on.\\n")
+os.write(
+    2,
+    b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n"
+    b"I0000 00:00:1795797883.931758    3966 port.cc:153] oneDNN custom operations are on.\\n",
+)
 os.write(2, b"E0000 00:00:1795797883.931758    3966 port.cc:9] a real fault\\n")
 from tqdm import tqdm
 for _ in tqdm(range(40), desc="training", mininterval=0): time.sleep(.005)
@@ -783,7 +794,10 @@ def noisy(folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_bars_and_chatter_reach_no_log(tmp_path):
-    "Of a bar its end, of TensorFlow's own words nothing; warnings and errors arrive. Rendering the data has a bar in the command itself."
+    """A log gets a bar's end, warnings and errors, and nothing of TensorFlow's own words.
+
+    Rendering the data has a bar in the command itself.
+    """
     options = "dataset_options={'identities': 4, 'frames': 1, 'videos': 1, 'seed': 9}"
     with open(tmp_path / "log", "w") as log:
         words = run_words(noisy(tmp_path / "papers"), tmp_path / "runs", "-p", options)
@@ -819,8 +833,10 @@ def test_bars_and_chatter_reach_no_log(tmp_path):
 
 def test_loading_tensorflow_is_quiet_and_its_faults_are_heard():
     code = (
-        "import os, sys\nfrom deepfake_nb.runs.plan import _without_chatter\nwith _without_chatter():\n"
-        "    os.write(2, b'I0000 00:00:1.5 1 port.cc:153] oneDNN custom operations are on.\\nW0000 00:00:1.5 1 x.cc:1] beware\\n')\n"
+        "import os, sys\nfrom deepfake_nb.runs.plan import _without_chatter\n"
+        "with _without_chatter():\n"
+        "    os.write(2, b'I0000 00:00:1.5 1 port.cc:153] oneDNN custom operations are on.\\n"
+        "W0000 00:00:1.5 1 x.cc:1] beware\\n')\n"
         "    print('python', file=sys.stderr)\nprint('after', file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -833,10 +849,13 @@ def test_jobs_share_the_cores(papers, tmp_path):
         tmp_path / "runs",
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     )
-    threads = lambda: {
-        json.loads((f / "metrics.json").read_text())["threads"]["value"]
-        for f in whole(root).values()
-    }
+
+    def threads() -> set[int]:
+        return {
+            json.loads((f / "metrics.json").read_text())["threads"]["value"]
+            for f in whole(root).values()
+        }
+
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     for words, expected in ((["--jobs", "2"], max(1, cores // 2)), ([], 0), (["--jobs", "2"], 3)):
         changed = environment | ({"OMP_NUM_THREADS": "3"} if expected == 3 else {})
@@ -1041,7 +1060,8 @@ def test_a_worker_with_another_library_is_refused(papers, tmp_path):
             [
                 sys.executable,
                 "-c",
-                "import deepfake_nb.runs.cluster as r; r._CONNECT_SECONDS = 1; import sys; from deepfake_nb.cli import main; sys.exit(main())",
+                "import deepfake_nb.runs.cluster as r; r._CONNECT_SECONDS = 1; "
+                "import sys; from deepfake_nb.cli import main; sys.exit(main())",
                 *run_words(papers, tmp_path / "runs", "--scheduler", cluster.scheduler_address)[3:],
             ],
             capture_output=True,
@@ -1487,7 +1507,8 @@ def test_help_loads_nothing_heavy():
         code = (
             "import sys; from deepfake_nb.cli import main\n"
             f"try: main({words!r})\n"
-            "except SystemExit as e: print(e.code, sorted({'tensorflow', 'keras', 'pandas', 'matplotlib', 'rich', 'papermill'} & set(sys.modules)), file=sys.stderr)"
+            "except SystemExit as e: print(e.code, sorted({'tensorflow', 'keras', 'pandas', "
+            "'matplotlib', 'rich', 'papermill'} & set(sys.modules)), file=sys.stderr)"
         )
         assert (
             subprocess.run(

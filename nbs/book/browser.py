@@ -12,10 +12,13 @@ from urllib.parse import urlsplit
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 LOOK = """(() => ({
-  broken: [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.getAttribute("src")),
-  unnamed: [...document.images].filter(i => !(i.getAttribute("alt") || "").trim()).map(i => i.getAttribute("src")),
+  broken: [...document.images].filter(i => i.complete && !i.naturalWidth)
+    .map(i => i.getAttribute("src")),
+  unnamed: [...document.images].filter(i => !(i.getAttribute("alt") || "").trim())
+    .map(i => i.getAttribute("src")),
   wide: document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth,
-  raw: [...document.querySelectorAll("span.math, div.math")].filter(m => !m.querySelector("mjx-container")).length,
+  raw: [...document.querySelectorAll("span.math, div.math")]
+    .filter(m => !m.querySelector("mjx-container")).length,
 }))()"""
 
 
@@ -121,7 +124,8 @@ class Browser:
         ):
             self.events.append(json.loads(self.socket.recv()))
         self.run(
-            "Promise.resolve(window.MathJax && MathJax.startup && MathJax.startup.promise).then(() => new Promise(r => setTimeout(r, 50)))"
+            "Promise.resolve(window.MathJax && MathJax.startup && MathJax.startup.promise)"
+            ".then(() => new Promise(r => setTimeout(r, 50)))"
         )
 
     def run(self, script: str):
@@ -131,14 +135,18 @@ class Browser:
         )["result"].get("value")
 
     def faults(self) -> list[str]:
-        "What went wrong on the page that is open: errors in the console, failed or outside requests, broken or unnamed images, equations that were not set, a page wider than the window."
+        """List what went wrong on the open page.
+
+        Faults are errors in the console, failed or outside requests, broken or unnamed images,
+        equations that were not set, and a page wider than the window.
+        """
         found = []
         for e in self.events:
             method, p = e.get("method"), e.get("params", {})
             if method == "Runtime.exceptionThrown":
-                found.append(
-                    f"error: {p['exceptionDetails'].get('exception', {}).get('description', p['exceptionDetails']['text'])[:300]}"
-                )
+                details = p["exceptionDetails"]
+                text = details.get("exception", {}).get("description", details["text"])
+                found.append(f"error: {text[:300]}")
             elif method == "Runtime.consoleAPICalled" and p["type"] in ("error", "assert"):
                 found.append(
                     f"console: {[a.get('value', a.get('description')) for a in p['args']]}"
@@ -203,7 +211,11 @@ def check_in_browser(
                     for fault in browser.faults()
                 ]
         browser.open((folder / "search.html").as_uri() + "?q=spectrum")
-        wait = "new Promise(r => { let n = 0, t = setInterval(() => { let k = document.querySelectorAll('#search-results li a').length; if (k || ++n > 100) { clearInterval(t); r(k) } }, 50) })"
+        wait = (
+            "new Promise(r => { let n = 0, t = setInterval(() => { "
+            "let k = document.querySelectorAll('#search-results li a').length; "
+            "if (k || ++n > 100) { clearInterval(t); r(k) } }, 50) })"
+        )
         if not browser.run(wait):
             faults.append("search.html: finds nothing for 'spectrum'")
     return faults

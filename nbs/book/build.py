@@ -1,4 +1,4 @@
-"Build the book from the committed notebooks, without running them: write its sources, run Sphinx, check what came out."
+"Build the book from the committed notebooks, without running them, and check the result."
 
 import argparse
 import os
@@ -24,11 +24,14 @@ URL = "https://github.com/deepfake-nb/deepfake_nb/blob/main/"
 def sources(root: Path) -> dict[str, list[str]]:
     "The notebooks by part of the book, relative to nbs/."
     nbs = root / "nbs"
-    named = lambda pattern: [
-        p.relative_to(nbs).as_posix()
-        for p in sorted(nbs.glob(pattern))
-        if not p.name.startswith(".")
-    ]
+
+    def named(pattern: str) -> list[str]:
+        return [
+            p.relative_to(nbs).as_posix()
+            for p in sorted(nbs.glob(pattern))
+            if not p.name.startswith(".")
+        ]
+
     return {
         "papers": named("papers/*.ipynb"),
         "library": [*named("[0-9]*/*.ipynb"), *named("[0-9]*.ipynb")],
@@ -69,7 +72,8 @@ def stage(
     }
     write(
         out / "conf.py",
-        f"import runpy\n\nglobals().update({{k: v for k, v in runpy.run_path({str(HERE / 'conf.py')!r}).items() if not k.startswith('__')}})\n",
+        "import runpy\n\nglobals().update({k: v for k, v in "
+        f"runpy.run_path({str(HERE / 'conf.py')!r}).items() if not k.startswith('__')}})\n",
     )
     write(out / "datasets.bib", lists.dataset_bibtex(context))
     for name in ("reports", "methods"):
@@ -139,7 +143,11 @@ def front(cells: list[dict], page: Page, parts: dict[str, list[str]]) -> list[di
 
 def paper_end(cells: list[dict], page: Page) -> list[dict]:
     "A report's page says after its opening which report it is, and where the notebook lies."
-    line = f"The report: {{cite:t}}`{page.stem}`. Its claims and their verdicts: [the ledger](#ledger-{page.stem}). This page is the notebook [nbs/{page.name}]({URL}nbs/{page.name})."
+    line = (
+        f"The report: {{cite:t}}`{page.stem}`. "
+        f"Its claims and their verdicts: [the ledger](#ledger-{page.stem}). "
+        f"This page is the notebook [nbs/{page.name}]({URL}nbs/{page.name})."
+    )
     known = page.stem in page.context.titles.values()
     return [*cells[:1], *([page.markdown(line)] if known else []), *cells[1:]]
 
@@ -151,9 +159,11 @@ def reference_index(modules: list[reference.Module]) -> str:
     )
     tree = "\n".join(m.name for m in modules)
     return (
-        "# Reference\n\n> Every public name of the library, its parameters, what it gives back.\n\n| module | |\n| --- | --- |\n"
-        + rows
-        + f"\n\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n\nAll names stand in the {{ref}}`index <genindex>`.\n"
+        "# Reference\n\n"
+        "> Every public name of the library, its parameters, what it gives back.\n\n"
+        f"| module | |\n| --- | --- |\n{rows}\n\n"
+        f"```{{toctree}}\n:hidden:\n\n{tree}\n```\n\n"
+        "All names stand in the {ref}`index <genindex>`.\n"
     )
 
 
@@ -202,8 +212,9 @@ def main() -> int:
         faults += browser.check_in_browser(out / "html")
     for fault in faults:
         print(fault, file=sys.stderr)
+    pages, seconds = len(list((out / "html").rglob("*.html"))), time.perf_counter() - started
     print(
-        f"{out / 'html' / 'index.html'}: {len(list((out / 'html').rglob('*.html')))} pages in {time.perf_counter() - started:.0f} s; "
+        f"{out / 'html' / 'index.html'}: {pages} pages in {seconds:.0f} s; "
         + (f"{len(faults)} faults" if faults else "links, images and resources are whole")
         + (", Sphinx warned" if status else "")
     )

@@ -1,4 +1,4 @@
-"What a reader would stumble over in the built pages: dead links, missing images, images without words for them, anything fetched from elsewhere."
+"Find faults in the built pages: dead links, missing images or alt texts, outside resources."
 
 import re
 from html.parser import HTMLParser

@@ -1,4 +1,4 @@
-"What Sphinx lacks: tables that are HTML already, the anchors that Jupyter gives to headings, a bibliography that leaves titles as they are written."
+"What Sphinx lacks: HTML tables, Jupyter's heading anchors, a bibliography with titles as written."
 
 import re
 
@@ -31,7 +31,7 @@ class HtmlTable(SphinxDirective):
 
 
 def jupyter_anchor(title: str) -> str:
-    "A heading's anchor as Jupyter and GitHub make it for notebooks: the title, with hyphens for spaces."
+    "A heading's anchor as Jupyter and GitHub make it: the title, with hyphens for spaces."
     return re.sub(r"\s", "-", title)
 
 

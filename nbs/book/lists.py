@@ -31,7 +31,11 @@ def bibtex(path: Path) -> dict[str, dict[str, str]]:
 
 
 def know(context: Context, entries: dict[str, dict[str, str]]) -> None:
-    "Enter how works are named in the notebooks: by title (whole, or up to its colon), by arXiv number, by a phrase of the field `mention`."
+    """Enter the ways in which notebooks name works.
+
+    These are the title (complete, or up to its colon), the arXiv number, and the phrase in the
+    field `mention`.
+    """
     for key, fields in entries.items():
         title = fields.get("title", "")
         for form in (title.split(":")[0], title):
@@ -90,10 +94,14 @@ def ledger_page(context: Context) -> str:
     page = [
         "# The ledger of claims",
         "",
-        f"> {len(claims)} claims of {len(reports)} reports, each with what a run found and a verdict.",
+        f"> {len(claims)} claims of {len(reports)} reports, "
+        "each with what a run found and a verdict.",
         "",
-        "A verdict about numbers needs the report's own data. On other data it is *not comparable*, and *stand-in* tells what these data show instead. "
-        "Behind a claim stands its place in the report; † marks a claim that stands in the text but in no table of results. All of it comes from the outputs of the reports' notebooks, none of it is typed.",
+        "A verdict about numbers needs the report's own data. "
+        "On other data it is *not comparable*, and *stand-in* tells what these data show instead. "
+        "Behind a claim stands its place in the report; "
+        "† marks a claim that stands in the text but in no table of results. "
+        "All of it comes from the outputs of the reports' notebooks, none of it is typed.",
         "",
         "## Counted",
         "",
@@ -113,7 +121,8 @@ def ledger_page(context: Context) -> str:
         page += [
             f"## {report.capitalize()}",
             "",
-            f"The report {{cite:p}}`{report}` is regenerated in {{doc}}`papers/{report}`. Data: {stamp}."
+            f"The report {{cite:p}}`{report}` is regenerated in {{doc}}`papers/{report}`. "
+            f"Data: {stamp}."
             if rows
             else f"The report {{cite:p}}`{report}` has not been run yet.",
             "",
@@ -176,7 +185,8 @@ def summary(column: str, caption: str, values: tuple, claims: list[dict], found:
         for value in values
     ]
     table = Table.of([column, *(r.capitalize() for r in reports), "all"], body)
-    return f"````{{html-table}}\n:name: ledger-{column}\n:class: numbers\n\n{caption}\n%%%\n{table.html()}\n````"
+    options = f":name: ledger-{column}\n:class: numbers\n"
+    return f"````{{html-table}}\n{options}\n{caption}\n%%%\n{table.html()}\n````"
 
 
 def manifests(context: Context) -> list[dict]:
@@ -201,7 +211,8 @@ def datasets_page(context: Context) -> str:
         "",
         "> Where each comes from, under which terms, what belongs to it, and what to mind.",
         "",
-        "The library knows these by name. `deepfake-nb data describe NAME` prints the same, `deepfake-nb data verify NAME` checks a copy. None of the datasets of others is shipped; "
+        "The library knows these by name. `deepfake-nb data describe NAME` prints the same, "
+        "`deepfake-nb data verify NAME` checks a copy. None of the datasets of others is shipped; "
         "the embedded ones are rendered where they are needed.",
         "",
     ]
@@ -272,7 +283,8 @@ def figures_page(pages: list[Page]) -> str:
             for k, number, name, caption in page.taken:
                 if k == kind:
                     lines.append(
-                        f"- [{kind} {number}](#{page.stem}-{kind.lower()}-{slug(name)}). {first_sentence(caption)}"
+                        f"- [{kind} {number}](#{page.stem}-{kind.lower()}-{slug(name)}). "
+                        f"{first_sentence(caption)}"
                     )
             lines.append("")
     return "\n".join(lines)

@@ -1,4 +1,8 @@
-"The README's picture: a rendered person, a fake of them, what was changed, what a network looks at, the spectrum, and the verdicts of the committed ledgers (`make overview`)."
+"""Draw the README's picture (`make overview`).
+
+It shows a rendered person, a fake of them, what was changed, what a network looks at, the
+spectrum, and the verdicts of the committed ledgers.
+"""
 
 import argparse
 import io
@@ -42,7 +46,11 @@ def counts_in(
 
 
 def example() -> dict:
-    "A real picture of the test part, the fake made from it, its mask, the map of a network trained on other people, and the spectra of the classes."
+    """What the picture shows of one test image.
+
+    The image, the fake made from it, its mask, the map of a network trained on other people, and
+    the spectra of the classes.
+    """
     import keras
     import numpy as np
 

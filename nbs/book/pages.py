@@ -1,4 +1,4 @@
-"Notebooks → pages of the book: numbered figures and tables with alt text, links, citations, no plumbing."
+"Notebooks → pages of the book: numbered figures and tables with alt text, links, citations."
 
 import base64
 import io
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 from tables import Table
 
-WIDE = 560  # pixels; a wider image can be moved sideways on a phone, instead of being shrunk until nobody can read it
+WIDE = 560  # pixels; a phone scrolls a wider image sideways instead of shrinking it
 CAPTION = re.compile(
     r"\*\*(Figure|Table) (\d+)\*\* \(`([^`]+)`\)\. (.*?)(?: \*([^*]+)\.\*)?\s*$", re.S
 )
@@ -63,7 +63,7 @@ def prose(
     page: str,  # the page it stands on, such as papers/kun.ipynb
     context: Context,  # what it may point to
 ) -> str:  # Markdown for MyST
-    "Put links to pages of the book in place of those to files, and add links to the reference and citations."
+    "Point links at pages of the book instead of files; link names and cite works."
 
     def replace(m: re.Match) -> str:
         if m["code"] and m["bar"] == "`":
@@ -101,7 +101,7 @@ def phrases(context: Context) -> str:
 
 
 def titled(words: str, context: Context) -> str:
-    "The title, as it is known, that begins with these words: all of them up to a colon, or enough to be sure."
+    "The known title that begins with these words: all of them up to a colon, or enough to be sure."
     here = plain(words)
     return (
         here
@@ -126,7 +126,7 @@ def cite_in_rst(text: str, context: Context) -> str:
 
 
 def link(target: str, page: str, context: Context) -> str:
-    "Where a link leads in the book: a page, the repository's site for a file that is none, or what it was."
+    "Where a link leads in the book: a page, a file on the repository's site, or unchanged."
     path, _, anchor = target.partition("#")
     if not path:
         return target
@@ -230,8 +230,11 @@ class Page:
                 used += 1
                 if not alt or not text:
                     self.faults.append(
-                        f"nbs/{self.name}, cell {cell.get('id')}: image {used} has no caption or no alt text: add `#| fig-cap: …` (what is shown) and "
-                        "`#| fig-alt: …` (what is seen) above the cell's code, a pair for each image, or show it with `Results.figure`"
+                        f"nbs/{self.name}, cell {cell.get('id')}: "
+                        f"image {used} has no caption or no alt text: "
+                        "add `#| fig-cap: …` (what is shown) and `#| fig-alt: …` (what is seen) "
+                        "above the cell's code, a pair for each image, "
+                        "or show it with `Results.figure`"
                     )
                     continue
                 pieces.append(
@@ -279,7 +282,8 @@ class Page:
             json.dumps(" ".join(alt.split()), ensure_ascii=False),
         )
         return self.markdown(
-            f"````{{figure}} {up}{file.as_posix()}\n:name: {self.stem}-figure-{slug(name)}\n{wide}:alt: {quoted}\n\n"
+            f"````{{figure}} {up}{file.as_posix()}\n"
+            f":name: {self.stem}-figure-{slug(name)}\n{wide}:alt: {quoted}\n\n"
             f"**Figure {number}.** {prose(caption, self.name, self.context)}{legend}\n````"
         )
 
@@ -288,8 +292,10 @@ class Page:
         number = self.number("Table", name, caption)
         options = ":class: ledger\n" if name == "verdicts" else ""
         return self.markdown(
-            f"````{{html-table}}\n:name: {self.stem}-table-{slug(name)}\n{options}\n**Table {number}.** "
-            f"{prose(caption, self.name, self.context)}{self.legend(name, stamp)}\n%%%\n{Table.read(html).html(name == 'verdicts')}\n````"
+            f"````{{html-table}}\n:name: {self.stem}-table-{slug(name)}\n{options}\n"
+            f"**Table {number}.** {prose(caption, self.name, self.context)}"
+            f"{self.legend(name, stamp)}\n%%%\n"
+            f"{Table.read(html).html(name == 'verdicts')}\n````"
         )
 
     def loose_table(self, html: str) -> dict:

@@ -1,4 +1,4 @@
-"""The library reference: every public symbol with its docstring, read without importing the library."""
+"""The library reference: every public symbol with its docstring, read without an import."""
 
 import ast
 import re

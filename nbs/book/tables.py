@@ -90,12 +90,15 @@ class _Rows(HTMLParser):
 
 
 def join_names(head: list[list[Cell]]) -> list[list[Cell]]:
-    "pandas puts the names of an index into a row of their own; where they fit into the free cells of the row above, they go there."
+    "Move the row of index names, which pandas adds, into the free cells above if they fit."
     if len(head) < 2:
         return head
     above, last = head[-2], head[-1]
     fits = len(above) == len(last) and not any(c.attributes for c in [*above, *last])
-    free = lambda cell: not cell.text.strip("\xa0 ")
+
+    def free(cell: Cell) -> bool:
+        return not cell.text.strip("\xa0 ")
+
     if not fits or not all(free(a) or free(b) for a, b in zip(above, last)):
         return head
     return [*head[:-2], [b if free(a) else a for a, b in zip(above, last)]]
@@ -133,7 +136,7 @@ class Table:
         )
 
     def names(self) -> list[str]:
-        "Column names: the last that stands in the head for each column, as pandas puts names of indexes in a row of their own."
+        "Column names: the last in each column's head, as pandas puts index names in a row."
         rows = [
             [c.text for c in row for _ in range(int(c.attributes.get("colspan", 1)))]
             for row in self.head
@@ -177,4 +180,6 @@ class Table:
             )
             return f"<{tag}{scope}{extra}{label}>{inner}</{tag}>"
 
-        return f"<thead>{''.join(row(r, True) for r in self.head)}</thead><tbody>{''.join(row(r, False) for r in self.body)}</tbody>"
+        head = "".join(row(r, True) for r in self.head)
+        body = "".join(row(r, False) for r in self.body)
+        return f"<thead>{head}</thead><tbody>{body}</tbody>"
