@@ -1,4 +1,4 @@
-"Scores of any detector: reading, missing samples, DeLong's test, the bootstrap over groups, Holm, power, the command and its page."
+"Scores of any detector: reading, missing samples, tests, power, the command and its page."
 
 import json
 import pickle
@@ -28,7 +28,7 @@ from deepfake_nb.reporting.scores import align_scores, read_samples, read_scores
 
 
 def slow_covariance(y: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "AUC and their covariance by the definition of DeLong et al. (1988): every pair of a fake and a real."
+    "AUC and covariance by the definition of DeLong et al. (1988): all pairs of fake and real."
     aucs, of_fakes, of_reals = [], [], []
     for score in scores:
         fake, real = score[y == 1][:, None], score[y == 0][None]
@@ -90,7 +90,7 @@ def test_a_perfect_model_is_as_many_standard_errors_better_as_the_note_says():
 
 
 def grouped(rng: np.random.Generator, groups: int, frames: int, signals: tuple[float, float]):
-    "Labels, scores of two models and groups: people with `frames` frames, each model at odds with some people."
+    "Labels, scores of two models and groups: people with `frames` frames each."
     people = np.repeat(np.arange(groups), frames)
     y = people % 2
     common = rng.normal(0, 0.5, groups)[people]
@@ -321,7 +321,7 @@ def test_no_pickle_is_opened(tmp_path, name, protocol):
 
 
 def deepfakebench() -> dict[str, list]:
-    "Predictions on FaceForensics++ as DeepfakeBench keeps them: two manipulations that share names of videos."
+    "Predictions as DeepfakeBench keeps them: two manipulations that share names of videos."
     rng, arrays = np.random.default_rng(10), {"pred": [], "label": [], "image": []}
     for a, b in [(f"{2 * i:03}", f"{2 * i + 1:03}") for i in range(8)]:
         videos = [f"original_sequences/youtube/c23/frames/{name}" for name in (a, b)]

@@ -272,7 +272,7 @@ def test_an_absent_dataset_says_where_how_and_what_instead(name, tmp_path, monke
 
 
 def test_an_unknown_name_suggests_the_nearest_known_one():
-    message = r"unknown dataset 'celeb-df-2'; did you mean 'celeb-df-v2' or .*\? \(deepfake-nb data list\)"
+    message = r"'celeb-df-2'; did you mean 'celeb-df-v2' or .*\? \(deepfake-nb data list\)"
     with pytest.raises(ManifestError, match=message):
         load_manifest("celeb-df-2")
 
