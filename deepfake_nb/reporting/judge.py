@@ -430,11 +430,11 @@ def pairs_grid(pairs: pd.DataFrame) -> pd.DataFrame:
             {
                 "pair": f"{row['first']} − {row['second']}",
                 "difference": format_interval(row | {"value": row["difference"]}),
-                "p, bootstrap": format_p(row["p_bootstrap"]),
-                "p, DeLong": format_p(row["p_delong"]),
-                "decides": f"{row['decided_by']}, Holm",
                 "p": format_p(row["p_holm"]),
                 "finding": _finding(row),
+                "decided by": f"{row['decided_by']}, Holm",
+                "p, bootstrap": format_p(row["p_bootstrap"]),
+                "p, DeLong": format_p(row["p_delong"]),
             }
         )
     return pd.DataFrame(texts).set_index("pair") if texts else pd.DataFrame()
