@@ -318,6 +318,7 @@ def test_a_custom_dataset_without_a_citation_says_so(tmp_path, monkeypatch, caps
     monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path))
     row = {"path": tmp_path / "a.png", "kind": "image", "label": 0, "dataset": "mine"}
     register_dataset("mine", make_samples([row]), source="my own photographs", licence="none")
+    capsys.readouterr()  # where it was registered
     assert describe_command("mine", bibtex=True) == 0
     assert capsys.readouterr().out.startswith("% mine: its manifest gives no citation")
     assert describe_command("mine", croissant=True) == 0
