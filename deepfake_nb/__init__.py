@@ -34,7 +34,10 @@ __all__ = ["__version__", *_FRONT_DOOR]
 def __getattr__(name: str):
     if name not in _FRONT_DOOR:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_import_module(f"{__name__}.{_FRONT_DOOR[name]}"), name)
+    from .core.errors import explain_missing_package
+
+    with explain_missing_package():
+        value = getattr(_import_module(f"{__name__}.{_FRONT_DOOR[name]}"), name)
     globals()[name] = value
     return value
 

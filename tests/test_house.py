@@ -292,7 +292,9 @@ def test_cleaning_keeps_the_parameters_tag(tmp_path):
         ["run", "--help"],
         ["train", "--help"],
         ["predict", "--help"],
+        ["judge", "--help"],
         ["data", "--help"],
+        ["data", "describe", "--help"],
         ["data", "verify", "--help"],
         ["data", "lock", "--help"],
     ],
@@ -318,11 +320,12 @@ def test_import_loads_nothing_heavy():
 
 PURE = (
     "core.errors core.files core.images core.memory core.parallel core.paths "
-    "data.samples data.manifests data.datasets data.custom "
+    "data.samples data.manifests data.croissant data.datasets data.custom "
     "evaluation.metrics evaluation.intervals evaluation.comparison evaluation.calibration "
-    "evaluation.localization evaluation.frames "
+    "evaluation.localization evaluation.frames evaluation.significance evaluation.power "
     "forensics.spectrum forensics.spectrum_classifiers studies.factorial "
-    "reporting.claims reporting.ledger runs.collect runs.compare"
+    "reporting.claims reporting.ledger reporting.crate reporting.scores reporting.judge "
+    "reporting.judge_page reporting.commands runs.collect runs.compare"
 )
 NOT_CORE = (
     "tensorflow keras keras_hub cv2 av mtcnn matplotlib seaborn papermill IPython jinja2 skops "
@@ -351,6 +354,17 @@ def test_front_door_offers_names_without_importing_them():
     offered, heavy = run_python(code).splitlines()
     assert heavy == "False"
     assert {"load_samples", "fit", "build_classifier", "load_detector"} <= set(offered.split())
+
+
+def test_a_missing_package_is_named_with_the_remedy():
+    code = (
+        "import sys; sys.modules['av'] = None; import deepfake_nb as dnb\n"
+        "calls = (lambda: dnb.health_check, lambda: dnb.load_samples('synthetic-faces-crude'))\n"
+        "for call in calls:\n"
+        "    try: call()\n"
+        "    except ModuleNotFoundError as e: print(e.name, 'pip install deepfake-nb' in str(e))"
+    )
+    assert run_python(code).split() == ["av", "True", "av", "True"]
 
 
 @pytest.mark.slow

@@ -48,7 +48,8 @@ def test_a_manifest_is_complete(name):
     assert manifest.terms["url"].startswith("http")
     assert re.match(r"\s*@\w+\{\w+,", manifest.citation)
     assert manifest.citation.count("{") == manifest.citation.count("}")
-    assert set(manifest.reports) <= {"000", "001", "002", "003", "004"}
+    assert manifest.reports
+    assert set(manifest.reports) <= {"denholtz", "forbush", "kaminskyi", "torlapati", "kun"}
     assert len(manifest.use) > 20
     assert manifest.adapter in ADAPTERS or manifest.kind == "arrays"
     assert all(manifest.terms[key] for key in ("licence", "agreement"))
@@ -116,7 +117,7 @@ def test_a_manifest_without_a_field_is_refused(field, tmp_path):
     ("old", "new", "message"),
     [
         ('name = "uadfv"', 'name = "other"', "expected 'uadfv', as the file"),
-        ('reports = ["004"]', 'reports = "004"', "'reports' is '004'; expected a list"),
+        ('reports = ["kun"]', 'reports = "kun"', "'reports' is 'kun'; expected a list"),
         ("count = 49", 'count = "many"', "has count 'many'"),
         ('stand_in = "synthetic-faces-crude"', 'stand_in = ""', "without a 'stand_in_reason'"),
         ("[terms]\nlicence", "[terms]\nlicense", "'terms.licence' is missing"),
@@ -271,9 +272,7 @@ def test_an_absent_dataset_says_where_how_and_what_instead(name, tmp_path, monke
 
 
 def test_an_unknown_name_suggests_the_nearest_known_one():
-    message = (
-        r"unknown dataset 'celeb-df-2'; did you mean 'celeb-df-v2'\? \(deepfake-nb data list\)"
-    )
+    message = r"unknown dataset 'celeb-df-2'; did you mean 'celeb-df-v2' or .*\? \(deepfake-nb data list\)"
     with pytest.raises(ManifestError, match=message):
         load_manifest("celeb-df-2")
 

@@ -40,6 +40,7 @@ def test_run_is_whole(run):
         "tables",
         "metrics.json",
         "provenance.json",
+        "ro-crate-metadata.json",
     }
     about = json.loads((folder / "provenance.json").read_text())
     assert {

@@ -104,11 +104,12 @@ def whole(root: Path) -> dict[str, Path]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    "What a run found, file by file; the notebook and the provenance hold times."
+    "What a run found, file by file; the notebook, the provenance and the crate hold times."
+    timed = ("draw.ipynb", "provenance.json", "ro-crate-metadata.json")
     return {
         str(f.relative_to(folder)): f.read_bytes()
         for f in sorted(folder.rglob("*"))
-        if f.is_file() and f.name not in ("draw.ipynb", "provenance.json")
+        if f.is_file() and f.name not in timed
     }
 
 

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,12 +17,15 @@ from planted import isolated, plant, write_image  # noqa: F401
 
 from deepfake_nb.core.errors import ManifestError
 from deepfake_nb.core.files import file_hash, write_atomic
+from deepfake_nb.core.paths import data_dir
 from deepfake_nb.data.commands import (
     describe_command,
     list_command,
     lock_command,
     verify_command,
 )
+from deepfake_nb.data.custom import register_dataset
+from deepfake_nb.data.datasets import load_samples
 from deepfake_nb.data.locks import lock_dataset, lock_line, read_lock
 from deepfake_nb.data.manifests import list_datasets, load_manifest
 from deepfake_nb.data.verification import verify_dataset
@@ -114,6 +119,79 @@ def test_a_complete_dataset_may_lack_optional_groups(tmp_path):
     assert result.table.state.tolist() == ["complete", "complete", "not here (optional)"]
     (tmp_path / "fake" / "0000_fake.mp4").unlink()
     assert verify_dataset("uadfv", tmp_path, progress=False).state == "incomplete"
+
+
+# Custom datasets
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Register six images, one of them below the dataset's own folder; return their paths."""
+    places = [tmp_path / "pictures" / f"{name}.png" for name in "abcde"]
+    places.append(data_dir() / "mine" / "f.png")
+    rows = []
+    for seed, path in enumerate(places):
+        write_image(path, seed)
+        rows.append({"path": str(path), "kind": "image", "label": seed % 2})
+    register_dataset("mine", pd.DataFrame(rows))
+    return places
+
+
+def verify_mine(**options):
+    return verify_dataset("mine", progress=False, **options)
+
+
+def test_the_files_that_a_custom_table_names_are_verified(mine):
+    sound = verify_mine(deep=True)
+    assert (sound.state, sound.files, sound.extra) == ("complete", 7, ())
+    assert sound.table["found"].tolist() == sound.table["expected"].tolist() == [1, 6]
+    mine[0].unlink()
+    mine[1].write_text("no image")
+    mine[2].write_bytes(b"")
+    mine[5].write_text("no image either")
+    spoilt = verify_mine(deep=True)
+    assert spoilt.missing == (mine[0].as_posix(),)
+    assert set(spoilt.corrupt) == {mine[1].as_posix(), mine[2].as_posix(), "f.png"}
+    assert spoilt.table["state"].tolist() == ["complete", "incomplete: 5 of 6"]
+    assert verify_command("mine", deep=True) == 1
+    with pytest.raises(ManifestError, match="1 of 6 files do not exist, .*a.png first"):
+        load_samples("mine")
+
+
+def test_the_files_that_a_custom_table_names_are_locked(mine):
+    file = lock_dataset("mine", progress=False)
+    expected = {path.as_posix(): path for path in mine[:5]} | {"f.png": mine[5]}
+    expected["samples.csv"] = data_dir() / "mine" / "samples.csv"
+    assert read_lock(file) == {name: file_hash(path) for name, path in expected.items()}
+    assert verify_mine().state == "complete"
+    write_image(mine[0], 99)
+    assert verify_mine().changed == (mine[0].as_posix(),)
+
+
+def test_members_of_archives_are_verified_by_their_archive(mine, tmp_path):
+    archive = tmp_path / "packed.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.write(mine[0], "a.png")
+    row = {"path": f"{archive}!/a.png", "kind": "image", "label": 0}
+    register_dataset("mine", pd.DataFrame([row]), replace=True)
+    assert verify_mine(deep=True).state == "complete"
+    archive.write_bytes(archive.read_bytes().replace(b"IDAT", b"IDAX"))
+    assert verify_mine(deep=True).corrupt == {
+        archive.as_posix(): "ParameterError: member 'a.png' is damaged"
+    }
+
+
+def test_an_unreadable_custom_table_is_damage(mine):
+    (data_dir() / "mine" / "samples.csv").write_text("name\nx\n")
+    assert verify_mine().state == "damaged"
+
+
+def test_a_custom_dataset_is_described(mine, capsys):
+    assert describe_command("mine") == 0
+    printed = capsys.readouterr().out
+    assert "mine/samples.csv in the data folder names its files" in printed
+    assert "Size: 6 files" in printed
+    assert "Reports" not in printed
 
 
 # Locks
@@ -290,6 +368,7 @@ def test_a_description_says_what_a_user_needs(name, capsys):
     manifest = load_manifest(name)
     for text in (
         manifest.title,
+        f"Reports: {', '.join(manifest.reports).title()}",
         manifest.terms["licence"],
         manifest.obtain["how"],
         *manifest.obtain["commands"],

@@ -27,7 +27,8 @@ __all__ = [
 
 # %% ../../nbs/00_core/00_errors.ipynb #8a53abbe
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -42,13 +43,33 @@ class ParameterError(DeepfakeNbError, ValueError):
 
 # %% ../../nbs/00_core/00_errors.ipynb #db3f66fe
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the remedy for an unknown name: the nearest known one, or all of them."""
+    """Return the remedy for an unknown name: the nearest known ones, at most three, or all."""
     known = sorted(known)
     in_lower_case = {other.lower(): other for other in known}
-    near = difflib.get_close_matches(name.lower(), in_lower_case, n=1)
+    if name.lower() in in_lower_case:
+        near = [name.lower()]
+    else:
+        near = difflib.get_close_matches(name.lower(), in_lower_case)
     if near:
-        return f"did you mean {in_lower_case[near[0]]!r}?"
+        return f"did you mean {' or '.join(repr(in_lower_case[match]) for match in near)}?"
     return f"known: {', '.join(known) or 'none'}"
+
+
+# %% ../../nbs/00_core/00_errors.ipynb #cb84d9cd
+@contextmanager
+def explain_missing_package() -> Iterator[None]:
+    """Add to the error of an import within the block how to install what is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "deepfake_nb"):
+            raise
+        raise ModuleNotFoundError(
+            f"this needs the package {package!r}, which is not installed; `pip install "
+            "deepfake-nb` installs all that the library requires",
+            name=error.name,
+        ) from None
 
 
 # %% ../../nbs/00_core/00_errors.ipynb #a04190aa

@@ -9,6 +9,7 @@ __all__ = ["read_folder", "read_list", "read_deepfakebench", "register_dataset"]
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ..core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, file_kind, write_atomic
 from ..core.paths import custom_manifests_dir, data_dir, manifests_dir
 from .layouts import read_json, read_text_table
 from .manifests import Manifest, list_datasets, read_manifest
-from .samples import make_samples
+from .samples import make_samples, require_columns
 
 # %% ../../nbs/02_data/09_custom.ipynb #817a7541
 REAL_FOLDERS = (
@@ -84,6 +85,8 @@ def read_folder(
 ) -> pd.DataFrame:
     """Read the images and videos below a folder.
 
+    Warns if all are of one class.
+
     Parameters
     ----------
     folder : str or Path
@@ -103,7 +106,8 @@ def read_folder(
     Raises
     ------
     ManifestError
-        If a file is below no class, or below both.
+        If the folder does not exist or holds no image or video, or a file is below no class, or
+        below both.
 
     Examples
     --------
@@ -116,6 +120,8 @@ def read_folder(
     [['a_swapped', 1], ['a', 0]]
     """
     folder = Path(folder).resolve()
+    if not folder.is_dir():
+        raise ManifestError(f"{folder}: no such folder")
     known = {*real, *fake}
     rows, places = [], []
     for path in sorted(folder.rglob("*")):
@@ -152,7 +158,14 @@ def read_folder(
     if not rows:
         suffixes = " ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
         raise ManifestError(f"{folder}: no images or videos; looked for {suffixes}")
-    return make_samples(_disambiguate(pd.DataFrame(rows), pd.Series(places)))
+    table = make_samples(_disambiguate(pd.DataFrame(rows), pd.Series(places)))
+    if table["label"].nunique() == 1:
+        name = ("real", "fake")[table["label"][0]]
+        warnings.warn(
+            f"{folder}: all {len(table):,} files are {name}; a detector needs both classes",
+            stacklevel=2,
+        )
+    return table
 
 
 # %% ../../nbs/02_data/09_custom.ipynb #175fd3e8
@@ -353,14 +366,14 @@ def register_dataset(
     stand_in: str = "",
     replace: bool = False,
 ) -> Manifest:
-    """Give a sample table a name that every command knows.
+    """Give a sample table a name that every command knows, and print where it is written.
 
     Parameters
     ----------
     name : str
         Lower-case letters, digits and hyphens; not the name of a dataset of the library.
     samples : pd.DataFrame
-        A sample table, all images or all videos.
+        A table of images or of videos, with at least the columns path, kind and label.
     title : str, default ""
         The name in words; by default `name`.
     licence : str, default "unknown"
@@ -384,23 +397,28 @@ def register_dataset(
     Raises
     ------
     ManifestError
-        If the name is invalid or taken, or the table mixes images and videos.
+        If the name is invalid or taken, or the table is empty or mixes images and videos.
+    SampleError
+        If this is no sample table.
     """
+    require_columns(samples, ("path", "kind", "label"))
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise ManifestError(f"name {name!r}: expected lower-case letters, digits and hyphens")
     file = custom_manifests_dir() / f"{name}.toml"
     if (manifests_dir() / f"{name}.toml").is_file() or (name in list_datasets() and not replace):
         remedy = ", or pass replace=True" if file.is_file() else ""
         raise ManifestError(f"dataset {name!r} exists already; choose another name{remedy}")
-    kinds = samples["kind"].unique().tolist()
-    if len(kinds) != 1:
-        raise ManifestError(
-            f"{name}: {' and '.join(map(str, kinds)) or 'no files'} in one dataset; register "
-            "images and videos separately"
-        )
     table = make_samples(samples.assign(dataset=name)).drop(columns="dataset")
+    kinds = table["kind"].unique().tolist()
+    if not kinds:
+        raise ManifestError(f"{name}: the table is empty; there is nothing to register")
+    if len(kinds) > 1:
+        raise ManifestError(
+            f"{name}: {' and '.join(kinds)} in one dataset; register images and videos separately"
+        )
     table = table.dropna(axis=1, how="all")
-    table["path"] = [os.path.abspath(path) for path in table["path"]]
+    for column in table.columns.intersection(["path", "mask_path"]):
+        table[column] = table[column].map(os.path.abspath, na_action="ignore")
     write_atomic(data_dir() / name / "samples.csv", table.to_csv(index=False, lineterminator="\n"))
 
     fields = {
@@ -409,7 +427,7 @@ def register_dataset(
         "kind": kinds[0],
         "adapter": "custom_table",
         "homepage": source,
-        "reports": ["custom"],
+        "reports": [],
         "use": "A custom dataset.",
         "stand_in": stand_in,
         "stand_in_reason": "none was named",
@@ -419,7 +437,12 @@ def register_dataset(
         "caveats": list(caveats),
     }
     terms = {"licence": licence, "agreement": agreement, "url": source}
-    obtain = {"how": f"It is a custom dataset: {source}", "commands": [], "size": "unknown"}
+    obtain = {
+        "how": f"{name}/samples.csv in the data folder names its files, which are where they were "
+        "when `register_dataset` wrote it. To move them, register them anew.",
+        "commands": [],
+        "size": f"{len(table):,} files",
+    }
     expected = {
         "what": "labels and paths",
         "role": "list",
@@ -436,4 +459,8 @@ def register_dataset(
         *_toml_lines(expected),
     ]
     write_atomic(file, "\n".join(lines) + "\n")
+    print(
+        f"{name}: {len(table):,} files registered in {data_dir().resolve()} "
+        f"({name}/samples.csv and manifests/{name}.toml)"
+    )
     return read_manifest(file)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.errors import ManifestError, did_you_mean
+from ..core.errors import ManifestError, did_you_mean, explain_missing_package
 from deepfake_nb.data.image_layouts import (
     celeba,
     dfdc_faces,
@@ -154,7 +154,8 @@ def _option_names(manifest: Manifest) -> set[str]:
         )
     names = _adapter_options(manifest.adapter) | {"limit", "seed"}
     if manifest.embedded:
-        from deepfake_nb.synthetic.datasets import generate
+        with explain_missing_package():
+            from deepfake_nb.synthetic.datasets import generate
 
         names |= set(inspect.signature(generate).parameters) - {"layout", "cache"}
     return names
@@ -237,7 +238,8 @@ def load_samples(name: str, root: str | Path | None = None, **options) -> pd.Dat
     for manifest in manifests:
         if manifest.kind == "arrays":
             raise ManifestError(
-                f"{manifest.name} holds arrays, not samples; use load_arrays({manifest.name!r})"
+                f"{manifest.name} holds arrays, not images or videos; choose another dataset "
+                f"(in Python, load_arrays({manifest.name!r}) reads it)"
             )
     accepted = {manifest.name: _option_names(manifest) for manifest in manifests}
     known = set.union(*accepted.values())

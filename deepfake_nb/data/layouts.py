@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.errors import ManifestError
+from ..core.files import split_archive
 
 
 # %% ../../nbs/02_data/03_layouts.ipynb #e04aa40f
@@ -82,6 +83,17 @@ def faces(root: Path) -> list[dict]:
 
 
 # %% ../../nbs/02_data/03_layouts.ipynb #deda3869
+def read_custom_table(root: Path) -> tuple[pd.DataFrame, list[Path]]:
+    """Read samples.csv, with full paths; list the files on disk that it names."""
+    table = read_text_table(root / "samples.csv", ("path", "kind", "label"))
+    files = set()
+    for column in ("path", "mask_path"):
+        if column in table:
+            table[column] = table[column].map(lambda path: str(root / path), na_action="ignore")
+            files |= {split_archive(path)[0] for path in table[column].dropna()}
+    return table, sorted(files)
+
+
 def custom_table(root: Path) -> list[dict]:
     """Read a sample table from a file.
 
@@ -94,11 +106,19 @@ def custom_table(root: Path) -> list[dict]:
     -------
     list of dict
         A row per image or video.
+
+    Raises
+    ------
+    ManifestError
+        If a file that it names does not exist.
     """
-    table = read_text_table(root / "samples.csv", ("path", "kind", "label"))
-    for column in ("path", "mask_path"):
-        if column in table:
-            table[column] = table[column].map(lambda path: str(root / path), na_action="ignore")
+    table, files = read_custom_table(root)
+    absent = [file for file in files if not file.is_file()]
+    if absent:
+        raise ManifestError(
+            f"{root / 'samples.csv'}: {len(absent):,} of {len(files):,} files do not exist, "
+            f"{absent[0]} first; restore them, or register the dataset anew without them"
+        )
     rows = []
     for row in table.to_dict("records"):
         rows.append({column: value for column, value in row.items() if pd.notna(value)})

@@ -9,21 +9,39 @@ __all__ = []
 import json
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from ..core.errors import ManifestError
 from ..core.files import hash_files, read_journal, write_atomic
 from ..core.paths import cache_dir
-from .layouts import list_files
+from .layouts import list_files, read_custom_table
 from .manifests import Manifest, glob_pattern, load_manifest, locate
 
 
 # %% ../../nbs/02_data/07_locks.ipynb #5471d690
-def scan_files(manifest: Manifest, root: Path) -> dict[str, os.stat_result]:
+def custom_files(manifest: Manifest, root: Path) -> set[str]:
+    """Return the files that the table of a custom dataset names; none of any other dataset.
+
+    Paths are relative to `root` where a file is below it, else absolute.
+    """
+    if manifest.adapter != "custom_table":
+        return set()
+    folder = root.absolute()
+    files = [file.absolute() for file in read_custom_table(root)[1]]
+    return {
+        (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
+        for file in files
+    }
+
+
+def scan_files(
+    manifest: Manifest, root: Path, custom: Collection[str] = ()
+) -> dict[str, os.stat_result]:
     """Map the relative path of every file to its size and time.
 
     Hidden files and this library's locks are left out. Where a manifest ignores all other files,
-    only those that it expects are listed.
+    only those that it expects are listed. Those of `custom_files` are added.
     """
     if "**/*" in manifest.ignore:
         globs = [glob for expectation in manifest.expected for glob in expectation.globs]
@@ -34,17 +52,20 @@ def scan_files(manifest: Manifest, root: Path) -> dict[str, os.stat_result]:
             folders[:] = [name for name in folders if not name.startswith(".")]
             prefix = f"{Path(folder).relative_to(root).as_posix()}/".removeprefix("./")
             names.update(prefix + name for name in files if not name.startswith("."))
+    names.update(name for name in custom if (root / name).is_file())
     kept = sorted(name for name in names if not name.startswith(f"{manifest.name}.sha256"))
     return {name: os.stat(os.path.join(root, name)) for name in kept}
 
 
 def expected_files(
-    manifest: Manifest, files: dict[str, os.stat_result]
+    manifest: Manifest, files: dict[str, os.stat_result], custom: Collection[str] = ()
 ) -> dict[str, os.stat_result]:
-    """Return the files that an expectation of the manifest covers."""
+    """Return the files that an expectation of the manifest covers, and those of `custom_files`."""
     globs = tuple(glob for expectation in manifest.expected for glob in expectation.globs)
     pattern = glob_pattern(globs)
-    return {name: status for name, status in files.items() if pattern.fullmatch(name)}
+    return {
+        name: status for name, status in files.items() if name in custom or pattern.fullmatch(name)
+    }
 
 
 # %% ../../nbs/02_data/07_locks.ipynb #c53ac84f
@@ -109,7 +130,8 @@ def lock_dataset(
     out = default_lock(name, root) if out is None else Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     journal = out.with_name(out.name + ".journal")
-    files = expected_files(manifest, scan_files(manifest, root))
+    custom = custom_files(manifest, root)
+    files = expected_files(manifest, scan_files(manifest, root, custom), custom)
     hashes = read_journal(journal, files)
     with journal.open("a", encoding="utf-8") as notes:
         if notes.tell():

@@ -13,7 +13,12 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from ..core.errors import DatasetNotFoundError, ManifestError, did_you_mean
+from deepfake_nb.core.errors import (
+    DatasetNotFoundError,
+    ManifestError,
+    did_you_mean,
+    explain_missing_package,
+)
 from ..core.paths import cache_dir, custom_manifests_dir, data_dir, manifests_dir
 
 
@@ -50,6 +55,10 @@ class Expectation:
         Whether the count is approximate (to 0.1 %).
     reason : str, default ""
         Where the count comes from, or why it is unknown.
+    url : str, default ""
+        Where the file can be downloaded without an agreement, if it is a single one.
+    sha256 : str, default ""
+        SHA-256 of the file at `url`.
     """
 
     what: str
@@ -59,6 +68,8 @@ class Expectation:
     optional: bool = False
     about: bool = False
     reason: str = ""
+    url: str = ""
+    sha256: str = ""
 
     def matches(self, path: str) -> bool:
         """Return whether a relative path belongs to this group."""
@@ -83,7 +94,7 @@ class Manifest:
     homepage : str
         Where its authors publish it.
     reports : tuple of str
-        Numbers of the reports that use it.
+        Names of the reports that use it, as in `nbs/papers`; none for a custom dataset.
     use : str
         What they use it for.
     stand_in : str
@@ -163,7 +174,7 @@ def _check_fields(data: dict, file: Path) -> None:
         value = data[field]
         if not isinstance(value, kind):
             raise ManifestError(f"{file}: field {field!r} is {value!r}; expected a {kind.__name__}")
-        if not value and field != "stand_in":
+        if not value and field not in ("stand_in", "reports"):
             raise ManifestError(f"{file}: field {field!r} is empty")
     for table, names in _NESTED.items():
         if table not in data:
@@ -220,6 +231,8 @@ def _read_expectations(entry: dict, file: Path) -> Iterator[Expectation]:
             optional=entry.get("optional", False),
             about=entry.get("about", False),
             reason=entry.get("reason", ""),
+            url=entry.get("url", ""),
+            sha256=entry.get("sha256", ""),
         )
 
 
@@ -306,7 +319,7 @@ def load_manifest(name: str) -> Manifest:
     Raises
     ------
     ManifestError
-        If the name is unknown; the message suggests the nearest known one.
+        If the name is unknown; the message suggests the nearest known ones.
 
     Examples
     --------
@@ -372,7 +385,8 @@ def generate_embedded(embedded: dict, options: dict) -> Path:
 
     `embedded` is the field of its manifest.
     """
-    from deepfake_nb.synthetic.datasets import generate
+    with explain_missing_package():
+        from deepfake_nb.synthetic.datasets import generate
 
     parameters = embedded["parameters"] | options
     return generate(layout=embedded["layout"], cache=cache_dir(), **parameters)

@@ -58,6 +58,19 @@ def reject_rows(samples: pd.DataFrame, column: str, bad: pd.Series, expected: st
     )
 
 
+# %% ../../nbs/02_data/00_samples.ipynb #8f81739f
+_EXPECTED = "expected a sample table, as `load_samples` gives it or `make_samples` makes it"
+
+
+def require_columns(samples: pd.DataFrame, columns: Iterable[str] = COLUMNS) -> None:
+    """Raise `SampleError` unless this is a table that has the columns."""
+    if not isinstance(samples, pd.DataFrame):
+        raise SampleError(f"{samples!r:.100} is no table; {_EXPECTED}")
+    absent = [column for column in columns if column not in samples.columns]
+    if absent:
+        raise SampleError(f"columns {absent} are missing; {_EXPECTED}")
+
+
 # %% ../../nbs/02_data/00_samples.ipynb #8c088d27
 def validate_samples(samples: pd.DataFrame) -> pd.DataFrame:
     """Check a sample table and return it.
@@ -77,9 +90,7 @@ def validate_samples(samples: pd.DataFrame) -> pd.DataFrame:
     SampleError
         If a value is not allowed; the message names row, column and value.
     """
-    absent = [column for column in COLUMNS if column not in samples.columns]
-    if absent:
-        raise SampleError(f"columns {absent} are missing; `make_samples` adds the nullable ones")
+    require_columns(samples)
     for column in _REQUIRED:
         reject_rows(samples, column, samples[column].isna(), "a value")
 

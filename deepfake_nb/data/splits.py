@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import SampleError
-from .samples import SPLITS, reject_rows, validate_samples
+from .samples import SPLITS, reject_rows, require_columns, validate_samples
 
 
 # %% ../../nbs/02_data/01_splits.ipynb #fb60d884
@@ -26,7 +26,7 @@ class SplitResult:
     Attributes
     ----------
     kind : str
-        'identity-disjoint' or 'original-disjoint'.
+        'identity-disjoint', 'original-disjoint', 'video-disjoint' or 'file-disjoint'.
     dropped : int
         Samples removed because target and source were assigned to different splits.
     table : pd.DataFrame
@@ -41,7 +41,11 @@ class SplitResult:
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.kind} split, {self.dropped} straddling samples dropped, seed {self.seed}"
+        people = " (people unknown)" if self.kind in ("video-disjoint", "file-disjoint") else ""
+        return (
+            f"{self.kind} split{people}, {self.dropped} straddling samples dropped, "
+            f"seed {self.seed}"
+        )
 
 
 # %% ../../nbs/02_data/01_splits.ipynb #0c971e39
@@ -63,7 +67,8 @@ def group_keys(
     keys : pd.Series
         A key per sample.
     kind : str
-        'identity' or 'original'.
+        'identity' or 'original'; where no sample has an original, 'video', or 'file' where each
+        key is a file of its own.
 
     Raises
     ------
@@ -77,7 +82,10 @@ def group_keys(
         reject_rows(samples, "identity", ~known, "a person, or use group_by='original'")
     if group_by != "original" and known.all():
         return samples["identity"], "identity"
-    return samples["original"].fillna(samples["video"]).fillna(samples["path"]), "original"
+    keys = samples["original"].fillna(samples["video"]).fillna(samples["path"])
+    if samples["original"].notna().any():
+        return keys, "original"
+    return keys, "video" if keys.duplicated().any() else "file"
 
 
 # %% ../../nbs/02_data/01_splits.ipynb #59da765d
@@ -195,8 +203,8 @@ def split_samples(
     Raises
     ------
     SampleError
-        If a split name is unknown, the fractions do not sum to 1, or no assignment leaves both
-        classes in every split.
+        If this is no sample table, a split name is unknown, the fractions do not sum to 1, or no
+        assignment leaves both classes in every split.
 
     Examples
     --------
@@ -213,7 +221,8 @@ def split_samples(
     >>> result.table["real"].to_dict()
     {'train': 8, 'test': 2}
     """
-    fractions = dict(fractions or {"train": 0.7, "validation": 0.15, "test": 0.15})
+    require_columns(samples)
+    fractions = fractions or {"train": 0.7, "validation": 0.15, "test": 0.15}
     _check_fractions(fractions)
     names, shares = list(fractions), np.array(list(fractions.values()))
     keys, kind = group_keys(samples, group_by)
@@ -231,7 +240,7 @@ def split_samples(
             break
     else:
         row, label = np.argwhere(trials[0].counts == 0)[0]
-        remedy = "group_by='original'" if kind == "identity" else "more originals"
+        remedy = "group_by='original'" if kind == "identity" else f"more {kind}s"
         raise SampleError(
             f"no {kind}-disjoint assignment leaves both classes in every split: "
             f"{names[row]!r} has no {('real', 'fake')[label]} sample; use fewer splits, "
@@ -250,6 +259,11 @@ def split_samples(
 # %% ../../nbs/02_data/01_splits.ipynb #1e4f0fdf
 def _check_fractions(fractions: Mapping[str, float]) -> None:
     """Raise `SampleError` unless the fractions name known splits and sum to 1."""
+    if not isinstance(fractions, Mapping):
+        raise SampleError(
+            f"fractions={fractions!r}: expected a share for each split, such as "
+            "{'train': 0.8, 'test': 0.2}"
+        )
     unknown = [name for name in fractions if name not in SPLITS]
     if unknown:
         raise SampleError(f"unknown split {unknown[0]!r}; expected {SPLITS}")
@@ -349,7 +363,7 @@ def connected_groups(samples: pd.DataFrame) -> tuple[pd.Series, str]:
     """Return groups that share nobody, as targets or as sources of swaps.
 
     Targets alone form the groups where one group would hold more than half of the people, and
-    originals where identities are unknown.
+    originals, videos or files where identities are unknown.
 
     Parameters
     ----------
@@ -361,11 +375,11 @@ def connected_groups(samples: pd.DataFrame) -> tuple[pd.Series, str]:
     groups : pd.Series
         A group per sample.
     kind : str
-        'people joined by swaps', 'targets' or 'originals'.
+        'people joined by swaps', 'targets', 'originals', 'videos' or 'files'.
     """
     keys, kind = group_keys(samples)
-    if kind == "original":
-        return keys, "originals"
+    if kind != "identity":
+        return keys, f"{kind}s"
     groups = _components(keys, samples["source"])
     if pd.Series(groups).value_counts(normalize=True).iloc[0] > 0.5:
         return keys, "targets"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,13 @@ from ..core.files import file_kind, hash_files
 from ..core.parallel import map_ahead
 from .image_layouts import CELEBA_IMAGES, CELEBA_PARTITION, read_celeba_list
 from .layouts import list_files, read_json, read_text_table
-from .locks import default_lock, expected_files, read_lock, scan_files
+from deepfake_nb.data.locks import (
+    custom_files,
+    default_lock,
+    expected_files,
+    read_lock,
+    scan_files,
+)
 from .manifests import Expectation, Manifest, glob_pattern, load_manifest, locate
 from deepfake_nb.data.video_layouts import (
     DFDC_LISTS,
@@ -54,6 +61,14 @@ def _check_video(path: Path) -> None:
             raise ParameterError(f"{sum(corrupt)} of {len(corrupt)} frames are damaged")
 
 
+def _check_archive(path: Path) -> None:
+    """Read every member of an archive, which checks their checksums."""
+    with ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise ParameterError(f"member {damaged!r} is damaged")
+
+
 def _check_arrays(path: Path) -> None:
     """Read every array, which checks the archive's checksums."""
     with np.load(path, allow_pickle=False) as arrays:
@@ -65,6 +80,7 @@ _CHECKS: dict[str, Callable[[Path], object]] = {
     "image": _check_image,
     "video": _check_video,
     ".npz": _check_arrays,
+    ".zip": _check_archive,
     ".json": read_json,
     ".csv": read_text_table,
     ".txt": partial(Path.read_text, encoding="utf-8"),
@@ -296,14 +312,17 @@ def verify_dataset(
     manifest = load_manifest(name)
     root = locate(name, root)
     lock = _choose_lock(name, root, lock)
-    scanned = scan_files(manifest, root)
-    files = expected_files(manifest, scanned)
-    corrupt = _find_corrupt(root, files, deep, progress)
+    custom: set[str] = set()
     listed: set[str] = set()
+    unreadable = {}
     try:
-        listed = _listed_files(manifest, root)
+        custom = custom_files(manifest, root)
+        listed = custom | _listed_files(manifest, root)
     except ManifestError as error:
-        corrupt["lists"] = str(error)
+        unreadable["lists"] = str(error)
+    scanned = scan_files(manifest, root, custom)
+    files = expected_files(manifest, scanned, custom)
+    corrupt = _find_corrupt(root, files, deep, progress) | unreadable
     missing = listed - set(scanned)
     changed, added = [], []
     if lock is not None:
@@ -315,11 +334,11 @@ def verify_dataset(
             if digest != locked[path]:
                 changed.append(path)
 
-    rows = []
-    for expectation in manifest.expected:
-        n = sum(map(expectation.matches, files))
-        state = _group_state(expectation, n)
-        rows.append((expectation.what, expectation.role, n, expectation.count, state))
+    groups = [(group, sum(map(group.matches, files))) for group in manifest.expected]
+    if custom:
+        named = Expectation("files that samples.csv names", (), len(custom))
+        groups.append((named, len(custom & files.keys())))
+    rows = [(group.what, group.role, n, group.count, _group_state(group, n)) for group, n in groups]
     table = pd.DataFrame(rows, columns=["what", "role", "found", "expected", "state"])
     extra = [path for path in scanned if path not in files]
     if manifest.ignore:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..core.errors import FaceError
 from ..core.files import atomic_path, split_archive
 from ..core.paths import cache_dir
-from ..data.samples import COLUMNS, make_samples
+from ..data.samples import COLUMNS, make_samples, require_columns
 from .detection import build_face_detector
 from .extraction import NO_FACE, Extraction
 from .folder import PART_TYPES, ExtractionFolder
@@ -164,6 +164,8 @@ def extract_faces(
     FaceError
         If the folder holds an extraction with other settings, the table is empty, or two rows
         are indistinguishable.
+    SampleError
+        If this is no sample table.
 
     Examples
     --------
@@ -177,6 +179,7 @@ def extract_faces(
     (1, 0)
     """
     started = time.perf_counter()
+    require_columns(samples)
     settings = settings or Extraction()
     folder = ExtractionFolder(out, settings)
     if settings.face_detector in ("ssd", "yunet"):

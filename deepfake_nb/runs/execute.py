@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from ..core.errors import ParameterError, RunBusy, RunFailed
 from ..core.files import host_name
+from ..reporting.crate import write_crate
 from .plan import TENSORFLOW_CHATTER, Plan, code_fingerprint, paper_path
 
 
@@ -455,6 +456,7 @@ def _publish(plan: Plan, work: Path, seconds: float) -> Path:
     (work / "provenance.json").write_text(
         json.dumps(provenance(plan, seconds), indent=1, sort_keys=True) + "\n"
     )
+    write_crate(work)
     old = sibling_folder(plan.folder, "old")
     if plan.folder.exists():
         os.replace(plan.folder, old)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from ..data.samples import require_columns
 from .duplicates import near_duplicates
 from .leaks import class_counts, leak_test, split_overlap
 from .permutation import PermutationResult, label_permutation
@@ -71,6 +72,10 @@ class HealthResult:
             return f"The health check is passed, {undecided}."
         return "The health check is passed."
 
+    def __repr__(self) -> str:
+        rows = self.summary.itertuples()
+        return "\n".join(f"{row.verdict:<9}  {row.check}: {row.result}" for row in rows)
+
     def _repr_html_(self) -> str:
         return self.summary.style.hide(axis="index").to_html()
 
@@ -121,13 +126,16 @@ def summarise_health(
         (counts[["real", "fake"]] > 0).all(axis=None),
     )
 
-    shared = overlap.in_two_parts
-    listed = ", ".join(f"{n} {name}" for name, n in shared.items())
+    shared, known = overlap.in_two_parts, overlap.known > 0
+    counted = []
+    for name, n in shared.items():
+        stated = known[name] or known["people"]
+        counted.append(f"{n} {name}" if stated else f"{name} unknown")
     add(
         "no person, original or video in two parts",
-        listed if is_split else "not split",
+        ", ".join(counted) if is_split else "not split",
         not shared.any(),
-        decided=is_split,
+        decided=is_split and (known["people"] or shared.any()),
     )
 
     leaking = leaks[leaks.verdict == "leak"]
@@ -188,8 +196,10 @@ def health_check(
     Raises
     ------
     ValueError
-        If a file cannot be read, or there are too few people or originals.
+        If this is no sample table, a file cannot be read, or there are too few people or
+        originals.
     """
+    require_columns(samples)
     counts, overlap = class_counts(samples), split_overlap(samples)
     leaks = leak_test(samples, n, margin, seed)
     duplicates = near_duplicates(samples, threshold, n=n * 3 // 2, seed=seed)

@@ -135,7 +135,7 @@ def map_samples(function: Callable, samples: pd.DataFrame) -> list:
         try:
             return function(Path(path), kind)
         except Exception as error:
-            raise ImageError(f"cannot read {kind} {path}: {error}") from error
+            raise ImageError(f"cannot read {kind} {path}: {error}") from None
 
     pairs = list(zip(samples["path"], samples["kind"]))
     return map_threads(guarded, pairs, min(8, 2 * available_cores()))

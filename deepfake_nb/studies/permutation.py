@@ -81,7 +81,7 @@ class PermutationResult:
     aucs : np.ndarray
         AUC of each permutation.
     unit : str
-        What got one label: 'identity' or 'original'.
+        What got one label, see `group_keys`.
     parts : str
         What was trained on, and what tested on.
     margin : float, default 0.02
@@ -113,8 +113,9 @@ def label_permutation(
 ) -> PermutationResult:
     """Train a linear classifier on cheap features with a random label for every person.
 
-    Where identities are unknown, originals get the labels. It is trained on the training split
-    and tested on the test split, or on two random halves of the groups where there is no split.
+    Where identities are unknown, originals, videos or files get the labels. It is trained on the
+    training split and tested on the test split, or on two random halves of the groups where there
+    is no split.
 
     Parameters
     ----------

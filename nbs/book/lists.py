@@ -9,18 +9,6 @@ from pathlib import Path
 from pages import Context, Page, plain, slug
 from tables import Table
 
-REPORTS = {
-    "000": "denholtz",
-    "001": "forbush",
-    "002": "kaminskyi",
-    "003": "torlapati",
-    "004": "kun",
-}
-ARXIV_OF_DATASETS = {
-    "1901.08971": "roessler2019faceforensicspp",
-    "1909.12962": "li2020celebdf",
-    "2006.07397": "dolhansky2020dfdc",
-}
 ALSO_TITLED = {"The DeepFake Detection Challenge Dataset": "dolhansky2020dfdc"}
 VERDICTS = (
     "reproduced",
@@ -53,7 +41,6 @@ def know(context: Context, entries: dict[str, dict[str, str]]) -> None:
         if "mention" in fields:
             context.mentions[fields["mention"]] = key
     context.titles |= {plain(title): key for title, key in ALSO_TITLED.items() if key in entries}
-    context.arxiv |= {number: key for number, key in ARXIV_OF_DATASETS.items() if key in entries}
 
 
 def verdicts(notebook: Path) -> tuple[dict[int, dict[str, str]], str]:
@@ -226,11 +213,10 @@ def datasets_page(context: Context) -> str:
         said = kind
         key = re.match(r"\s*@\w+\{([^,]+),", m.get("citation", ""))
         used = [
-            f"{{doc}}`{REPORTS[r].capitalize()} <papers/{REPORTS[r]}>`"
-            if f"papers/{REPORTS[r]}.ipynb" in context.pages
-            else REPORTS[r].capitalize()
-            for r in m.get("reports", [])
-            if r in REPORTS
+            f"{{doc}}`{r.capitalize()} <papers/{r}>`"
+            if f"papers/{r}.ipynb" in context.pages
+            else r.capitalize()
+            for r in m["reports"]
         ]
         obtain = m.get("obtain", {})
         counts = "; ".join(
