@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope --no-loadscope-
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: figures test test-fast test-bounds lint types book overview papers export lab clean-check
+.PHONY: figures evidence test test-fast test-bounds lint types book overview papers export lab clean-check
 
 figures: $(STAMP)
 	$(BIN)/deepfake-nb run --profile quick --jobs $(JOBS)
@@ -51,6 +51,10 @@ papers: $(STAMP)
 	$(BIN)/nbdev_clean --fname nbs/papers
 	$(BIN)/python tests/in_step.py --write
 	$(BIN)/python nbs/book/overview.py
+
+# Run the papers on the real datasets under DEEPFAKE_NB_DATA; keep their scores, numbers and verdicts in nbs/papers/evidence.
+evidence: $(STAMP)
+	$(BIN)/python -c "from deepfake_nb.runs.evidence import make_evidence; make_evidence()"
 
 # The picture of the README, nbs/overview.png, from rendered data and the ledgers of nbs/papers.
 overview: $(STAMP)

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #e6d0cc70
+import csv
 import json
 import re
 import zipfile
@@ -138,6 +139,33 @@ def dfdc_sample(root: Path) -> list[dict]:
 
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #e0fc159d
+def read_protocol(path: Path) -> dict[str, str]:
+    """Return the split of each video by a protocol, a CSV file with the columns video and part.
+
+    Parts are development (split train) and evaluation (split test); without a file, there is none.
+
+    Raises
+    ------
+    ManifestError
+        For a missing column, another part, or a video that is in both.
+    """
+    if not path.is_file():
+        return {}
+    splits = {"development": "train", "evaluation": "test"}
+    protocol = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            video, part = row.get("video"), row.get("part")
+            if not video or part not in splits:
+                raise ManifestError(
+                    f"{path}: line {number}: video {video!r}, part {part!r}; "
+                    f"expected a video's name and one of {list(splits)}"
+                )
+            if protocol.setdefault(video, splits[part]) != splits[part]:
+                raise ManifestError(f"{path}: line {number}: video {video!r} is in both parts")
+    return protocol
+
+
 def uadfv(root: Path) -> list[dict]:
     """Read UADFV (ICASSP 2019): 49 videos and a fake of each.
 
@@ -149,8 +177,10 @@ def uadfv(root: Path) -> list[dict]:
     Returns
     -------
     list of dict
-        A row per video, or a row per frame where there are no videos.
+        A row per video, or a row per frame where there are no videos. Where the folder holds
+        lab_protocol.csv (see `read_protocol`), it gives the splits.
     """
+    protocol = read_protocol(root / "lab_protocol.csv")
     videos = list_files(root, "real/*.mp4", "fake/*.mp4")
     rows = []
     for path in videos or list_files(root, "real/frames/*/*.png", "fake/frames/*/*.png"):
@@ -165,6 +195,7 @@ def uadfv(root: Path) -> list[dict]:
             original=target,
             frame=None if videos else int(path.stem),
             identity=f"uadfv-{target}",
+            split=protocol.get(video),
         )
         if fake:
             row |= {"source": "uadfv-source", "manipulation": "face-swap"}

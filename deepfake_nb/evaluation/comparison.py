@@ -267,10 +267,10 @@ def equivalence(
 
 
 # %% ../../nbs/03_evaluation/02_comparison.ipynb #f7bee885
-def _mean_statistic(
+def _training_statistic(
     y_true: np.ndarray, scores: np.ndarray, metric: str | Callable
 ) -> tuple[np.ndarray, Callable]:
-    """Return labels, and a metric's mean over trainings as a function of weights."""
+    """Return labels, and a metric of each training as a function of weights (b, n) → (k, b)."""
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or not len(scores):
         raise ParameterError(
@@ -279,10 +279,10 @@ def _mean_statistic(
     statistic, probability = metric_statistic(metric)
     pairs = [check_scores(y_true, y_score, probability) for y_score in scores]
 
-    def mean(weights: np.ndarray) -> np.ndarray:
-        return np.mean([statistic(*pair, weights) for pair in pairs], axis=0)
+    def values(weights: np.ndarray) -> np.ndarray:
+        return np.array([statistic(*pair, weights) for pair in pairs])
 
-    return pairs[0][0], mean
+    return pairs[0][0], values
 
 
 def repeated_interval(
@@ -293,6 +293,8 @@ def repeated_interval(
     n_resamples: int = 1000,
     seed: int = 0,
     confidence_level: float = 0.95,
+    against: np.ndarray | None = None,
+    resample_trainings: bool = False,
 ) -> Interval:
     """Return a metric's mean over several trainings, with its interval over groups of samples.
 
@@ -312,19 +314,38 @@ def repeated_interval(
         Seed of the resampling.
     confidence_level : float, default 0.95
         Nominal coverage, between 0 and 1.
+    against : np.ndarray, optional
+        Scores of another model, (k, n), whose metric is subtracted, training by training.
+    resample_trainings : bool, default False
+        Draw trainings as well as groups, together, so that the interval holds for other trainings.
 
     Returns
     -------
     Interval
-        Of the mean of these trainings.
+        Of the mean of these trainings, or of all trainings.
 
     Raises
     ------
     ParameterError
-        For no trainings, and as `bootstrap_interval`.
+        For no trainings, another shape of `against`, and as `bootstrap_interval`.
     """
-    y_true, statistic = _mean_statistic(y_true, scores, metric)
-    return statistic_interval(y_true, groups, statistic, n_resamples, seed, confidence_level)
+    y_true, statistic = _training_statistic(y_true, scores, metric)
+    if against is not None and np.shape(against) != np.shape(scores):
+        raise ParameterError(
+            f"scores of shape {np.shape(scores)} against {np.shape(against)}: "
+            "expected the same trainings and samples"
+        )
+    other = None if against is None else _training_statistic(y_true, against, metric)[1]
+    rng, k = np.random.default_rng([seed, 1]), len(scores)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        values = statistic(weights) if other is None else statistic(weights) - other(weights)
+        if not resample_trainings or (weights == 1).all():  # the samples themselves
+            return values.mean(axis=0)
+        drawn = rng.multinomial(k, np.full(k, 1 / k), size=len(weights))
+        return (values * drawn.T).sum(axis=0) / k
+
+    return statistic_interval(y_true, groups, mean, n_resamples, seed, confidence_level)
 
 
 # %% ../../nbs/03_evaluation/02_comparison.ipynb #1423175a
@@ -368,9 +389,9 @@ def generalization_gap(
     """
     sides, values, strata = [], [], []
     for y_true, scores, groups in (own, other):
-        y_true, statistic = _mean_statistic(y_true, scores, metric)
+        y_true, statistic = _training_statistic(y_true, scores, metric)
         sides.append((y_true, groups, statistic))
-        values.append(float(statistic(np.ones((1, len(y_true))))[0]))
+        values.append(float(statistic(np.ones((1, len(y_true)))).mean()))
         strata.append(group_strata(y_true, groups))
     value = values[0] - values[1]
     low = high = np.nan
@@ -378,7 +399,7 @@ def generalization_gap(
         drawn = []
         for i, (y_true, groups, statistic) in enumerate(sides):
             blocks = resample_weights(y_true, groups, n_resamples, [seed, i])
-            drawn.append(np.concatenate([statistic(weights) for weights in blocks]))
+            drawn.append(np.concatenate([statistic(weights).mean(axis=0) for weights in blocks]))
         low, high = bias_corrected(drawn[0] - drawn[1], value, confidence_level)
     n = sum(len(y_true) for y_true, _, _ in sides)
     n_groups = sum(int(codes.max() + 1) for codes, _, _ in strata)

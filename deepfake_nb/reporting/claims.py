@@ -31,7 +31,9 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     Returns
     -------
     pd.DataFrame
-        A row a claim: id, report, place, text, kind, value, in_text_only, contradiction, lost.
+        A row a claim: id, report, place, text, kind, value, in_text_only, contradiction, lost;
+        data and rule: the dataset that its number was measured on, and what decides it from
+        scores (see `reporting.evidence`).
 
     Raises
     ------
@@ -45,7 +47,7 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     """
     text = Path(path or papers_dir() / "claims.toml").read_text(encoding="utf-8")
     columns = ["id", "report", "place", "text", "kind", "value"]
-    columns += ["in_text_only", "contradiction", "lost"]
+    columns += ["in_text_only", "contradiction", "lost", "data", "rule"]
     claims = pd.DataFrame(tomllib.loads(text)["claim"]).reindex(columns=columns)
     claims = claims.astype({"value": object})
     claims["in_text_only"] = claims["in_text_only"].eq(True)

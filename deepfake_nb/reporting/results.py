@@ -9,7 +9,7 @@ __all__ = ["COLOURS", "PALETTE", "use_style", "Results"]
 import io
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -187,6 +187,28 @@ class Results:
             The table.
         """
         _save_csv(self.folder / "tables" / f"{name}.csv", data)
+
+    def scores(
+        self,
+        scores: pd.DataFrame,
+        unhealthy: Mapping[int, str] | None = None,
+        chosen_here: Mapping[int, str] | None = None,
+    ) -> None:
+        """Keep the scores of all samples, from which numbers and verdicts can be made again.
+
+        Parameters
+        ----------
+        scores : pd.DataFrame
+            Columns sample, label, group, part, and a column a model; see `reporting.evidence`.
+        unhealthy : mapping of int to str, optional
+            By claim: the health check that failed and bears on it.
+        chosen_here : mapping of int to str, optional
+            By claim: what was chosen on the data that judge.
+        """
+        _save_csv(self.folder / "scores.csv", scores)
+        reasons = {"unhealthy": dict(unhealthy or {}), "chosen_here": dict(chosen_here or {})}
+        text = json.dumps(reasons, indent=1, ensure_ascii=False)
+        write_atomic(self.folder / "evidence.json", text + "\n")
 
     def remark(self, text: str) -> None:
         """Show a passage whose numbers come from this run, so that it agrees with the tables.

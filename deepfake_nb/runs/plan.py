@@ -115,7 +115,8 @@ def profile_parameters(
         )
     values = dict(profiles[profile])
     only_embedded = values.pop("embedded", {})
-    values.pop("seconds", None)  # an estimate, see `estimate_times`
+    for about in ("seconds", "datasets"):  # see `estimate_times`, `runs.evidence`
+        values.pop(about, None)
     if not embedded:
         only_embedded = {name: type(value)() for name, value in only_embedded.items()}
     return values | only_embedded
