@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent.resolve()
 PACKED = {
     "manifests": ("data_manifests", ("*.toml",)),
-    "papers": ("nbs/papers", ("*.ipynb", "*.toml")),
+    "papers": ("nbs/papers", ("*.ipynb", "*.toml", "evidence/*/*")),
 }
 
 
@@ -38,7 +38,9 @@ class BuildWithData(build_py):
             destination.mkdir(parents=True, exist_ok=True)
             for pattern in patterns:
                 for source in sorted((ROOT / folder).glob(pattern)):
-                    shutil.copyfile(source, destination / source.name)
+                    target_file = destination / source.relative_to(ROOT / folder)
+                    target_file.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, target_file)
 
 
 def readme(url: str) -> str:

@@ -497,15 +497,12 @@ def test_wheel_holds_the_library_and_identical_copies_of_its_data(wheel):
     assert "deepfake_nb/py.typed" in files
     for folder, target in ((ROOT / "data_manifests", "manifests"), (ROOT / "nbs/papers", "papers")):
         sources = {
-            p.name: p.read_bytes()
-            for p in folder.glob("*")
-            if p.suffix in {".toml", ".ipynb"} and not p.name.startswith(".")
+            p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in [*folder.glob("*"), *folder.glob("evidence/*/*")]
+            if p.suffix in {".toml", ".ipynb", ".csv", ".json"} and not p.name.startswith(".")
         }
-        packed = {
-            Path(n).name: archive.read(n)
-            for n in files
-            if n.startswith(f"deepfake_nb/_data/{target}/")
-        }
+        start = f"deepfake_nb/_data/{target}/"
+        packed = {n.removeprefix(start): archive.read(n) for n in files if n.startswith(start)}
         assert packed == sources
     for pattern in ("*.py", "*.html"):
         sources = {p.relative_to(ROOT).as_posix() for p in ROOT.glob(f"deepfake_nb/**/{pattern}")}

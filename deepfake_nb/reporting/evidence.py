@@ -310,7 +310,8 @@ def write_pack(
     scores : pd.DataFrame
         See `read_scores`.
     provenance : mapping
-        What the scores were made with: commit, settings, hash of the data.
+        What the scores were made with: commit, settings, hash of the data, and how often the test
+        data had been looked at.
     unhealthy : mapping of int to str, optional
         By claim: the health check that failed and bears on it.
     chosen_here : mapping of int to str, optional
@@ -405,3 +406,24 @@ def pack_folders(folder: str | Path | None = None) -> list[Path]:
     """Return the folders of all packs; by default those beside the papers."""
     folder = Path(folder) if folder else papers_dir() / "evidence"
     return sorted(path.parent for path in folder.glob("*/pack.json"))
+
+
+def verify_command(folder: str | Path | None = None) -> int:
+    """Verify all packs and print what differs: `deepfake-nb ledger --verify`.
+
+    Parameters
+    ----------
+    folder : str or Path, optional
+        Folder of all packs; by default the one beside the papers.
+
+    Returns
+    -------
+    int
+        The exit status: 0 if everything follows from the scores, else 1.
+    """
+    places = pack_folders(folder)
+    differing = [text for place in places for text in verify_pack(place)]
+    for text in differing:
+        print(text)
+    print(f"{len(places)} packs of evidence verified, {len(differing)} numbers or verdicts differ")
+    return 1 if differing else 0

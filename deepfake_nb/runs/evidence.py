@@ -52,6 +52,8 @@ def pack_run(run: str | Path, folder: str | Path | None = None) -> Path:
     reasons = json.loads((run / "evidence.json").read_text(encoding="utf-8"))
     kept = {name: provenance[name] for name in _KEPT if name in provenance}
     kept["parameters"].pop("data_root", None)  # a path of this machine
+    profiles = tomllib.loads((papers_dir() / "profiles.toml").read_text(encoding="utf-8"))
+    kept["looked"] = profiles[provenance["paper"]].get("real", {}).get("looked", "not stated")
     return write_pack(
         folder or papers_dir() / "evidence",
         provenance["paper"],

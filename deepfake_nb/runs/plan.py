@@ -115,7 +115,7 @@ def profile_parameters(
         )
     values = dict(profiles[profile])
     only_embedded = values.pop("embedded", {})
-    for about in ("seconds", "datasets"):  # see `estimate_times`, `runs.evidence`
+    for about in ("seconds", "datasets", "looked"):  # see `estimate_times`, `runs.evidence`
         values.pop(about, None)
     if not embedded:
         only_embedded = {name: type(value)() for name, value in only_embedded.items()}

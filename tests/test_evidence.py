@@ -1,0 +1,28 @@
+"""The committed evidence: every number and verdict follows from the scores beside it."""
+
+from pathlib import Path
+
+import pytest
+
+from deepfake_nb.reporting.evidence import pack_folders, read_scores, verify_pack
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKS = pack_folders(ROOT / "nbs/papers/evidence")
+
+
+@pytest.mark.parametrize("place", PACKS, ids=lambda place: place.name)
+def test_everything_follows_from_the_scores(place):
+    assert verify_pack(place) == []
+
+
+@pytest.mark.parametrize("place", PACKS, ids=lambda place: place.name)
+def test_a_pack_is_small_and_holds_scores_alone(place):
+    assert {file.name for file in place.iterdir()} == {"pack.json", "scores.csv"}
+    assert sum(file.stat().st_size for file in place.iterdir()) < 1_000_000
+    text = (place / "pack.json").read_text() + (place / "scores.csv").read_text()
+    assert not any(word in text for word in ("/home", "/root", "/work", "/tmp"))
+    read_scores(place / "scores.csv")
+
+
+def test_there_is_evidence():
+    assert PACKS
