@@ -351,6 +351,7 @@ def test_front_door_offers_names_without_importing_them():
     offered, heavy = run_python(code).splitlines()
     assert heavy == "False"
     assert {"load_samples", "fit", "build_classifier", "load_detector"} <= set(offered.split())
+    assert [name for name in offered.split() if name.startswith("_")] == ["__version__"]
 
 
 @pytest.mark.slow
