@@ -2,6 +2,8 @@
 
 import ast
 import configparser
+import doctest
+import importlib
 import json
 import re
 import subprocess
@@ -363,6 +365,24 @@ def test_front_door_offers_names_without_importing_them():
     offered, heavy = run_python(code).splitlines()
     assert heavy == "False"
     assert {"load_samples", "fit", "build_classifier", "load_detector"} <= set(offered.split())
+    assert [name for name in offered.split() if name.startswith("_")] == ["__version__"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_examples_run_as_pasted(path, tmp_path, monkeypatch):
+    "With nothing imported but the object that they are of."
+    if ">>> " not in path.read_text(encoding="utf-8"):
+        return
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path))  # examples may set another
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    module = importlib.import_module(name)
+    for test in doctest.DocTestFinder().find(module, name, globs={}):
+        own = test.name.removeprefix(f"{name}.").split(".")[0]
+        test.globs[own] = getattr(module, own, None)
+        found = []
+        assert doctest.DocTestRunner().run(test, out=found.append).failed == 0, "".join(found)
 
 
 def test_a_missing_package_is_named_with_the_remedy():

@@ -55,6 +55,24 @@ def small(tmp_path_factory):
     return {layout: generate(layout, folder, workers=2, **SMALL) for layout in LAYOUTS}
 
 
+def test_a_video_does_not_depend_on_what_memory_held():
+    code = """
+import hashlib, io
+import numpy as np
+from deepfake_nb.synthetic.datasets import write_video
+for side in (96, 144, 256):
+    blocks = np.random.default_rng(0).integers(0, 256, (6, side // 8, side // 8, 3), np.uint8)
+    file = io.BytesIO()
+    write_video(file, list(blocks.repeat(8, 1).repeat(8, 2)))
+    print(hashlib.sha256(file.getvalue()).hexdigest())
+"""
+    found = set()
+    for byte in ("0", "1", "85"):  # what glibc fills fresh memory with
+        environment = os.environ | {"MALLOC_PERTURB_": byte}
+        found.add(subprocess.check_output([sys.executable, "-c", code], env=environment))
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_bytes_do_not_depend_on_workers_or_place(layout, small, tmp_path):
     one = hashes(generate(layout, tmp_path, workers=1, **SMALL))

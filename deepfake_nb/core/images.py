@@ -9,14 +9,15 @@ __all__ = ["INTERPOLATIONS", "read_image"]
 import io
 import re
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from .errors import ImageError
+from .errors import ImageError, ParameterError
 from .files import read_member, split_archive
 
 # %% ../../nbs/00_core/04_images.ipynb #74cffb61
@@ -98,6 +99,18 @@ def _decode_jpeg(content: bytes, image: Image.Image) -> np.ndarray | None:
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
 
 
+# %% ../../nbs/00_core/04_images.ipynb #f25539c7
+def check_size(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return a size as (height, width), or raise a `ParameterError`."""
+    pair = (size, size) if np.ndim(size) == 0 else tuple(size)
+    whole = all(isinstance(side, (int, np.integer)) and side >= 1 for side in pair)
+    if len(pair) != 2 or not whole:
+        raise ParameterError(
+            f"size={size!r}: expected pixels, at least 1: one number or (height, width)"
+        )
+    return int(pair[0]), int(pair[1])
+
+
 # %% ../../nbs/00_core/04_images.ipynb #216e9ef5
 INTERPOLATIONS: dict[str, Image.Resampling] = {
     name: Image.Resampling[name.upper()]
@@ -107,7 +120,7 @@ INTERPOLATIONS: dict[str, Image.Resampling] = {
 
 def read_image(
     path: str | Path,
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     interpolation: str = "nearest",
 ) -> np.ndarray:
     """Decode an image as it is shown, and resize it as `keras.utils.load_img` does.
@@ -116,8 +129,8 @@ def read_image(
     ----------
     path : str or Path
         A file that Pillow can read, or a member of a zip archive.
-    size : tuple of int, optional
-        (height, width) to resize to; None keeps the size.
+    size : int or tuple of int, optional
+        (height, width) to resize to, or the side of a square; None keeps the size.
     interpolation : str, default "nearest"
         A key of `INTERPOLATIONS`.
 
@@ -130,6 +143,8 @@ def read_image(
     ------
     ImageError
         If the file is absent or damaged; the message names it.
+    ParameterError
+        If the size is impossible.
 
     Examples
     --------
@@ -138,6 +153,7 @@ def read_image(
     >>> read_image("black.png", size=(24, 32)).shape
     (24, 32, 3)
     """
+    size = None if size is None else check_size(size)
     try:
         if split_archive(path)[1] is not None:
             content = read_member(path)
@@ -155,6 +171,8 @@ def read_image(
         return np.asarray(image)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: cannot be decoded (not an image that Pillow knows)") from error
     except (
         OSError,
         SyntaxError,

@@ -400,6 +400,21 @@ def register_dataset(
         If the name is invalid or taken, or the table is empty or mixes images and videos.
     SampleError
         If this is no sample table.
+
+    Examples
+    --------
+    >>> import os
+    >>> import deepfake_nb as dnb
+    >>> from deepfake_nb.data.custom import read_folder
+    >>> from PIL import Image
+    >>> for kind in ("real", "fake"):
+    ...     os.makedirs(f"photos/{kind}")
+    ...     Image.new("RGB", (64, 64)).save(f"photos/{kind}/{kind}.png")
+    >>> os.environ["DEEPFAKE_NB_DATA"] = "datasets"  # the folder that remembers the name
+    >>> dnb.register_dataset("my-photos", read_folder("photos"), "My photos").kind
+    'image'
+    >>> len(dnb.load_samples("my-photos"))
+    2
     """
     require_columns(samples, ("path", "kind", "label"))
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):

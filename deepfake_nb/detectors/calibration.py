@@ -214,6 +214,7 @@ def choose_band(
 
     Examples
     --------
+    >>> import numpy as np
     >>> y_true, probability = np.repeat([0, 1], 50), np.linspace(0, 1, 100)
     >>> low, high = choose_band(y_true, probability, threshold=0.5, alpha=0.1)
     >>> low <= 0.5 <= high

@@ -98,6 +98,15 @@ class DeepfakeDetector(CalibratedModel):
         ------
         DetectorError
             If a path does not exist, or there is nothing to score.
+
+        Examples
+        --------
+        >>> import deepfake_nb as dnb
+        >>> detector = dnb.load_detector("detectors/convnet")  # doctest: +SKIP
+        >>> detector.predict("photo.jpg").probability  # doctest: +SKIP
+        0.83
+        >>> [result.state for result in detector.predict(["photos"])]  # doctest: +SKIP
+        ['scored', 'no face']
         """
         if isinstance(paths, str | Path) and not Path(paths).is_dir():
             (path,), _ = find_files([paths])

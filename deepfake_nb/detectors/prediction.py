@@ -404,7 +404,8 @@ def predict_files(
 
     Examples
     --------
-    >>> detector = load_detector("detectors/convnet")  # doctest: +SKIP
+    >>> import deepfake_nb as dnb
+    >>> detector = dnb.load_detector("detectors/convnet")  # doctest: +SKIP
     >>> [result.probability for result in predict_files(["photos"], detector)]  # doctest: +SKIP
     [0.83, 0.12]
     """

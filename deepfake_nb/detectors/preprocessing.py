@@ -159,6 +159,8 @@ def prepare_images(images: Sequence[np.ndarray], preprocessing: Preprocessing) -
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from deepfake_nb.detectors.preprocessing import Preprocessing
     >>> image = np.zeros((64, 48, 3), np.uint8)
     >>> prepare_images([image], Preprocessing(size=(32, 32))).shape
     (1, 32, 32, 3)

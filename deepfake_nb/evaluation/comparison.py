@@ -23,6 +23,7 @@ from deepfake_nb.evaluation.intervals import (
     Interval,
     bias_corrected,
     bootstrap_interval,
+    check_resampling,
     group_strata,
     metric_statistic,
     resample_weights,
@@ -393,6 +394,7 @@ def generalization_gap(
         sides.append((y_true, groups, statistic))
         values.append(float(statistic(np.ones((1, len(y_true)))).mean()))
         strata.append(group_strata(y_true, groups))
+    check_resampling(n_resamples, confidence_level)
     value = values[0] - values[1]
     low = high = np.nan
     if n_resamples and all(enough for _, _, enough in strata):

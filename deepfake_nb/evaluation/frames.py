@@ -77,6 +77,7 @@ def frame_scores(
 
     Examples
     --------
+    >>> import numpy as np
     >>> maps = np.full((1, 16, 16), 0.1)
     >>> maps[0, 4:12, 4:12] = 0.7
     >>> frame_scores(maps).tolist()

@@ -93,6 +93,16 @@ def group_strata(
 
 
 # %% ../../nbs/03_evaluation/01_intervals.ipynb #2d595984
+def check_resampling(n_resamples: int, confidence_level: float) -> None:
+    """Raise a `ParameterError` for settings that no bootstrap can have."""
+    if not isinstance(n_resamples, (int, np.integer)) or n_resamples < 0:
+        raise ParameterError(f"n_resamples={n_resamples!r}: expected 1000, say, or 0 for no bounds")
+    if not 0 < confidence_level < 1:
+        raise ParameterError(
+            f"confidence_level={confidence_level}: expected a share between 0 and 1, such as 0.95"
+        )
+
+
 def resample_weights(
     y_true: np.ndarray, groups: np.ndarray | None, n_resamples: int, seed: int | Sequence[int]
 ) -> Iterator[np.ndarray]:
@@ -212,6 +222,7 @@ def statistic_interval(
     Interval
         Bounds are NaN where a class has fewer than `MINIMUM_GROUPS` groups.
     """
+    check_resampling(n_resamples, confidence_level)
     codes, _, enough = group_strata(y_true, groups)
     value = float(statistic(np.ones((1, len(y_true))))[0])
     low = high = np.nan
@@ -262,7 +273,8 @@ def bootstrap_interval(
     Raises
     ------
     ParameterError
-        For an unknown metric, or labels, scores and groups that do not fit together.
+        For an unknown metric, labels, scores and groups that do not fit together, a negative
+        number of resamples, or a level outside 0 to 1.
 
     Examples
     --------
@@ -316,6 +328,7 @@ def ratio_interval(
     ParameterError
         For values that are not finite, a denominator that sums to 0, or other lengths.
     """
+    check_resampling(n_resamples, confidence_level)
     numerator = np.asarray(numerator, dtype=float)
     denominator = np.asarray(denominator, dtype=float)
     for values in (numerator, denominator):

@@ -41,8 +41,13 @@ def check_scores(
     ParameterError
         For other shapes, labels or scores, and for samples of one class only.
     """
-    y_true = np.asarray(y_true, dtype=np.float64)
-    y_score = np.asarray(y_score, dtype=np.float64)
+    try:
+        y_true = np.asarray(y_true, dtype=np.float64)
+        y_score = np.asarray(y_score, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"{error}; labels are 0 (real) or 1 (fake), scores are numbers"
+        ) from error
     if y_true.ndim != 1 or y_true.shape != y_score.shape:
         raise ParameterError(
             f"labels {y_true.shape} and scores {y_score.shape}; expected two arrays of shape (n,)"

@@ -138,6 +138,7 @@ def deletion_insertion(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import keras
     >>> model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.GlobalAveragePooling2D()])
     >>> image = np.arange(16.0).reshape(1, 4, 4, 1)
@@ -255,6 +256,7 @@ def relevance_mass_accuracy(
 
     Examples
     --------
+    >>> import numpy as np
     >>> maps = np.zeros((1, 8, 8))
     >>> maps[0, 2:4, 2:4] = 1
     >>> table = relevance_mass_accuracy(maps, masks=maps > 0)

@@ -171,6 +171,7 @@ def extract_faces(
     --------
     >>> from PIL import Image
     >>> from deepfake_nb.data.samples import make_samples
+    >>> from deepfake_nb.faces.extraction import Extraction
     >>> Image.new("RGB", (64, 48)).save("grey.png")
     >>> row = {"path": "grey.png", "kind": "image", "label": 0, "dataset": "mine"}
     >>> settings = Extraction(face_detector="frame", size=32)

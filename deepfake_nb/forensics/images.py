@@ -88,15 +88,6 @@ def as_images(
 
 
 # %% ../../nbs/05_forensics/00_images.ipynb #ec1f4a62
-def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return a size as (height, width), or raise a `ViewError`."""
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
-    whole = all(isinstance(side, (int, np.integer)) and side >= 1 for side in pair)
-    if len(pair) != 2 or not whole:
-        raise ViewError(f"size={size!r}: expected pixels, one number or (height, width)")
-    return int(pair[0]), int(pair[1])
-
-
 def resize_area(image: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
     """Resize to (height, width) by averaging, to a larger one by cubic interpolation.
 

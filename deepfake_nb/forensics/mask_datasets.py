@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from ..core.errors import MaskError, SampleError, ViewError
 from ..core.files import file_kind, write_atomic
+from ..core.images import check_size
 from ..core.parallel import map_threads
 from ..core.paths import cache_folder
 from deepfake_nb.forensics.images import (
-    check_size,
     image_key,
     png_with_box,
     read_row,

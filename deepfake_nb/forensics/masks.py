@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from ..core.errors import MaskError, ViewError
+from ..core.errors import MaskError
+from ..core.images import check_size
 from ..core.parallel import map_threads
 from ..evaluation.localization import connected_components, mask_iou
-from .images import check_size
 
 
 # %% ../../nbs/05_forensics/06_masks.ipynb #a6b88145
@@ -336,7 +336,9 @@ def resize_mask(mask: np.ndarray, size: int | tuple[int, int] = 256) -> np.ndarr
     Raises
     ------
     MaskError
-        If the mask has another shape, or the size is impossible.
+        If the mask has another shape.
+    ParameterError
+        If the size is impossible.
 
     Examples
     --------
@@ -347,10 +349,7 @@ def resize_mask(mask: np.ndarray, size: int | tuple[int, int] = 256) -> np.ndarr
     mask = np.asarray(mask)
     if mask.ndim != 2 or 0 in mask.shape:
         raise MaskError(f"a mask has shape {mask.shape}; expected (height, width)")
-    try:
-        height, width = check_size(size)
-    except ViewError as error:
-        raise MaskError(str(error)) from error
+    height, width = check_size(size)
     smaller = height * width < mask.shape[0] * mask.shape[1]
     interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     inside = (mask != 0).astype(np.float32)

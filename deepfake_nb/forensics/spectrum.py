@@ -5,6 +5,7 @@
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #a22b7305
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -266,6 +267,11 @@ def azimuthal_spectrum(
     np.ndarray
         (n, n_features) of `dtype`; the first column is 1.
 
+    Warns
+    -----
+    UserWarning
+        If images are constant: their features are all 1.
+
     Raises
     ------
     SpectrumError
@@ -294,9 +300,11 @@ def azimuthal_spectrum(
             f"one image of shape {shape}: give a list of images, or an array (n, h, w)"
         )
     space = Workspace()
+    constant = []
 
     def features(block: tuple[Sequence[int], np.ndarray]) -> tuple[Sequence[int], np.ndarray]:
         numbers, pixels = block
+        constant.extend(np.asarray(numbers)[pixels.min((1, 2)) == pixels.max((1, 2))])
         means = ring_means(pixels, mode, epsilon, dtype, space)
         spline = spline_matrix(len(means), n_features)
         values = (spline @ means.astype(np.float64, copy=False)).T
@@ -317,6 +325,12 @@ def azimuthal_spectrum(
     result = np.empty((sum(len(numbers) for numbers, _ in parts), n_features), dtype)
     for numbers, values in parts:
         result[numbers] = values
+    if constant:
+        warnings.warn(
+            f"image {min(constant)}: all pixels are equal, so its features are all 1 and say "
+            f"nothing about it ({len(constant)} such images of {len(result)})",
+            stacklevel=2,
+        )
     return result
 
 

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from ..core.errors import ViewError
+from ..core.images import check_size
 from ..core.parallel import map_threads
-from .images import as_images, check_size, compress_jpeg, resize_area
+from .images import as_images, compress_jpeg, resize_area
 
 # %% ../../nbs/05_forensics/01_transforms.ipynb #c5a0ff95
 JPEG_LIMIT = 65_500  # pixels: the longest side that the codec accepts
@@ -205,6 +206,8 @@ def crop_non_facial(
     ------
     ViewError
         If an image is not 8-bit RGB, a box is not inside its image, or a setting is impossible.
+    ParameterError
+        If the size is impossible.
 
     Examples
     --------

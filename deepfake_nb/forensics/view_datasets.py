@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from ..core.errors import SampleError, ViewError
 from ..core.files import file_kind, split_archive, write_atomic
+from ..core.images import check_size
 from ..core.parallel import limit_worker_threads, map_threads
 from ..core.paths import cache_folder
 from ..faces.extraction import NO_FACE
 from deepfake_nb.forensics.images import (
-    check_size,
     image_key,
     png_with_box,
     read_box,

@@ -20,11 +20,12 @@ import numpy as np
 import PIL
 
 from ..core.errors import ViewError
+from ..core.images import check_size
 from ..faces.cropping import choose_faces
 from ..faces.detection import FACE_DETECTORS, FaceDetector, build_face_detector
 from ..faces.extraction import NO_FACE
 from ..faces.weights import WEIGHT_FILES
-from .images import as_images, check_size, resize_area
+from .images import as_images, resize_area
 from deepfake_nb.forensics.transforms import (
     check_crop,
     check_levels,

@@ -30,6 +30,8 @@ class BatchStatistics(layers.BatchNormalization):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from keras import ops
     >>> layer = BatchStatistics(trainable=False)
     >>> x = np.array([[1.0], [3.0]])
     >>> ops.convert_to_numpy(layer(x, training=True)).ravel().round(2).tolist()
@@ -186,7 +188,8 @@ def build_backbone(
         A key of `BACKBONES`, or a network of `keras.applications`; 'NAME/LAYER' ends after a
         layer.
     weights : str or Path or Weights, default "auto"
-        'imagenet', 'auto', 'none', a file, or a result of `resolve_weights`.
+        'auto' for ImageNet weights where they are available and random ones elsewhere, 'imagenet'
+        for these or an error, 'none' for random ones, a file, or a result of `resolve_weights`.
     input_shape : tuple of int, default (224, 224, 3)
         Height, width, channels.
     batch_statistics : bool, default False
@@ -206,7 +209,8 @@ def build_backbone(
     Raises
     ------
     ParameterError
-        If the backbone is unknown, or has no such layer.
+        If the backbone is unknown or has no such layer, or ImageNet weights are asked for another
+        number of channels than 3.
     WeightsError
         If a file is missing or does not fit.
 
@@ -217,6 +221,11 @@ def build_backbone(
     ((None, 1, 1, 256), 'no pretrained weights')
     """
     resolved = resolve_weights(name, weights, root)
+    if resolved.kind == "imagenet" and tuple(input_shape)[2:] != (3,):
+        raise ParameterError(
+            f"input_shape={tuple(input_shape)}: ImageNet weights take (height, width, 3); "
+            "repeat a grey image three times, or give weights='none'"
+        )
     spec = get_backbone(name)
     seed_keras(seed)
     builder = getattr(keras.applications, spec.builder)

@@ -55,20 +55,22 @@ def build_classifier(
     name: str | None = None,
     seed: int | None = None,
 ) -> keras.Sequential:
-    """Put a classifier on a backbone and freeze the backbone, as in Torlapati's Models III to V.
+    """Put a classifier on a backbone, and freeze the backbone.
+
+    The layers are those that Torlapati's report puts on its pretrained networks.
 
     Parameters
     ----------
     backbone : keras.Model
         A network without its top, output (batch, h, w, channels); it is frozen.
     head : {"dense", "slim"}, default "dense"
-        With a hidden layer (Models III and V), or without (Model IV).
+        With a hidden layer, or without.
     units : int, default 256
         Units of the hidden layer.
     activation : str, default "relu"
-        Activation of the hidden layer; not reported.
+        Activation of the hidden layer; the report does not state it.
     dropout : float, default 0.5
-        Rate of both dropouts; not reported.
+        Rate of both dropouts; the report does not state it.
     layer_names : tuple of str, optional
         Names of the head's layers, in order.
     name : str, optional
@@ -88,6 +90,8 @@ def build_classifier(
 
     Examples
     --------
+    >>> import keras
+    >>> from keras import layers
     >>> backbone = keras.Sequential([layers.Input((16, 16, 3)), layers.Conv2D(8, 3)])
     >>> build_classifier(backbone).output_shape
     (None, 1)
@@ -159,6 +163,8 @@ def compile_model(
 
     Examples
     --------
+    >>> import keras
+    >>> from keras import layers
     >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(1, activation="sigmoid")])
     >>> compile_model(model).loss.name
     'binary_crossentropy'
@@ -251,6 +257,9 @@ def unfreeze_top(model: keras.Model, n: int, *, batch_normalization: bool = Fals
 
     Examples
     --------
+    >>> import keras
+    >>> from keras import layers
+    >>> from deepfake_nb.models.classifiers import build_classifier
     >>> backbone = keras.Sequential([layers.Input((16, 16, 3)), layers.Conv2D(8, 3)])
     >>> model = unfreeze_top(build_classifier(backbone), 1)
     >>> len(backbone.trainable_weights)

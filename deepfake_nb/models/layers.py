@@ -35,6 +35,8 @@ def layer_table(model: keras.Model) -> pd.DataFrame:
 
     Examples
     --------
+    >>> import keras
+    >>> from keras import layers
     >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(2, name="dense")])
     >>> layer_table(model).parameters.tolist()
     [10]

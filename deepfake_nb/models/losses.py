@@ -180,6 +180,7 @@ def conditional_term(
 
     Examples
     --------
+    >>> import numpy as np
     >>> float(conditional_term(np.ones(5), sign="penalty"))
     1.0
     """
@@ -246,6 +247,7 @@ class ConditionalLoss(keras.losses.Loss):
 
     Examples
     --------
+    >>> import numpy as np
     >>> loss = ConditionalLoss(tau=1 / 32, sign="penalty")
     >>> float(loss(np.ones(4), np.ones(4))) > 0.99
     True
@@ -376,6 +378,7 @@ def dice_coefficient(
 
     Examples
     --------
+    >>> import numpy as np
     >>> mask = np.ones((1, 8, 8))
     >>> float(dice_coefficient(mask, mask)[0])
     1.0
@@ -411,6 +414,7 @@ class BceDiceLoss(keras.losses.Loss):
 
     Examples
     --------
+    >>> import numpy as np
     >>> mask = np.ones((1, 8, 8))
     >>> float(BceDiceLoss()(mask, mask)) < 1e-5
     True
@@ -512,6 +516,7 @@ class DiceScore(keras.metrics.Metric):
 
     Examples
     --------
+    >>> import numpy as np
     >>> metric = DiceScore()
     >>> metric.update_state(np.ones((1, 8, 8)), np.ones((1, 8, 8)))
     >>> float(metric.result())

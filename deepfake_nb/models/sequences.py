@@ -134,6 +134,8 @@ def frame_classifier(backbone: keras.Model, *, seed: int | None = None) -> keras
 
     Examples
     --------
+    >>> import keras
+    >>> from keras import layers
     >>> backbone = keras.Sequential([layers.Input((16, 16, 3)), layers.Conv2D(8, 3)])
     >>> frame_classifier(backbone).output_shape
     (None, 1)

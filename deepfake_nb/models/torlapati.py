@@ -77,9 +77,9 @@ def model_ii(
     activation : str, default "relu"
         Activation of both convolutions; reported as rectified linear.
     dense_activation : str, default "relu"
-        Activation of the hidden layer; not reported.
+        Activation of the hidden layer; the report does not state it.
     dropout : tuple of float, default (0.25, 0.5)
-        Rates behind the pooling and behind the hidden layer; not reported.
+        Rates behind the pooling and behind the hidden layer; the report does not state them.
     seed : int, optional
         Seed of the initial weights; None leaves the generators as they are.
 
@@ -203,7 +203,8 @@ def build_model(
     input_shape : tuple of int, default (224, 224, 3)
         Height, width, channels; for Model IV at least 71 a side, for III and V at least 32.
     weights : str or Path or Weights, default "auto"
-        Weights of the backbone, as for `build_backbone`; Models I and II ignore it.
+        Weights of the backbone, as for `build_backbone`: by default ImageNet weights where
+        available, else random ones. Models I and II ignore it.
     seed : int, optional
         Seed of the initial weights; None leaves the generators as they are.
     **options

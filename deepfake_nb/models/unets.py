@@ -184,7 +184,7 @@ def build_pretrained_unet(
     backbone : str, default "MobileNet-0.25"
         A key of `BACKBONES`, or a network of `keras.applications`; it is trained as well.
     weights : str or Path or Weights, default "auto"
-        'imagenet', 'auto', 'none', a file, or a result of `resolve_weights`.
+        As for `build_backbone`: by default ImageNet weights where available, else random ones.
     input_shape : tuple of int, default (160, 160, 3)
         Height, width, channels; the sides are multiples of 32.
     features : int, default 48

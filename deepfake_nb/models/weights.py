@@ -223,7 +223,8 @@ def resolve_weights(
     name : str
         A key of `BACKBONES`, or a network of `keras.applications`.
     weights : str or Path or Weights, default "auto"
-        'imagenet', 'auto', 'none', a path, or a result of this function.
+        'auto' for ImageNet weights where they are available and random ones elsewhere, 'imagenet'
+        for these or an error, 'none' for random ones, a file, or a result of this function.
     root : str or Path, optional
         Data root with a folder `weights`; by default `DEEPFAKE_NB_DATA`.
     seconds : float, default 3.0

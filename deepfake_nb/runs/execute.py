@@ -314,6 +314,14 @@ def run_paper(
     ------
     RunFailed
         With the partial notebook, or `RunBusy` if it is not to wait.
+
+    Examples
+    --------
+    >>> import deepfake_nb as dnb
+    >>> from deepfake_nb.runs.plan import plan_run
+    >>> folder = dnb.run_paper(plan_run("torlapati", profile="smoke"))  # doctest: +SKIP
+    >>> (folder / "torlapati.ipynb").exists()  # doctest: +SKIP
+    True
     """
     return make_run(plan, run_stamp(plan) if force else None, progress, cell_timeout, timeout, wait)
 

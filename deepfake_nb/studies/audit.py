@@ -195,9 +195,21 @@ def health_check(
 
     Raises
     ------
-    ValueError
-        If this is no sample table, a file cannot be read, or there are too few people or
-        originals.
+    ImageError
+        If a file cannot be read; the message names it.
+    SampleError
+        If this is no sample table.
+    ParameterError
+        If all files of a kind are of one class, or there are too few people or originals.
+
+    Examples
+    --------
+    >>> import deepfake_nb as dnb
+    >>> samples = dnb.load_samples("synthetic-faces-crude", identities=6, videos=1, frames=1)
+    >>> samples, _ = dnb.split_samples(samples, {"train": 0.6, "test": 0.4})
+    >>> result = dnb.health_check(samples)
+    >>> result.summary[["check", "verdict"]].iloc[1].tolist()
+    ['no person, original or video in two parts', 'pass']
     """
     require_columns(samples)
     counts, overlap = class_counts(samples), split_overlap(samples)

@@ -215,6 +215,7 @@ def degrade(
 
     Examples
     --------
+    >>> from deepfake_nb.training.augmentation import Augmentation
     >>> import numpy as np
     >>> image = np.full((32, 32, 3), 128, np.uint8)
     >>> degrade(image, Augmentation(colour=1, tint=40), np.random.default_rng(0)).shape
@@ -279,6 +280,7 @@ def augment_pair(
 
     Examples
     --------
+    >>> from deepfake_nb.training.augmentation import Augmentation
     >>> import numpy as np
     >>> image = np.full((32, 32, 3), 128, np.uint8)
     >>> mask = np.ones((32, 32), bool)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..core.errors import ParameterError
 from ..core.files import write_atomic
+from ..core.images import check_size
 from ..core.memory import keep_freed_memory
 from ..core.parallel import map_ahead
 from ..core.paths import cache_folder
@@ -52,20 +53,28 @@ def _image_batches(
     scaling: str,
     batch_size: int,
 ) -> tuple[ShuffledBatches, object]:
-    """Return unshuffled batches of images, and what identifies them."""
+    """Return unshuffled batches of images of a size, and what identifies them."""
     if isinstance(images, pd.DataFrame):
         images = ImageBatches(
             images, size=size, scaling=scaling, batch_size=batch_size, class_mode=None
         )
     if isinstance(images, ImageBatches):
-        return in_table_order(images), images.image_fingerprint
-    if isinstance(images, np.ndarray):
+        found = images.cache.size
+        batches, data = in_table_order(images), images.image_fingerprint
+    elif isinstance(images, np.ndarray):
+        found = images.shape[1:3]
         digest = settings_digest(images.shape, np.ascontiguousarray(images))
-        return _ScaledBatches(images, batch_size, scaling), [digest, scaling]
-    raise TypeError(
-        f"{type(images).__name__} is no image source; "
-        "expected ImageBatches, an array or a sample table"
-    )
+        batches, data = _ScaledBatches(images, batch_size, scaling), [digest, scaling]
+    else:
+        raise TypeError(
+            f"{type(images).__name__} is no image source; "
+            "expected ImageBatches, an array or a sample table"
+        )
+    if any(side not in (None, given) for side, given in zip(size, found)):
+        raise ParameterError(
+            f"images of size {found}, and a network for size {size}; give both the same size"
+        )
+    return batches, data
 
 
 # %% ../../nbs/07_training/10_features.ipynb #0b42c906
@@ -132,7 +141,8 @@ def compute_features(
     TypeError
         If `images` is something else.
     ParameterError
-        If the pooling is unknown, or there is no folder.
+        If the images have another size than the network's input, the pooling is unknown, or there
+        is no folder.
     """
     size = backbone.input_shape[1:3]
     batches, data = _image_batches(images, size, scaling, batch_size)
@@ -204,7 +214,7 @@ def _write_features(
 def deep_features(
     images: np.ndarray | pd.DataFrame,
     backbone: str = "ResNet50",
-    size: tuple[int, int] = (224, 224),
+    size: int | tuple[int, int] = (224, 224),
     weights: str | Path | Weights = "auto",
     *,
     seed: int = 0,
@@ -219,10 +229,10 @@ def deep_features(
         A sample table, or uint8 RGB of shape (n, h, w, 3) of the given size.
     backbone : str, default "ResNet50"
         A key of `BACKBONES`, or the name of a network in `keras.applications`.
-    size : tuple of int, default (224, 224)
-        (height, width) to which files are resized.
+    size : int or tuple of int, default (224, 224)
+        (height, width) to which files are resized, or the side of a square.
     weights : str or Path or Weights, default "auto"
-        See `resolve_weights`.
+        As for `build_backbone`: by default ImageNet weights where available, else random ones.
     seed : int, default 0
         Seed of random weights.
     precision : {"mixed_float16", "mixed_bfloat16", "float32"}, optional
@@ -242,6 +252,7 @@ def deep_features(
     ParameterError
         If the backbone is unknown, or images have another size.
     """
+    size = check_size(size)
     if isinstance(images, np.ndarray) and images.shape[1:] != (*size, 3):
         raise ParameterError(
             f"images of shape {images.shape}; expected (n, {size[0]}, {size[1]}, 3)"

@@ -195,7 +195,8 @@ def fit_frozen(
     progress : bool, default True
         Show progress bars.
     **options
-        Passed to `fit`: epochs, seed, checkpoint, class_weight, ….
+        Options of `fit`: epochs (7 unless given), seed, checkpoint, class_weight, precision,
+        jit_compile, callbacks.
 
     Returns
     -------
@@ -205,8 +206,23 @@ def fit_frozen(
     Raises
     ------
     ParameterError
-        If no features are fixed.
+        If the model is not compiled, no features are fixed, or the images have another size than
+        the model's input.
+
+    Examples
+    --------
+    >>> import deepfake_nb as dnb
+    >>> from deepfake_nb.models.classifiers import compile_model
+    >>> samples = dnb.load_samples("synthetic-faces-crude", identities=2, videos=1, frames=1)
+    >>> train = dnb.ImageBatches(samples, size=32, class_mode="binary", scaling="tf")
+    >>> backbone, _ = dnb.build_backbone("MobileNetV2-0.35", input_shape=(32, 32, 3), seed=0)
+    >>> model = compile_model(dnb.build_classifier(backbone, seed=0))
+    >>> history = dnb.fit_frozen(model, train, epochs=2)
+    >>> history["epoch"].tolist()
+    [1, 2]
     """
+    if not model.compiled:
+        raise ParameterError(f"model {model.name!r} is not compiled; see `compile_model`")
     head, trunk, pooling = head_model(model)
     config = keras.saving.deserialize_keras_object(model.get_compile_config())
     head.compile(**config | {"optimizer": model.optimizer})
@@ -245,7 +261,8 @@ def predict_frozen(
     Raises
     ------
     ParameterError
-        If no features are fixed, or the outputs are not probabilities.
+        If no features are fixed, the images have another size than the model's input, or the
+        outputs are not probabilities.
     """
     head, trunk, pooling = head_model(model)
     return predict_scores(head, feature_batches(trunk, pooling, images, cache_dir, progress))

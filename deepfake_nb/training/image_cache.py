@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..core.errors import ImageError, ParameterError
 from ..core.files import host_name, write_atomic
-from ..core.images import INTERPOLATIONS, read_image
+from ..core.images import INTERPOLATIONS, check_size, read_image
 from ..core.parallel import shared_pool
 
 
@@ -218,8 +218,8 @@ class ImageCache:
     ----------
     paths : Sequence of str
         Image files; a file may occur more than once.
-    size : tuple of int, default (224, 224)
-        (height, width) to resize to.
+    size : int or tuple of int, default (224, 224)
+        (height, width) to resize to, or the side of a square.
     interpolation : str, default "nearest"
         A key of `deepfake_nb.core.images.INTERPOLATIONS`.
     folder : Path, optional
@@ -230,13 +230,13 @@ class ImageCache:
     ImageError
         If a file is absent.
     ParameterError
-        If the interpolation is unknown.
+        If the interpolation is unknown, or the size impossible.
     """
 
     def __init__(
         self,
         paths: Sequence[str],
-        size: tuple[int, int] = (224, 224),
+        size: int | tuple[int, int] = (224, 224),
         interpolation: str = "nearest",
         folder: Path | None = None,
     ):
@@ -244,7 +244,7 @@ class ImageCache:
             raise ParameterError(
                 f"unknown interpolation={interpolation!r}; expected one of {list(INTERPOLATIONS)}"
             )
-        self.size = (int(size[0]), int(size[1]))
+        self.size = check_size(size)
         self.interpolation = interpolation
         absolute = [os.path.abspath(path) for path in paths]
         unique, self.rows = np.unique(absolute, return_inverse=True)

@@ -21,6 +21,7 @@ import pandas as pd
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from ..core.errors import ImageError, ParameterError, SampleError
+from ..core.images import check_size
 from ..core.parallel import available_cores, shared_pool
 from ..core.paths import cache_folder
 from .batches import BatchBuffers, ShuffledBatches
@@ -100,7 +101,7 @@ def select_rows(
 def keras_generator(
     samples: pd.DataFrame,
     subset: Literal["train", "validation", "test"] | None = "train",
-    size: tuple[int, int] = (224, 224),
+    size: int | tuple[int, int] = (224, 224),
     batch_size: int = 64,
     class_mode: Literal["categorical", "binary"] | None = "categorical",
     validation_split: float | None = 0.2,
@@ -116,8 +117,8 @@ def keras_generator(
         Sample table of images.
     subset : {"train", "validation", "test"}, optional
         The subset; None for all rows.
-    size : tuple of int, default (224, 224)
-        (height, width) to resize to.
+    size : int or tuple of int, default (224, 224)
+        (height, width) to resize to, or the side of a square.
     batch_size : int, default 64
         Images per batch; the last batch of an epoch may be smaller.
     class_mode : {"categorical", "binary"}, optional
@@ -158,7 +159,7 @@ def keras_generator(
     with contextlib.redirect_stdout(io.StringIO()):
         return ImageDataGenerator(rescale=1.0 / 255).flow_from_dataframe(
             table,
-            target_size=tuple(size),
+            target_size=check_size(size),
             batch_size=batch_size,
             class_mode=class_mode,
             classes=None if class_mode is None else ["0", "1"],
@@ -238,8 +239,8 @@ class ImageBatches(ShuffledBatches):
         Sample table of images.
     subset : {"train", "validation", "test"}, optional
         The subset; None for all rows.
-    size : tuple of int, default (224, 224)
-        (height, width) to resize to.
+    size : int or tuple of int, default (224, 224)
+        (height, width) to resize to, or the side of a square.
     batch_size : int, default 64
         Images per batch; the last batch of an epoch may be smaller.
     class_mode : {"categorical", "binary"}, optional
@@ -299,7 +300,7 @@ class ImageBatches(ShuffledBatches):
         self,
         samples: pd.DataFrame,
         subset: Literal["train", "validation", "test"] | None = None,
-        size: tuple[int, int] = (224, 224),
+        size: int | tuple[int, int] = (224, 224),
         batch_size: int = 64,
         class_mode: Literal["categorical", "binary"] | None = "categorical",
         validation_split: float | None = None,
@@ -397,7 +398,7 @@ def in_table_order(batches: keras.utils.PyDataset) -> keras.utils.PyDataset:
 # %% ../../nbs/07_training/03_loaders.ipynb #05788461
 def load_images(
     samples: pd.DataFrame,
-    size: tuple[int, int] = (224, 224),
+    size: int | tuple[int, int] = (224, 224),
     interpolation: str = "nearest",
     cache: str | Path | bool | None = True,
     threads: int | None = None,
@@ -408,8 +409,8 @@ def load_images(
     ----------
     samples : pd.DataFrame
         Sample table of images.
-    size : tuple of int, default (224, 224)
-        (height, width) to resize to.
+    size : int or tuple of int, default (224, 224)
+        (height, width) to resize to, or the side of a square.
     interpolation : str, default "nearest"
         A key of `deepfake_nb.core.images.INTERPOLATIONS`.
     cache : str or Path or bool, optional

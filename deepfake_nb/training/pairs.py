@@ -81,8 +81,8 @@ class PairedBatches(ShuffledBatches):
         Sample table of images, fakes and their originals.
     subset : {"train", "validation", "test"}, optional
         The subset; None for all rows.
-    size : tuple of int, default (256, 256)
-        (height, width) to resize to.
+    size : int or tuple of int, default (256, 256)
+        (height, width) to resize to, or the side of a square.
     pairs : int, default 8
         Pairs per batch, half as many as images; the last batch of an epoch may be smaller.
     targets : {"mask", "label", "both"}, default "mask"
@@ -134,7 +134,7 @@ class PairedBatches(ShuffledBatches):
         self,
         samples: pd.DataFrame,
         subset: Literal["train", "validation", "test"] | None = None,
-        size: tuple[int, int] = (256, 256),
+        size: int | tuple[int, int] = (256, 256),
         pairs: int = 8,
         targets: Literal["mask", "label", "both"] = "mask",
         augment: Augmentation | None = None,
