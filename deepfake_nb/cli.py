@@ -10,10 +10,11 @@ import argparse
 import contextlib
 import os
 import platform
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata, util
 from pathlib import Path
 
@@ -36,8 +37,26 @@ def _numbers(text: str) -> list[int]:
         first, _, last = word.partition("-")
         if not first.isdigit() or not (last or first).isdigit():
             raise argparse.ArgumentTypeError(f"{word!r} is neither a number nor a range like 0-9")
+        if int(last or first) < int(first):
+            raise argparse.ArgumentTypeError(
+                f"{word!r} is an empty range; did you mean {last}-{first}?"
+            )
         numbers += range(int(first), int(last or first) + 1)
     return numbers
+
+
+def _at_least(least: int, kind: type = int) -> Callable[[str], float]:
+    """Return a parser of numbers that are not below `least`."""
+    expected = f"expected a {'whole ' if kind is int else ''}number, at least {least}"
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            number = kind(text)
+            if number >= least:
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r}: {expected}")
+
+    return parse
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -107,7 +126,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--jobs",
-        type=int,
+        type=_at_least(1),
         metavar="N",
         help="runs at a time, which share the cores (default: 1; on a cluster, all it accepts)",
     )
@@ -121,11 +140,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--force", dest="resume", action="store_false", help="the same as --no-resume")
     add(
         "--cell-timeout",
-        type=float,
+        type=_at_least(0, float),
         metavar="SECONDS",
         help="stop a run in which a cell takes longer",
     )
-    add("--timeout", type=float, metavar="SECONDS", help="stop a run that takes longer")
+    add(
+        "--timeout",
+        type=_at_least(0, float),
+        metavar="SECONDS",
+        help="stop a run that takes longer",
+    )
     add(
         "--scheduler",
         metavar="ADDRESS",
@@ -153,7 +177,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--tolerance",
-        type=float,
+        type=_at_least(0, float),
         default=1e-6,
         help="absolute for values up to 1, relative above (default: 1e-6)",
     )
@@ -190,20 +214,24 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         help="folder of the faces; resumes if the folder exists",
     )
     add("--sampling", help="which frames: spread, middle (default), per-second, all")
-    add("-n", "--n", type=int, help="frames per video (default: 5)")
-    add("--step", type=int, help="distance of frames around the middle (default: 1)")
+    add("-n", "--n", type=_at_least(1), help="frames per video (default: 5)")
+    add("--step", type=_at_least(1), help="distance of frames around the middle (default: 1)")
     add("--face-detector", help="mtcnn (default), ssd, yunet, haar, or frame for entire frames")
     add("--confidence", type=float, help="drop boxes below it (default: the face detector's own)")
     add(
         "--long-side",
-        type=int,
+        type=_at_least(1),
         help="pixels to which frames are reduced for the face detector (default: 640)",
     )
     add("--face-selection", help="which face: tracked (default), largest, central")
-    add("--margin", type=float, help="added on each side, as a fraction of the box (default: 0.3)")
-    add("--size", type=int, help="side of the crop in pixels (default: 224)")
+    add(
+        "--margin",
+        type=_at_least(0, float),
+        help="added on each side, as a fraction of the box (default: 0.3)",
+    )
+    add("--size", type=_at_least(0), help="side of the crop in pixels (default: 224)")
     add("--form", help="png (default), jpg")
-    add("--quality", type=int, help="of JPEG (default: 95)")
+    add("--quality", type=_at_least(1), help="of JPEG (default: 95)")
     add(
         "--no-reuse",
         dest="reuse",
@@ -211,11 +239,11 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="detect faces in fakes too, instead of reusing the boxes of their original",
     )
-    add("--workers", type=int, help="processes (default: one per core; 0: this process)")
-    add("--timeout", type=float, help="seconds per video (default: 120)")
+    add("--workers", type=_at_least(0), help="processes (default: one per core; 0: this process)")
+    add("--timeout", type=_at_least(0, float), help="seconds per video (default: 120)")
     add("--scheduler", metavar="ADDRESS", help="use a Dask cluster, e.g. tcp://host:8786")
     add("--retry", action="store_true", help="retry videos that had faults")
-    add("--limit", type=int, help="at most this many videos per class")
+    add("--limit", type=_at_least(1), help="at most this many videos per class")
 
 
 # %% ../nbs/13_cli.ipynb #b1188b0d
@@ -238,7 +266,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(
         "--profile",
         default="quick",
-        help="smoke (seconds), quick (minutes on two cores) or full",
+        help="smoke (seconds, only tests the installation), quick (minutes on two cores) or full",
     )
     add(
         "--out",
@@ -251,9 +279,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         default="mtcnn",
         help="applied before inference: mtcnn (default), ssd, yunet, haar, frame (whole images)",
     )
-    add("--epochs", type=int, help="at most this many (default: the profile's)")
-    add("--limit", type=int, help="at most this many images per class (default: the profile's)")
-    add("--seed", type=int, default=0, help="of splits, weights and order (default: 0)")
+    add("--epochs", type=_at_least(1), help="at most this many (default: the profile's)")
+    add(
+        "--limit",
+        type=_at_least(1),
+        help="at most this many images per class (default: the profile's)",
+    )
+    add("--seed", type=_at_least(0), default=0, help="of splits, weights and order (default: 0)")
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -272,10 +304,15 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the images are face crops already, cut like those of the training data",
     )
-    add("--frames", type=int, metavar="N", help="frames per video (default: the detector's)")
+    add(
+        "--frames",
+        type=_at_least(1),
+        metavar="N",
+        help="frames per video (default: the detector's)",
+    )
     add(
         "--maps",
-        type=int,
+        type=_at_least(0),
         default=50,
         metavar="N",
         help="compute occlusion maps of at most this many files (default: 50)",
@@ -307,6 +344,12 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
 
 
 # %% ../nbs/13_cli.ipynb #0233e824
+def _exit_statuses(own: str = "") -> str:
+    """Return the end of a command's help; `own` says what 1 and 3 mean."""
+    statuses = ("0 for success", own, "2 if the command cannot be carried out", "130 if stopped")
+    return f"Exit status: {', '.join(filter(None, statuses))}."
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `data`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -321,7 +364,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--croissant", action="store_true", help="print MLCommons Croissant 1.0 (JSON-LD)"
     )
     forms.add_argument("--bibtex", action="store_true", help="print the citation alone")
-    verify = actions.add_parser("verify", help="report missing, unexpected and damaged files")
+    statuses = "1 if files are damaged, 3 if some are missing (0 with --part)"
+    verify = actions.add_parser(
+        "verify",
+        help="report missing, unexpected and damaged files",
+        epilog=_exit_statuses(statuses),
+    )
     lock = actions.add_parser("lock", help="write the SHA-256 of every file of a local copy")
     for action in (describe, verify, lock):
         action.add_argument("name", metavar="NAME", help="name of a dataset")
@@ -341,15 +389,35 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 # %% ../nbs/13_cli.ipynb #c1602dd8
 _COMMANDS = {
-    "run": (_add_run, "run paper notebooks on datasets with seeds"),
-    "report": (_add_report, "summarise complete runs, or compare two sets of runs"),
-    "ledger": (_add_ledger, "count the verdicts on the reports' claims"),
-    "train": (_add_train, "train, calibrate and test a detector, and save it with its model card"),
-    "predict": (_add_predict, "score images, videos and folders with a detector"),
-    "judge": (_add_judge, "judge the scores of any detector: intervals, tests, power"),
-    "extract": (_add_extract, "detect and crop the faces of a dataset"),
-    "data": (_add_data, "list, describe, verify and lock datasets"),
-    "doctor": (None, "report versions, devices, folders, and what commands lack"),
+    "run": (_add_run, "run paper notebooks on datasets with seeds", "1 if a run failed"),
+    "report": (
+        _add_report,
+        "summarise complete runs, or compare two sets of runs",
+        "1 if compared numbers moved or are missing",
+    ),
+    "ledger": (_add_ledger, "count the verdicts on the reports' claims", ""),
+    "train": (
+        _add_train,
+        "train, calibrate and test a detector, and save it with its model card",
+        "",
+    ),
+    "predict": (
+        _add_predict,
+        "score images, videos and folders with a detector",
+        "1 if some files could not be scored",
+    ),
+    "judge": (_add_judge, "judge the scores of any detector: intervals, tests, power", ""),
+    "extract": (
+        _add_extract,
+        "detect and crop the faces of a dataset",
+        "1 if some files could not be read",
+    ),
+    "data": (_add_data, "list, describe, verify and lock datasets", "1 and 3 from verify"),
+    "doctor": (
+        None,
+        "report versions, devices, folders, and what commands lack",
+        "1 if a package is missing",
+    ),
 }
 
 
@@ -360,11 +428,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="deepfake-nb",
         description="Five deepfake-detection reports, re-run as living notebooks.",
+        epilog=_exit_statuses("1 and 3 as the command's --help says"),
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (add_options, text) in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+    for name, (add_options, text, statuses) in _COMMANDS.items():
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=_exit_statuses(statuses)
+        )
         if add_options is not None:
             add_options(command)
     return parser
@@ -525,7 +596,10 @@ def _extract(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from deepfake_nb.detectors.commands import train_command
+    from deepfake_nb.runs.plan import without_chatter
+
+    with without_chatter():
+        from deepfake_nb.detectors.commands import train_command
 
     return train_command(
         options.out,
@@ -541,7 +615,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from deepfake_nb.detectors.commands import predict_command
+    from deepfake_nb.runs.plan import without_chatter
+
+    with without_chatter():
+        from deepfake_nb.detectors.commands import predict_command
 
     return predict_command(
         options.paths,
@@ -617,9 +694,38 @@ class _BarsAsLines:
 
 # %% ../nbs/13_cli.ipynb #a4e706a5
 _BUG = (
-    "deepfake-nb: this is a bug. Please report it at {url}/issues with the lines above "
+    "this is a bug. Please report it at {url}/issues with the lines above "
     "and the output of `deepfake-nb doctor`."
 )
+
+
+def _remedy(error: Exception, command: str) -> str | None:
+    """Say what is wrong and what a user can do about it; None for a bug."""
+    if isinstance(error, DeepfakeNbError):
+        return str(error)
+    if isinstance(error, OSError) and isinstance(error.filename, str | os.PathLike):
+        from deepfake_nb.core.paths import cache_dir
+
+        file, cache = Path(error.filename).absolute(), cache_dir().absolute()
+        remedy = "choose another path"
+        if file.is_relative_to(cache) or cache.is_relative_to(file):
+            remedy = "set DEEPFAKE_NB_CACHE to another folder"
+        reason = (error.strerror or type(error).__name__).lower()
+        return f"cannot read or write {error.filename}: {reason}; {remedy}"
+    package = error.name if isinstance(error, ModuleNotFoundError) else None
+    if package and not package.startswith("deepfake_nb"):
+        return (
+            f"`{command}` needs the package {package}, which is missing; "
+            "`pip install deepfake-nb`, without --no-deps, brings all packages"
+        )
+    return None
+
+
+def _mute_tensorflow() -> None:
+    """Mute TensorFlow's start-up messages; its errors too if there is no GPU to be missed."""
+    wants_gpu = os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+    level = "1" if wants_gpu and shutil.which("nvidia-smi") else "3"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -641,7 +747,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
         argcomplete.autocomplete(parser)
     options = parser.parse_args(words)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    _mute_tensorflow()
     command = globals()[f"_{options.command}"]
     errors = contextlib.nullcontext()
     if not sys.stderr.isatty():
@@ -649,9 +755,6 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with errors:
             return command(options)
-    except DeepfakeNbError as error:
-        print(f"deepfake-nb: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -662,14 +765,9 @@ def main(words: Sequence[str] | None = None) -> int:
         )
         return 130
     except Exception as error:
-        package = error.name if isinstance(error, ModuleNotFoundError) else None
-        if package and not package.startswith("deepfake_nb"):
-            print(
-                f"deepfake-nb: `{options.command}` needs the package {package}, which is missing; "
-                "`pip install deepfake-nb`, without --no-deps, brings all packages",
-                file=sys.stderr,
-            )
-            return 2
-        traceback.print_exc()
-        print(_BUG.format(url="https://github.com/deepfake-nb/deepfake_nb"), file=sys.stderr)
+        message = _remedy(error, options.command)
+        if message is None:
+            traceback.print_exc()
+            message = _BUG.format(url="https://github.com/deepfake-nb/deepfake_nb")
+        print(f"deepfake-nb: {message}", file=sys.stderr)
         return 2

@@ -366,7 +366,7 @@ def test_a_localiser_needs_pairs(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "deepfake_nb.detectors.training.load_samples", lambda *_, **__: without_originals
     )
-    with pytest.raises(DetectorError, match="original among .*choose another head"):
+    with pytest.raises(DetectorError, match="has its original .*choose another head"):
         train(tmp_path / "made", "localiser", epochs=1)
     assert not (tmp_path / "made").exists()
 
@@ -433,7 +433,8 @@ def test_what_cannot_be_scored_is_reported(fault, folder, faces, inbox, tmp_path
     assert main([*map(str, words)]) == 1
     printed = capsys.readouterr().out
     state = "no face" if fault == "no face" else "unreadable"
-    assert f"{bad}: not scored, {state}: " in printed
+    told = "no face found" if fault == "no face" else "unreadable: "
+    assert f"{bad}: not scored, {told}" in printed
     assert "1 of 2 files scored; 1 " in printed
     table = pd.read_csv(out / "scores.csv").set_index("file")
     row, other = table.loc[str(bad)], table.loc[str(inbox / "sub" / "face.jpg")]
@@ -442,7 +443,7 @@ def test_what_cannot_be_scored_is_reported(fault, folder, faces, inbox, tmp_path
     assert row["state"] == state and isinstance(row["reason"], str)
     assert pd.isna(row["probability"]) and row["sha256"] == file_hash(bad)
     page = (out / "index.html").read_text()
-    assert f"not scored, {state}" in page and "1 of 2 files scored" in page
+    assert f"not scored, {told}" in page and "1 of 2 files scored" in page
 
 
 def test_an_unforeseen_fault_costs_one_row(folder, inbox, monkeypatch, caplog):
@@ -510,6 +511,20 @@ def test_exit_statuses(folder, inbox, tmp_path, capsys):
         assert main(["predict", *map(str, words), "--out", str(tmp_path / "none")]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_a_detector_that_cannot_rank_says_so(faces, tmp_path):
+    """Its network answers the same to every image."""
+    model = flat_model()
+    model.set_weights([np.zeros_like(weights) for weights in model.get_weights()])
+    detector = save_quickly(tmp_path / "flat", model, faces)
+    assert detector.calibration.slope == 0
+    for text in (
+        (tmp_path / "flat" / "card.md").read_text(),
+        write_page(tmp_path / "page.html", [], detector).read_text(),
+    ):
+        assert "Cannot rank." in text and "cannot tell fakes from real images" in text
+        assert "which is always" in text
 
 
 def test_a_video_is_scored_over_time(folder, inbox):

@@ -384,6 +384,15 @@ def test_two_commands_make_each_run_once(papers, tmp_path):
     assert len(whole(root)) == 3 and left_over(root) == []
 
 
+def test_a_folder_that_cannot_be_made_is_no_bug(papers, tmp_path, capsys):
+    from deepfake_nb.cli import main
+
+    (tmp_path / "file").touch()
+    assert main(run_words(papers, tmp_path / "file" / "runs")[3:]) == 2
+    said = capsys.readouterr().err
+    assert f"cannot read or write {tmp_path / 'file' / 'runs'}" in said and "bug" not in said
+
+
 @pytest.mark.slow
 def test_a_run_that_is_being_made_is_left_alone(papers, tmp_path):
     plan = plan_run("draw", root=tmp_path / "runs", papers=papers, parameters={"pause": 4.0})
@@ -394,6 +403,8 @@ def test_a_run_that_is_being_made_is_left_alone(papers, tmp_path):
         run_paper(plan, progress=False, wait=False)
     assert run_paper(plan, progress=False) == plan.folder  # waits for it
     assert process.wait() == 0
+    options = {"root": tmp_path / "runs", "papers": papers, "parameters": {"pause": 4.0}}
+    assert run_paper("draw", progress=False, **options) == plan.folder
     about = json.loads((plan.folder / "provenance.json").read_text())
     assert about["parameters"]["pause"] == 4.0 and left_over(tmp_path / "runs") == []
 
@@ -833,8 +844,8 @@ def test_bars_and_chatter_reach_no_log(tmp_path):
 
 def test_loading_tensorflow_is_quiet_and_its_faults_are_heard():
     code = (
-        "import os, sys\nfrom deepfake_nb.runs.plan import _without_chatter\n"
-        "with _without_chatter():\n"
+        "import os, sys\nfrom deepfake_nb.runs.plan import without_chatter\n"
+        "with without_chatter():\n"
         "    os.write(2, b'I0000 00:00:1.5 1 port.cc:153] oneDNN custom operations are on.\\n"
         "W0000 00:00:1.5 1 x.cc:1] beware\\n')\n"
         "    print('python', file=sys.stderr)\nprint('after', file=sys.stderr)"
@@ -1334,7 +1345,7 @@ def test_report_from_the_command_line(tmp_path, capsys):
             tables={"verdicts": ledger},
         )
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
-    assert "3 whole runs of demo" in capsys.readouterr().out
+    assert "3 complete runs of demo" in capsys.readouterr().out
     files = {str(f.relative_to(tmp_path / "out")) for f in (tmp_path / "out").rglob("*.*")}
     assert files == {
         "runs.csv",

@@ -102,7 +102,7 @@ def _decode_jpeg(content: bytes, image: Image.Image) -> np.ndarray | None:
 # %% ../../nbs/00_core/04_images.ipynb #f25539c7
 def check_size(size: int | Sequence[int]) -> tuple[int, int]:
     """Return a size as (height, width), or raise a `ParameterError`."""
-    pair = (size, size) if np.ndim(size) == 0 else tuple(size)
+    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     whole = all(isinstance(side, (int, np.integer)) and side >= 1 for side in pair)
     if len(pair) != 2 or not whole:
         raise ParameterError(

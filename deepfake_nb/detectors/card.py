@@ -83,21 +83,35 @@ def detector_numbers(
         ("fakes below the band", p < low, fake),
     ):
         of = None if groups is None else np.asarray(groups)[chosen]
-        rows.append(_number(name, mean_interval(hits[chosen].astype(float), of, n_resamples, seed)))
+        rows.append(_share(name, hits[chosen], of, n_resamples, seed))
     return rows
 
 
 def _number(metric: str, interval: Interval) -> dict:
     """Convert a number with its interval to JSON values."""
-    low, high = (bound if math.isfinite(bound) else None for bound in (interval.low, interval.high))
+    # resamples that all agree would give bounds that claim certainty
+    bounded = math.isfinite(interval.low) and interval.low < interval.high
     return {
         "metric": metric,
         "value": interval.value if math.isfinite(interval.value) else None,
-        "low": low,
-        "high": high,
+        "low": interval.low if bounded else None,
+        "high": interval.high if bounded else None,
         "n": interval.n,
         "groups": interval.groups,
     }
+
+
+def _share(
+    metric: str, hits: np.ndarray, groups: np.ndarray | None, n_resamples: int, seed: int
+) -> dict:
+    """Measure a share; all or none get the bounds of Clopper and Pearson (1934), over groups."""
+    interval = mean_interval(hits.astype(float), groups, n_resamples, seed)
+    number = _number(metric, interval)
+    if interval.value in (0, 1) and math.isfinite(interval.low):
+        bound = 0.025 ** (1 / interval.groups)
+        low, high = (bound, 1.0) if interval.value else (0.0, 1 - bound)
+        number |= {"low": low, "high": high}
+    return number
 
 
 # %% ../../nbs/09_detectors/07_card.ipynb #d78d1240
@@ -157,10 +171,10 @@ def subgroup_numbers(
             interval = bootstrap_interval("AUC", y, score, groups, n_resamples, seed)
             row["AUC"] = _number("AUC", interval)
         for label, name in enumerate(("reals_above", "fakes_above")):
-            above, of = (score[y == label] > threshold).astype(float), groups[y == label]
+            above, of = score[y == label] > threshold, groups[y == label]
             row[name] = None
             if len(above):
-                row[name] = _number("share", mean_interval(above, of, n_resamples, seed))
+                row[name] = _share("share", above, of, n_resamples, seed)
         rows.append(row)
     return rows
 
@@ -185,6 +199,24 @@ RESEARCH_ONLY: str = (
     "It was trained on data whose terms do not allow other uses, or are not known. Read them "
     "before you pass it on or use it for anything else."
 )
+CANNOT_RANK: str = (
+    "It gives every test image the same probability, so it cannot tell fakes from real images. "
+    "Train it again, with more images, more epochs or another head."
+)
+INSTALLATION_TEST: str = (
+    "The profile 'smoke' only tests the installation, on few and tiny images: its scores mean "
+    "nothing. Train with the profile 'quick' or 'full'."
+)
+
+
+def card_warnings(card: Mapping) -> list[tuple[str, str]]:
+    """Return what a user of a detector has to know first: titles and texts."""
+    warnings = (
+        ("Cannot rank.", CANNOT_RANK, card["decision"].get("constant", False)),
+        ("Installation test.", INSTALLATION_TEST, card["training"].get("profile") == "smoke"),
+        ("Research only.", RESEARCH_ONLY, card["data"]["research_only"]),
+    )
+    return [(title, text) for title, text, holds in warnings if holds]
 
 
 def data_record(samples: pd.DataFrame, progress: bool = True) -> dict:
@@ -283,6 +315,28 @@ def named_metrics(numbers: list[dict]) -> list[tuple[str, dict]]:
     return [(renamed.get(row["metric"], row["metric"]), row) for row in numbers]
 
 
+def abstention(numbers: Mapping[str, list[dict]], band: tuple[float, float]) -> str:
+    """Say where a detector abstains, and on which share of its test data.
+
+    Parameters
+    ----------
+    numbers : Mapping of str to list of dict
+        By level, "images" or "videos": from `detector_numbers`.
+    band : tuple of float
+        The detector's band.
+    """
+    level = "videos" if "videos" in numbers else "images"
+    share = next(row["value"] for row in numbers[level] if row["metric"] == "abstains")
+    low, high = band
+    text = f"The detector abstains on probabilities from {low:.3f} to {high:.3f} (the band)"
+    if low <= 0 and high >= 1:
+        return (
+            f"{text}, which is always: its validation data are too few, or it is too weak, for any "
+            "promise."
+        )
+    return f"{text}, which is on {share:.0%} of its test {level}."
+
+
 def probability_meaning(level: str, numbers: list[dict], calibration: Calibration) -> str:
     """Explain what a probability means.
 
@@ -344,14 +398,14 @@ def card_markdown(card: Mapping, level: int = 1) -> str:
         Markdown.
     """
     data, use = card["data"], card["decision"]
-    warning = f"\n\n> **Research only.** {RESEARCH_ONLY}" if data["research_only"] else ""
+    warnings = "".join(f"\n\n> **{title}** {text}" for title, text in card_warnings(card))
     terms = [
         f"- **{term['title']}** (`{name}`): {term['licence']}. {term['agreement']} {term['url']}"
         for name, term in data["terms"].items()
     ]
     counts = [(name, count["real"], count["fake"]) for name, count in data["counts"].items()]
     sections = [
-        f"# {card['name']}{warning}",
+        f"# {card['name']}{warnings}",
         f"{card['description']} Made {card['made']} with deepfake_nb "
         f"{card['versions']['deepfake_nb']}.",
         "## Intended use",
@@ -364,10 +418,9 @@ def card_markdown(card: Mapping, level: int = 1) -> str:
         f"How the splits were made: {card['split']}.",
         f"SHA-256 of the files, their labels and splits: `{data['sha256']}`.",
         "## What the score means",
+        f"{abstention(card['numbers'], use['band'])} {use['band_rule']}",
         *(f"**{name.capitalize()}.** {text}" for name, text in card["meaning"].items()),
-        f"Threshold {use['threshold']:.4f} ({use['rule']}); it abstains from "
-        f"{use['band'][0]:.4f} to {use['band'][1]:.4f}: {use['band_rule']} "
-        f"Calibration: {use['calibration']}.",
+        f"Threshold {use['threshold']:.4f} ({use['rule']}). Calibration: {use['calibration']}.",
         "## Numbers",
         *_number_sections(card),
         "## Preprocessing",

@@ -11,11 +11,11 @@ from typing import Literal
 
 from ..core.files import atomic_path
 from ..data.commands import print_json
-from .card import RESEARCH_ONLY, format_number, named_metrics
-from .page import SIDE_TEXTS, write_page
+from .card import abstention, card_warnings, format_number, named_metrics
+from .page import write_page
 from .prediction import find_files, score_files
 from .results import count_states, frames_table, results_table
-from .storage import load_detector
+from .storage import check_writable, load_detector
 from .training import train_detector
 
 # %% auto #0
@@ -74,8 +74,9 @@ def train_command(
     print(f"{card['name']}, on {numbers[0]['n']:,} test {level} ({card['split']}):")
     for name, number in named_metrics(numbers):
         print(f"  {name}: {format_number(number)}")
-    if card["data"]["research_only"]:
-        print(f"Research only. {RESEARCH_ONLY}")
+    print(abstention(card["numbers"], detector.band))
+    for title, text in card_warnings(card):
+        print(f"{title} {text}")
     print(Path(folder) / "card.md")
     print(f"SHA-256 {detector.sha256}")
     return 0
@@ -112,7 +113,8 @@ def predict_command(
     progress : bool, default True
         Whether to show progress bars.
     as_json : bool, default False
-        Whether to print JSON: "files" as in `scores.csv`, files of "other" kinds, and the "page".
+        Whether to print JSON: "files" as in `scores.csv`, files of "other" kinds, "threshold" and
+        "band" of the detector, and the "page".
 
     Returns
     -------
@@ -125,6 +127,7 @@ def predict_command(
         If nothing can be done.
     """
     files, other = find_files(paths)
+    check_writable(Path(out))
     detector, out = load_detector(model), Path(out)
     results = score_files(files, detector, crops=crops, frames=frames, maps=maps, progress=progress)
     tables = {
@@ -137,16 +140,25 @@ def predict_command(
     page = write_page(out / "index.html", results, detector, other)
     status = 0 if all(result.state == "scored" for result in results) else 1
     if as_json:
-        print_json({"files": tables["scores.csv"], "other": other, "page": page})
+        decision = {"threshold": detector.threshold, "band": list(detector.band)}
+        print_json({"files": tables["scores.csv"], "other": other, **decision, "page": page})
         return status
+    band = "from {:.3f} to {:.3f}".format(*detector.band)
+    sides = {
+        "abstains": f"; the detector abstains {band}",
+        "above": f", above the band in which the detector abstains ({band})",
+        "below": f", below the band in which the detector abstains ({band})",
+    }
     for result in results:
-        outcome = f"not scored, {result.state}: {result.reason}"
+        outcome = f"not scored, {result.fault}"
         if result.side is not None:
-            outcome = f"{result.probability:.3f}, {SIDE_TEXTS[result.side]}"
+            outcome = f"probability of fake {result.probability:.3f}{sides[result.side]}"
         print(f"{result.path}: {outcome}")
     summary = count_states(results)
     if other:
         summary += f" Files of other kinds, not scored: {len(other)}."
     print(summary)
+    for title, text in card_warnings(detector.card):
+        print(f"{title} {text}")
     print(page)
     return status

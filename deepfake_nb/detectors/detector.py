@@ -96,6 +96,8 @@ class DeepfakeDetector(CalibratedModel):
 
         Raises
         ------
+        ParameterError
+            If no paths are given, or something else than paths.
         DetectorError
             If a path does not exist, or there is nothing to score.
 
@@ -114,5 +116,4 @@ class DeepfakeDetector(CalibratedModel):
             if maps:
                 add_occlusion([result], self, progress=progress)
             return result
-        paths = [paths] if isinstance(paths, str | Path) else paths
         return predict_files(paths, self, crops=crops, frames=frames, maps=maps, progress=progress)

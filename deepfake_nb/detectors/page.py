@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.files import atomic_path
-from .card import RESEARCH_ONLY, package_versions
+from .card import abstention, card_warnings, package_versions
 from .detector import DeepfakeDetector
 from .results import FileResult, count_states
 from .thumbnails import as_jpeg, map_background, overlay, page_jpegs
@@ -149,21 +149,12 @@ def page_images(
 # %% ../../nbs/09_detectors/11_page.ipynb #a19b84ce
 def _meaning(results: Sequence[FileResult], detector: DeepfakeDetector) -> list[str]:
     """Say what the numbers of the page mean."""
-    card, (low, high) = detector.card, detector.band
-    band = (
-        f"From {low:.3f} to {high:.3f} the detector abstains (the shaded band): "
-        f"{card['decision']['band_rule']}"
-    )
-    if low <= 0 and high >= 1:
-        band += (
-            " Here the band covers everything: there were too few validation data, or the detector "
-            "is too weak, for any promise."
-        )
+    card = detector.card
     texts = [
         "There is no verdict on this page. A score is the output of the model, higher for what it "
         "takes to be fake; a probability is the calibrated score. Neither is proof: a person has "
         "to look.",
-        band,
+        f"{abstention(card['numbers'], detector.band)} {card['decision']['band_rule']}",
     ]
     levels = {f"{result.kind}s" for result in results if result.state == "scored"} or {"images"}
     if "videos" in levels and "videos" not in card["meaning"]:
@@ -258,7 +249,7 @@ def write_page(
         summary=count_states(results),
         card=detector.card,
         band=detector.band,
-        research_only=RESEARCH_ONLY,
+        warnings=card_warnings(detector.card),
         meaning=_meaning(results, detector),
         results=results,
         sides=SIDE_TEXTS,

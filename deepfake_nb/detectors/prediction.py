@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..core.errors import DetectorError, VideoError
+from ..core.errors import DetectorError, ParameterError, VideoError
 from ..core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, file_hash, file_kind
 from ..core.parallel import available_cores, map_ahead
 from .preprocessing import Preprocessing, model_inputs, prepare_images
@@ -37,13 +37,13 @@ __all__ = ["predict_files"]
 
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #0b7ae345
-def find_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
+def find_files(paths: str | Path | Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
     """Find the images and videos among files and in folders, at any depth.
 
     Parameters
     ----------
-    paths : iterable of str or Path
-        Files and folders. A file named here is taken whatever its suffix is.
+    paths : str or Path, or iterable of them
+        A file or folder, or several. A file named here is taken whatever its suffix is.
 
     Returns
     -------
@@ -53,10 +53,21 @@ def find_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
 
     Raises
     ------
+    ParameterError
+        If no paths are given, or something else than paths.
     DetectorError
         If a path does not exist, or there is nothing to score.
     """
-    paths, found, other = [Path(path) for path in paths], {}, {}
+    try:
+        paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    except TypeError as error:
+        raise ParameterError(
+            f"paths is of type {type(paths).__name__}: expected the path of a file or folder, or "
+            "several; a detector's `score` takes arrays, from `prepare_images`"
+        ) from error
+    if not paths:
+        raise ParameterError("paths is empty: expected files or folders")
+    found, other = {}, {}
     for path in paths:
         if not path.exists():
             raise DetectorError(f"{path}: no such file or folder")
@@ -324,6 +335,8 @@ def score_files(
     progress: bool = True,
 ) -> list[FileResult]:
     """Read, score and draw files in a pipeline; parameters as of `predict_files`."""
+    if maps < 0:
+        raise ParameterError(f"maps={maps}: expected at least 0")
     preprocessing, cores = model.preprocessing, min(8, available_cores())
     if not crops and preprocessing.face_detector == "mtcnn":
         n_face_detectors = 1  # mtcnn uses all cores by itself
@@ -366,7 +379,7 @@ def score_files(
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #90b3d6fe
 def predict_files(
-    paths: Iterable[str | Path],
+    paths: str | Path | Iterable[str | Path],
     model: CalibratedModel,
     *,
     crops: bool = False,
@@ -378,8 +391,8 @@ def predict_files(
 
     Parameters
     ----------
-    paths : iterable of str or Path
-        Files and folders.
+    paths : str or Path, or iterable of them
+        A file or folder, or several.
     model : CalibratedModel
         The model, with its preprocessing.
     crops : bool, default False
@@ -399,6 +412,8 @@ def predict_files(
 
     Raises
     ------
+    ParameterError
+        If no paths are given, or something else than paths.
     DetectorError
         If a path does not exist, or there is nothing to score.
 

@@ -92,6 +92,11 @@ class FileResult:
         return pd.DataFrame(self.rows, columns=FRAME_COLUMNS)
 
     @property
+    def fault(self) -> str:
+        """Why it was not scored: the reason, after the state unless the reason says it too."""
+        return self.reason if self.reason.startswith(self.state) else f"{self.state}: {self.reason}"
+
+    @property
     def best_frame(self) -> int:
         """Number of the frame with the highest probability."""
         scored = [row for row in self.rows if "probability" in row]

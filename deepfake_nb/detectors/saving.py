@@ -155,24 +155,27 @@ def _test_numbers(
 
 
 def _band_rule(validation: pd.DataFrame, alpha: float) -> str:
-    """Say what the band promises."""
+    """Say in a sentence what the band promises, and then on what the promise rests."""
     people, kind = connected_groups(validation)
-    if kind.startswith("people "):
-        kind = f"groups of {kind}"
-    if kind == "targets":
-        kind = "people"
-    promises = []
+    who = "originals" if kind == "originals" else "people"
+    kind = "groups of people joined by swaps" if kind.startswith("people ") else who
+    promises, rests_on = [], []
     for label, name, side in ((0, "real", "above"), (1, "fake", "below")):
         groups = people[validation["label"] == label]
         rate, n = feasible_alpha(groups.to_numpy(), alpha), groups.nunique()
-        promise = f"no {name} image lies {side} it, since {n} {kind} are too few for a promise"
+        count = f"{n} {kind} with {name} images"
+        promise = f"nothing lies {side} the band, since {count} are too few to promise a rate"
         if rate:
-            promise = (
-                f"at most {rate:.0%} of {name} images of new {kind} should lie {side} it, on "
-                f"average (from {n} in the validation split)"
-            )
+            rests_on.append(count)
+            promise = f"at most {rate:.0%} of {name} images of new {who} should lie {side} the band"
         promises.append(promise)
-    return f"{'; '.join(promises)}. The numbers of the test split show what was achieved."
+    text = "; ".join(promises) + "."
+    if rests_on:
+        text += (
+            f" Such a rate holds on average over validation splits; this one had "
+            f"{' and '.join(rests_on)}. The numbers of the test split show what was achieved."
+        )
+    return text[0].upper() + text[1:]
 
 
 # %% ../../nbs/09_detectors/09_saving.ipynb #dfb23cbd
@@ -273,6 +276,7 @@ def save_detector(
         "decision": {
             "threshold": threshold,
             "band": list(detector.band),
+            "constant": bool(np.ptp(probability) < 1e-6),
             "rule": f"chosen on the validation split for {rule}",
             "calibration": (
                 f"{calibration}, on {curve.n:,} validation images, {curve.fakes:.0%} fakes"

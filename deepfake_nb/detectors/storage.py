@@ -63,8 +63,23 @@ def _write_model(folder: Path, model: keras.Model | Pipeline) -> Path:
     return file
 
 
+def check_writable(folder: Path) -> None:
+    """Raise `DetectorError` if a folder can neither be written to nor created."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    reason = "is not a folder"
+    if nearest.is_dir():
+        if os.access(nearest, os.W_OK | os.X_OK):
+            return
+        reason = "does not permit it"
+    raise DetectorError(f"cannot write to {folder}: {nearest} {reason}; choose another folder")
+
+
 def check_folder(folder: Path) -> None:
-    """Raise `DetectorError` if a folder is not empty and holds no detector to be replaced."""
+    """Raise `DetectorError` if a detector cannot be written to a folder.
+
+    The folder must not hold anything but a detector, which is replaced.
+    """
+    check_writable(folder.parent)
     if not folder.exists() or (folder / "detector.json").is_file():
         return
     if folder.is_file() or any(folder.iterdir()):

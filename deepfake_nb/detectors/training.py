@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.errors import DetectorError, MaskError, SampleError
+from ..core.errors import DetectorError, MaskError, ParameterError, SampleError
 from ..core.images import read_image
 from ..data.datasets import load_samples
 from ..data.manifests import load_manifest
@@ -292,8 +292,9 @@ def _fit_localiser(
         )
     except SampleError as error:
         raise DetectorError(
-            f"{error}; a localiser learns from pairs of a fake and its original: choose another "
-            "head"
+            "no fake for training or validation has its original in the dataset, and a localiser "
+            "learns from pairs of the two; choose another head, such as convnet, or add a column "
+            "'original' to the dataset's table"
         ) from error
     model, weights = build_pretrained_unet(name, "auto", (*preprocessing.size, 3), seed=seed)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * len(train))
@@ -392,8 +393,10 @@ def train_detector(
     Raises
     ------
     DetectorError
-        If the head or profile is unknown, the folder holds other files, or the dataset lacks what
-        the head needs.
+        If the head or profile is unknown, the folder holds other files or cannot be written, or the
+        dataset lacks what the head needs.
+    ParameterError
+        If `epochs` or `limit` is less than 1, or `seed` less than 0.
 
     Examples
     --------
@@ -408,6 +411,9 @@ def train_detector(
     if head not in DETECTOR_HEADS:
         expected = ", ".join(DETECTOR_HEADS)
         raise DetectorError(f"unknown head {head!r}; expected one of {expected}")
+    for name, value, least in (("epochs", epochs, 1), ("limit", limit, 1), ("seed", seed, 0)):
+        if value is not None and value < least:
+            raise ParameterError(f"{name}={value}: expected at least {least}")
     check_folder(Path(folder))
     scale = TRAINING_PROFILES[profile]
     embedded = root is None and all(load_manifest(name).embedded for name in dataset.split("+"))

@@ -100,7 +100,7 @@ def _show_plan(
     ]
     at_once = f", {jobs} at a time" if jobs > 1 else ""
     total = _cost(todo, {**estimates, **earlier}, jobs)
-    summary = f"{len(states)} runs, {len(todo)} to do{at_once}{total}"
+    summary = f"{counted(len(states), 'run')}, {len(todo)} to do{at_once}{total}"
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -163,7 +163,10 @@ def run_ledgers(folders: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
 
 
 def show_ledgers(ledgers: Mapping[str, pd.DataFrame], title: str, total: bool) -> None:
-    """Print the counts of verdicts: one column per report, or one row per run."""
+    """Print the counts of verdicts: one column per report, or one row per run.
+
+    In a terminal that is too narrow for the table, a line per report or run.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -175,7 +178,7 @@ def show_ledgers(ledgers: Mapping[str, pd.DataFrame], title: str, total: bool) -
     counts = summarise_ledgers(ledgers, total).rename(
         columns=lambda name: name.replace(" by the report itself", "")
     )
-    counts, terminal = counts.T if total else counts, sys.stdout.isatty()
+    shown, terminal = counts.T if total else counts, sys.stdout.isatty()
     table = Table(
         title=title,
         title_justify="left",
@@ -183,14 +186,25 @@ def show_ledgers(ledgers: Mapping[str, pd.DataFrame], title: str, total: bool) -
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("", overflow="fold", no_wrap=total)
-    for name in counts:
+    longest = max(len(word) for name in shown.index for word in name.split())
+    table.add_column("", no_wrap=total, min_width=longest)
+    for name in shown:
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
-    for name, row in zip(counts.index, counts.to_numpy()):
+    for name, row in zip(shown.index, shown.to_numpy()):
         table.add_row(name, *(str(n or "–") for n in row))
-    Console(width=None if terminal else 160, force_jupyter=False, force_terminal=terminal).print(
-        table
-    )
+    console = Console(width=None if terminal else 160, force_jupyter=False, force_terminal=terminal)
+    needed = console.measure(table, options=console.options.update(max_width=1000)).minimum
+    if needed <= console.width:
+        console.print(table)
+        return
+    print(title)
+    for name, row in counts.iterrows():
+        print(f"{name}: {', '.join(f'{n} {what}' for what, n in row.items() if n)}")
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def one_run_each(papers: Sequence[str]) -> bool:

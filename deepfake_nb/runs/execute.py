@@ -24,7 +24,13 @@ from filelock import FileLock, Timeout
 from ..core.errors import ParameterError, RunBusy, RunFailed
 from ..core.files import host_name
 from ..reporting.crate import write_crate
-from .plan import TENSORFLOW_CHATTER, Plan, code_fingerprint, paper_path
+from deepfake_nb.runs.plan import (
+    TENSORFLOW_CHATTER,
+    Plan,
+    code_fingerprint,
+    paper_path,
+    plan_run,
+)
 
 
 # %% ../../nbs/12_runs/01_execute.ipynb #f1fad759
@@ -280,20 +286,21 @@ def _describe(watch: _Watch, error) -> str:
 
 # %% ../../nbs/12_runs/01_execute.ipynb #42d0f34a
 def run_paper(
-    plan: Plan,
+    plan: Plan | str,
     force: bool = False,
     progress: bool = True,
     *,
     cell_timeout: float | None = None,
     timeout: float | None = None,
     wait: bool = True,
+    **options,
 ) -> Path:
-    """Execute a planned run, unless it is there already.
+    """Execute a run, unless it is there already.
 
     Parameters
     ----------
-    plan : Plan
-        From `plan_run`.
+    plan : Plan or str
+        From `plan_run`, or the name of a paper notebook, e.g. 'torlapati'.
     force : bool, default False
         Run even if a whole run is there.
     progress : bool, default True
@@ -304,6 +311,8 @@ def run_paper(
         Seconds all cells together may take; None: any.
     wait : bool, default True
         If another process is making this run, wait for it.
+    **options
+        Of `plan_run`, with a paper's name: dataset, profile, parameters, root, papers.
 
     Returns
     -------
@@ -314,15 +323,18 @@ def run_paper(
     ------
     RunFailed
         With the partial notebook, or `RunBusy` if it is not to wait.
+    ParameterError
+        If an option is given with a plan, or what `plan_run` raises.
 
     Examples
     --------
-    >>> import deepfake_nb as dnb
-    >>> from deepfake_nb.runs.plan import plan_run
-    >>> folder = dnb.run_paper(plan_run("torlapati", profile="smoke"))  # doctest: +SKIP
-    >>> (folder / "torlapati.ipynb").exists()  # doctest: +SKIP
-    True
+    >>> run_paper("torlapati", profile="smoke")  # doctest: +SKIP
+    PosixPath('runs/torlapati/synthetic-faces-smoke-0123456789')
     """
+    if isinstance(plan, str):
+        plan = plan_run(plan, **options)
+    elif options:
+        raise ParameterError(f"{', '.join(options)}: expected only with the name of a paper")
     return make_run(plan, run_stamp(plan) if force else None, progress, cell_timeout, timeout, wait)
 
 

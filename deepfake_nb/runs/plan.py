@@ -372,7 +372,7 @@ class Plan:
 # %% ../../nbs/12_runs/00_plan.ipynb #fe0c6f2d
 def plan_run(
     paper: str,
-    dataset: str = "synthetic-faces",
+    dataset: str | None = None,
     profile: str = "quick",
     parameters: Mapping[str, object] | None = None,
     root: str | Path = "runs",
@@ -386,8 +386,8 @@ def plan_run(
     ----------
     paper : str
         Paper notebook.
-    dataset : str, default "synthetic-faces"
-        Name of a manifest, or several joined by '+'.
+    dataset : str | None, default None
+        Name of a manifest, or several joined by '+'; None: the notebook's own.
     profile : str, default "quick"
         'smoke', 'quick' or 'full'.
     parameters : Mapping[str, object] | None, default None
@@ -397,6 +397,7 @@ def plan_run(
     papers : str | Path | None, default None
         Folder of paper notebooks; None: the library's own.
     """
+    dataset = dataset or default_parameters(paper_path(paper, papers))["dataset"]
     return make_plan(paper, dataset, profile, dict(parameters or {}), root, papers, {})
 
 
@@ -454,7 +455,7 @@ TENSORFLOW_CHATTER = re.compile(
 
 
 @contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
+def without_chatter() -> Iterator[None]:
     """Suppress TensorFlow's start-up messages on standard error, but not warnings or errors."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as said:
@@ -569,7 +570,7 @@ def _weights(values: dict, given: dict) -> dict:
     wanted |= {base: values["ablation_weights"] for base in values.get("ablation_bases", [])}
     if set(wanted.values()) <= {"none"} and not given.keys() & set(_BASES):
         return {base: {"kind": "none", "sha256": None} for base in wanted}
-    with _without_chatter():
+    with without_chatter():
         from deepfake_nb.models.weights import resolve_weights
     return {
         base: {"kind": w.kind, "sha256": w.sha256}

@@ -24,7 +24,7 @@ from deepfake_nb.runs.collect import (
     summarise_runs,
     summarise_verdicts,
 )
-from .commands import short_path
+from .commands import counted, short_path
 from .compare import Comparison, compare_runs, select_runs
 from .progress import format_duration
 
@@ -365,7 +365,7 @@ def write_report(
         "effect of other test data is in each run's own intervals (run low and run high in "
         "summary.csv). It is symmetric and not clipped to 0 and 1.",
     ]
-    return _write_page(out / "index.html", f"{len(runs)} runs", texts, parts)
+    return _write_page(out / "index.html", counted(len(runs), "run"), texts, parts)
 
 
 # %% ../../nbs/12_runs/10_report.ipynb #2708d23a
@@ -374,7 +374,8 @@ def _spoken(runs: pd.DataFrame) -> str:
     commits = ", ".join(str(commit)[:8] for commit in dict.fromkeys(runs["commit"]))
     devices = ", ".join(map(str, dict.fromkeys(runs["device"])))
     return (
-        f"{len(runs)} runs on {', '.join(dict.fromkeys(runs['dataset']))}; commits {commits}; "
+        f"{counted(len(runs), 'run')} on {', '.join(dict.fromkeys(runs['dataset']))}; "
+        f"commits {commits}; "
         f"devices {devices}; {format_duration(runs['seconds'].sum())} in all."
     )
 
@@ -531,7 +532,8 @@ def report_command(
             summary = summarise_runs(run_numbers(runs), level)
             print_json({"runs": runs.drop(columns="about"), "summary": summary, "page": page})
         else:
-            print(f"{len(runs)} whole runs of {', '.join(dict.fromkeys(runs['paper']))}")
+            papers = ", ".join(dict.fromkeys(runs["paper"]))
+            print(f"{counted(len(runs), 'complete run')} of {papers}")
             print(short_path(page))
         return 0
     runs = collect_runs(root) if any("=" in word for word in compare) else None

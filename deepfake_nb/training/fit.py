@@ -163,7 +163,7 @@ def fit(
     CheckpointError
         If the checkpoint belongs to another training, or holds more epochs.
     ParameterError
-        If the model is not compiled.
+        If the model is not compiled, or `epochs` is less than 1.
 
     Examples
     --------
@@ -176,6 +176,8 @@ def fit(
     """
     if not model.compiled:
         raise ParameterError(f"model {model.name!r} is not compiled; see `compile_model`")
+    if epochs < 1:
+        raise ParameterError(f"epochs={epochs}: expected at least 1")
     keep_freed_memory()
     train = as_batches(train, batch_size, True, seed or 0)
     if validation is not None:
