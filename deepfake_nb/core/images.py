@@ -9,7 +9,6 @@ __all__ = ["INTERPOLATIONS", "read_image"]
 import io
 import re
 import struct
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -100,9 +99,9 @@ def _decode_jpeg(content: bytes, image: Image.Image) -> np.ndarray | None:
 
 
 # %% ../../nbs/00_core/04_images.ipynb #f25539c7
-def check_size(size: int | Sequence[int]) -> tuple[int, int]:
+def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Return a size as (height, width), or raise a `ParameterError`."""
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     whole = all(isinstance(side, (int, np.integer)) and side >= 1 for side in pair)
     if len(pair) != 2 or not whole:
         raise ParameterError(

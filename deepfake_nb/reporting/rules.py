@@ -9,7 +9,6 @@ __all__ = [
     "Source",
     "SOURCES",
     "EARNED",
-    "Outcome",
     "exact_rule",
     "number_rule",
     "detectable_difference",
