@@ -198,6 +198,11 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
         metavar="RUNS",
         help="folder of runs (default: the paper notebooks as shipped)",
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="make every number and verdict of the committed evidence again from its scores",
+    )
     _add_json(parser)
 
 
@@ -395,7 +400,11 @@ _COMMANDS = {
         "summarise complete runs, or compare two sets of runs",
         "1 if compared numbers moved or are missing",
     ),
-    "ledger": (_add_ledger, "count the verdicts on the reports' claims", ""),
+    "ledger": (
+        _add_ledger,
+        "count the verdicts on the reports' claims",
+        "1 if evidence does not verify",
+    ),
     "train": (
         _add_train,
         "train, calibrate and test a detector, and save it with its model card",
@@ -565,8 +574,11 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _ledger(options: argparse.Namespace) -> int:
+    from deepfake_nb.reporting.evidence import verify_command
     from deepfake_nb.runs.collect import ledger_command
 
+    if options.verify:
+        return verify_command()
     return ledger_command(options.runs, options.json)
 
 

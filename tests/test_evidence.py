@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_nb.reporting.evidence import pack_folders, read_scores, verify_pack
+from deepfake_nb.reporting.evidence import pack_folders, read_pack_scores, verify_pack
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKS = pack_folders(ROOT / "nbs/papers/evidence")
@@ -21,7 +21,7 @@ def test_a_pack_is_small_and_holds_scores_alone(place):
     assert sum(file.stat().st_size for file in place.iterdir()) < 1_000_000
     text = (place / "pack.json").read_text() + (place / "scores.csv").read_text()
     assert not any(word in text for word in ("/home", "/root", "/work", "/tmp"))
-    read_scores(place / "scores.csv")
+    read_pack_scores(place / "scores.csv")
 
 
 def test_there_is_evidence():

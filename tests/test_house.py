@@ -336,7 +336,8 @@ PURE = (
     "evaluation.localization evaluation.frames evaluation.significance evaluation.power "
     "forensics.spectrum forensics.spectrum_classifiers studies.factorial "
     "reporting.claims reporting.ledger reporting.crate reporting.scores reporting.judge "
-    "reporting.judge_page reporting.commands runs.collect runs.compare"
+    "reporting.judge_page reporting.commands reporting.rules reporting.evidence "
+    "runs.collect runs.compare"
 )
 NOT_CORE = (
     "tensorflow keras keras_hub cv2 av mtcnn matplotlib seaborn papermill IPython jinja2 skops "

@@ -952,7 +952,7 @@ def test_live_table_in_a_terminal(papers, tmp_path):
     "words, says",
     [
         (["--seeds", "0-2", "-p", "seed=1"], "given twice"),
-        (["--jobs", "0"], "jobs=0"),
+        (["--jobs", "0"], "argument --jobs: '0': expected a whole number, at least 1"),
         (["--precision", "mixed_float16"], "draw takes no precision"),
         (["--seeds", "a"], "'a' is neither a number nor a range"),
         (["--dataset", "synthetic-faces,"], "empty name"),

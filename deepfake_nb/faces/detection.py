@@ -8,6 +8,7 @@ __all__ = ["FACE_DETECTORS", "FaceDetector", "build_face_detector", "box_iou"]
 # %% ../../nbs/04_faces/02_detection.ipynb #3a09ce71
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -57,7 +58,7 @@ def _rescale_boxes(boxes: np.ndarray, working: tuple, shape: tuple) -> np.ndarra
 
 
 # %% ../../nbs/04_faces/02_detection.ipynb #7d15625a
-class FaceDetector:
+class FaceDetector(ABC):
     """Find faces in images; the base class of all face detectors.
 
     A subclass implements `find`, which sees images of one size, already reduced.
@@ -79,6 +80,7 @@ class FaceDetector:
         self.long_side = long_side
         self.lock = threading.Lock()  # OpenCV's networks hold state: one thread at a time
 
+    @abstractmethod
     def find(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """Return the boxes in images of one shape.
 
@@ -92,7 +94,6 @@ class FaceDetector:
         list of np.ndarray
             For each image (boxes, 5): left, top, right, bottom, confidence.
         """
-        raise NotImplementedError
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Find the faces in images of any size.

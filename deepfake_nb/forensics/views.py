@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import lru_cache
@@ -48,7 +49,7 @@ def full_box(image: np.ndarray) -> np.ndarray:
 
 
 # %% ../../nbs/05_forensics/02_views.ipynb #a630e33f
-class View:
+class View(ABC):
     """Base of all views; a subclass implements `show`.
 
     Attributes
@@ -69,6 +70,7 @@ class View:
     finds_face: ClassVar[bool] = False
     moves_pixels: ClassVar[bool] = False
 
+    @abstractmethod
     def show(
         self,
         images: list[np.ndarray],
@@ -90,11 +92,10 @@ class View:
         boxes : list of np.ndarray or None
             What each view shows: left, top, right, bottom in pixels; None where no face was found.
         """
-        raise NotImplementedError
 
     def cut(self, image: np.ndarray, box: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
         """Return what is kept of an image, or of a mask (h, w), before it is resized."""
-        raise NotImplementedError
+        raise ViewError(f"view {self.name!r} moves pixels, but does not say what it cuts (`cut`)")
 
     @property
     def settings(self) -> dict:

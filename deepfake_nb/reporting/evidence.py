@@ -36,7 +36,7 @@ from deepfake_nb.reporting.rules import (
 _ABOUT = ("sample", "label", "group", "part")
 
 
-def read_scores(path: str | Path) -> pd.DataFrame:
+def read_pack_scores(path: str | Path) -> pd.DataFrame:
     """Read the scores of a pack.
 
     Parameters
@@ -106,7 +106,7 @@ def measure(
     Parameters
     ----------
     scores : pd.DataFrame
-        See `read_scores`.
+        See `read_pack_scores`.
     model : str
         Its name.
     part : str
@@ -147,7 +147,7 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     Parameters
     ----------
     scores : pd.DataFrame
-        See `read_scores`.
+        See `read_pack_scores`.
     rule : mapping
         From `claims.toml`.
     value : object
@@ -192,7 +192,7 @@ def basis_of(
     Parameters
     ----------
     scores : pd.DataFrame
-        See `read_scores`; with a part `training`, it shows whether a model has left chance there.
+        See `read_pack_scores`; a part `training` shows whether a model has left chance there.
     rule : mapping
         From `claims.toml`.
     unhealthy : str, default ""
@@ -235,7 +235,7 @@ def judge_claims(
     Parameters
     ----------
     scores : pd.DataFrame
-        See `read_scores`.
+        See `read_pack_scores`.
     claims : pd.DataFrame
         From `load_claims`.
     dataset : str
@@ -308,7 +308,7 @@ def write_pack(
     dataset : str
         Name of the dataset.
     scores : pd.DataFrame
-        See `read_scores`.
+        See `read_pack_scores`.
     provenance : mapping
         What the scores were made with: commit, settings, hash of the data, and how often the test
         data had been looked at.
@@ -339,7 +339,7 @@ def write_pack(
 
 def _follow_from_scores(place: Path, pack: Mapping, claims: pd.DataFrame | None = None) -> dict:
     """Return the numbers and verdicts that follow from a pack's scores."""
-    scores = read_scores(place / "scores.csv")
+    scores = read_pack_scores(place / "scores.csv")
     claims = load_claims(pack["paper"]) if claims is None else claims
     because = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
     verdicts = judge_claims(scores, claims, pack["dataset"], *because)

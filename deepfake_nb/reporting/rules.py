@@ -11,7 +11,6 @@ __all__ = [
     "EARNED",
     "exact_rule",
     "number_rule",
-    "detectable_difference",
     "difference_rule",
     "order_rule",
     "equivalence_rule",
@@ -25,9 +24,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.stats import norm
 
 from ..core.errors import ClaimError
 from ..evaluation.intervals import Interval
+from ..evaluation.power import detectable_difference
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #6eb246f9
@@ -116,25 +117,10 @@ def number_rule(
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #c96f91d4
-#: A two-sided test at 5 % finds a difference of this many standard errors four times in five.
-_ERRORS_AT_80_PERCENT = 2.8
-
-
-def detectable_difference(difference: Interval) -> float:
-    """Return the smallest difference that such data would show four times in five.
-
-    Parameters
-    ----------
-    difference : Interval
-        A difference with its interval, whose width gives the standard error.
-
-    Returns
-    -------
-    float
-        2.8 standard errors: power 80 % of a two-sided test at 5 %.
-    """
-    quantile = {0.95: 1.96, 0.9: 1.645}[difference.confidence_level]
-    return _ERRORS_AT_80_PERCENT * (difference.high - difference.low) / (2 * quantile)
+def _shown_by(difference: Interval) -> float:
+    """Return the smallest difference that such data would show four times in five."""
+    quantile = norm.isf((1 - difference.confidence_level) / 2)
+    return detectable_difference((difference.high - difference.low) / (2 * quantile))
 
 
 def difference_rule(
@@ -166,7 +152,7 @@ def difference_rule(
     ceiling = ""
     if holds is not True and room <= max(least, 0.02):
         ceiling = f"at {baseline:.3f} there is no room for a gain of {max(least, 0.02):.2f}"
-    shown, weak = detectable_difference(difference), ""
+    shown, weak = _shown_by(difference), ""
     if holds is None and shown > max(least, 0.05):
         weak = f"only a difference of {shown:.2f} would have shown"
     return Outcome(holds, found, cannot_fail=ceiling, cannot_decide=weak)
@@ -200,7 +186,7 @@ def order_rule(differences: Sequence[Interval]) -> Outcome:
         return Outcome(False, found)
     if all(difference.low > 0 for difference in differences):
         return Outcome(True, found)
-    shown = max(detectable_difference(difference) for difference in differences)
+    shown = max(_shown_by(difference) for difference in differences)
     weak = f"only differences of {shown:.2f} would have shown" if shown > 0.05 else ""
     return Outcome(None, found, cannot_decide=weak)
 

@@ -625,8 +625,9 @@ def plan_grid(
     plans, known, given = {}, {}, dict(parameters or {})
     if seeds and "seed" in given:
         raise ParameterError("the seed is given twice: among the seeds and as a parameter")
-    for name in names or list_papers(papers):
-        defaults = default_parameters(paper_path(name, papers))
+    notebooks = {name: paper_path(name, papers) for name in names or list_papers(papers)}
+    for name, notebook in notebooks.items():  # all names are known before anything is rendered
+        defaults = default_parameters(notebook)
         for dataset in datasets or [defaults["dataset"]]:
             for values in [{"seed": seed} for seed in seeds or []] or [{}]:
                 plan = make_plan(name, dataset, profile, given | values, root, papers, known)
