@@ -253,7 +253,8 @@ rmtree = shutil.rmtree
 plan = plan_run("draw", root=sys.argv[2], papers=sys.argv[3], parameters={"pause": 0.})
 work = sibling_folder(plan.folder, "partial")
 work.mkdir(parents=True)
-for name in ("draw.ipynb", "metrics.json"): (work / name).write_text("new")
+new = '{"cells": [], "is": "new"}'
+for name in ("draw.ipynb", "metrics.json"): (work / name).write_text(new)
 shutil.rmtree, os.replace = dying(shutil.rmtree), dying(os.replace)
 with hold_run(plan.folder, False): _publish(plan, work, 1.)
 """
@@ -268,7 +269,7 @@ def test_no_moment_of_publishing_leaves_half_a_run(papers, tmp_path):
         plan = plan_run("draw", root=root, papers=papers, parameters={"pause": 0.0})
         plan.folder.mkdir(parents=True)
         for name in ("draw.ipynb", "metrics.json"):
-            (plan.folder / name).write_text("old")
+            (plan.folder / name).write_text('{"cells": [], "is": "old"}')
         (plan.folder / "provenance.json").write_text("{}")
         ended = subprocess.run(
             [sys.executable, "-c", CRASH, str(k), str(root), str(papers)],
@@ -280,7 +281,10 @@ def test_no_moment_of_publishing_leaves_half_a_run(papers, tmp_path):
             if moment == "cleaned":
                 clean_orphans(root)
             texts = (
-                {(plan.folder / name).read_text() for name in ("draw.ipynb", "metrics.json")}
+                {
+                    json.loads((plan.folder / name).read_text())["is"]
+                    for name in ("draw.ipynb", "metrics.json")
+                }
                 if plan.whole
                 else {"none"}
             )

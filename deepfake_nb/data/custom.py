@@ -411,7 +411,10 @@ def register_dataset(
     ...     os.makedirs(f"photos/{kind}")
     ...     Image.new("RGB", (64, 64)).save(f"photos/{kind}/{kind}.png")
     >>> os.environ["DEEPFAKE_NB_DATA"] = "datasets"  # the folder that remembers the name
-    >>> dnb.register_dataset("my-photos", read_folder("photos"), "My photos").kind
+    >>> photos = read_folder("photos")
+    >>> manifest = dnb.register_dataset("my-photos", photos, "My photos")  # doctest: +ELLIPSIS
+    my-photos: 2 files registered in ...
+    >>> manifest.kind
     'image'
     >>> len(dnb.load_samples("my-photos"))
     2

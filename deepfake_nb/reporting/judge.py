@@ -353,6 +353,7 @@ def judge_scores(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> labels = [0, 1] * 20
     >>> scores = pd.DataFrame({"sample": range(40), "label": labels, "score": range(40)})
     >>> judge_scores(scores, n_resamples=200).levels[0].metrics[["metric", "value"]][:2].round(3)

@@ -105,6 +105,7 @@ def number_rule(
 
     Examples
     --------
+    >>> from deepfake_nb.evaluation.intervals import Interval
     >>> number_rule(0.78, Interval(0.83, 0.74, 0.91, n=390, groups=39)).holds
     True
     """
