@@ -72,6 +72,7 @@ def test_every_notebook_has_its_page(book):
     assert [n for n in notebooks() if f'href="{n}.html"' not in contents and n != "index"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in notebooks() if n.startswith("papers/")])
 def test_a_report_has_its_abstract_figures_tables_and_ledger(book, name):
     page, cells = (
@@ -96,6 +97,7 @@ def test_a_report_has_its_abstract_figures_tables_and_ledger(book, name):
     ), "the plumbing is folded away"
 
 
+@pytest.mark.slow
 def test_every_public_name_is_in_the_reference_with_its_parameters(book):
     for module in reference.read_library(ROOT / "deepfake_nb"):
         page = (book / "reference" / f"{module.name}.html").read_text()
@@ -106,6 +108,7 @@ def test_every_public_name_is_in_the_reference_with_its_parameters(book):
                 assert f"<strong>{name}</strong>" in page, (entry.name, name)
 
 
+@pytest.mark.slow
 def test_the_ledger_holds_every_claim_once(book):
     claims = tomllib.loads((ROOT / "nbs/papers/claims.toml").read_text())["claim"]
     page = (book / "ledger.html").read_text()
@@ -147,6 +150,7 @@ def test_a_row_of_the_ledger_has_its_stand_in_dataset_and_reason_in_cells_of_the
     assert lists.made_on("a → b, c; profile smoke, seed 1") == "a → b, c"
 
 
+@pytest.mark.slow
 def test_the_ledger_s_cells_carry_their_names_for_a_phone_and_stand_in_a_wrapper_that_scrolls(book):
     page = (book / "ledger.html").read_text()
     for name in ("stand-in", "dataset", "reason"):
@@ -158,6 +162,7 @@ def test_the_ledger_s_cells_carry_their_names_for_a_phone_and_stand_in_a_wrapper
     assert page.count('class="table-scroll') >= 7
 
 
+@pytest.mark.slow
 def test_what_is_cited_stands_in_the_bibliography(book):
     page = (book / "bibliography.html").read_text()
     assert (
@@ -180,6 +185,7 @@ def test_what_is_cited_stands_in_the_bibliography(book):
     assert numbers - known == set(), "enter these arXiv numbers in nbs/book/methods.bib"
 
 
+@pytest.mark.slow
 def test_equations_come_from_the_book_itself(book):
     assert (
         'src="../_static/tex-svg.js' in (book / "papers" / "kun.html").read_text()
@@ -187,6 +193,7 @@ def test_equations_come_from_the_book_itself(book):
     )
 
 
+@pytest.mark.slow
 @needs_browser
 def test_no_page_complains_in_a_browser(book):
     assert browser.check_in_browser(book) == []

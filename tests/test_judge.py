@@ -70,6 +70,7 @@ def two_models(rng: np.random.Generator, y: np.ndarray, aucs: tuple[float, float
     return shifts[:, None] * y + noise
 
 
+@pytest.mark.slow
 def test_delong_finds_a_difference_that_is_not_there_in_5_percent():
     rng, y = np.random.default_rng(0), np.arange(120) % 2
     p = [delong_test(y, *two_models(rng, y, (0.75, 0.75))).p_value for _ in range(3000)]
@@ -99,6 +100,7 @@ def grouped(rng: np.random.Generator, groups: int, frames: int, signals: tuple[f
     return y, dict(zip("AB", scores)), people
 
 
+@pytest.mark.slow
 def test_where_groups_have_several_samples_the_bootstrap_holds_its_level_and_delong_does_not():
     rng, by_bootstrap, by_delong = np.random.default_rng(1), [], []
     for _ in range(400):

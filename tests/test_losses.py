@@ -820,6 +820,7 @@ print(json.dumps(out))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(JAX, reason="tf.distribute")
 @pytest.mark.parametrize("sign, symmetric", [("penalty", False), ("printed", True)])
 def test_two_devices_are_one_batch(sign, symmetric):
@@ -870,6 +871,7 @@ print(json.dumps([len(jax.devices()), history, [w.tolist() for w in model.get_we
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(JAX, reason="in a process of its own, once")
 def test_two_devices_under_jax():
     pytest.importorskip("jax")
@@ -894,6 +896,7 @@ def test_two_devices_under_jax():
         np.testing.assert_allclose(b, a, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(JAX, reason="in a process of its own, once")
 def test_other_backend_needs_no_tensorflow():
     pytest.importorskip("jax")

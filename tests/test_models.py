@@ -87,6 +87,7 @@ TOTALS = {
 }
 
 
+@pytest.mark.slow
 @once
 @pytest.mark.parametrize("number", TOTALS)
 def test_parameter_counts(five, number):
@@ -245,6 +246,7 @@ def test_seed_repeats_weights():
     )
 
 
+@pytest.mark.slow
 def test_unknown_names_are_refused():
     for call, word in (
         (lambda: build_model("VI"), "I, II, III"),
@@ -292,6 +294,7 @@ def known_hash(backbone):
 SLOW = "slow" in os.environ.get("DEEPFAKE_NB_TESTS", "")
 
 
+@pytest.mark.slow
 @once
 @pytest.mark.parametrize(
     "name", [name for name in BACKBONES if SLOW or BACKBONES[name].parameters < 30_000_000]
@@ -339,6 +342,7 @@ def test_addresses_of_some_networks_are_the_constants_of_keras():
     assert tiny.known_hash == f"sha256:{convnext.WEIGHTS_HASHES['convnext_tiny'][1]}"
 
 
+@pytest.mark.slow
 @once
 @pytest.mark.parametrize(
     ("name", "scaling", "channels"),
@@ -449,6 +453,7 @@ def test_damaged_cache_is_reported_not_used(tmp_path):
         resolve_weights("ResNet50", "imagenet")
 
 
+@pytest.mark.slow
 def test_file_found_by_name_in_cache_and_data_root(tmp_path, monkeypatch):
     monkeypatch.setattr(resources, "files", lambda _: tmp_path / "nothing_shipped")
     backbone, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
@@ -517,6 +522,7 @@ def test_file_of_another_network_is_refused(tmp_path, kind):
         build_backbone(SMALL, path, (32, 32, 3))
 
 
+@pytest.mark.slow
 @once
 @pytest.mark.parametrize("name", [SMALL, "MobileNet-0.25"])
 def test_pretrained_files_load_completely(name, monkeypatch):
@@ -543,6 +549,7 @@ def test_pretrained_files_load_completely(name, monkeypatch):
         build_backbone("ResNet50", weights.path, (32, 32, 3))
 
 
+@pytest.mark.slow
 @once
 def test_efficientnet_scaling_as_in_keras(tmp_path, monkeypatch):
     """ImageNet weights give the outputs of weights='imagenet' of Keras, which adds a scaling."""
@@ -580,6 +587,7 @@ def test_efficientnet_scaling_as_in_keras(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 @once
 def test_dropout_of_a_backbone_is_off_unless_requested():
     x = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
@@ -678,6 +686,7 @@ def test_batch_statistics_of_a_backbone(tmp_path):
     assert uses_batch_statistics(again)
 
 
+@pytest.mark.slow
 @once
 def test_efficientnet_with_batch_statistics_keeps_its_input_scaling(tmp_path):
     backbone, _ = build_backbone("EfficientNetB0", "none", (32, 32, 3), seed=0)
@@ -830,6 +839,7 @@ def test_convnet_counts_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_branches_see_their_own_view():
     model = build_convnet((16, 16, 3), 3, filters=(4, 8), join="branches", seed=0)
     branches = keras.Model(

@@ -308,6 +308,7 @@ def test_incremental_maps_are_those_of_the_loop(seed, monkeypatch):
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 def test_a_map_that_is_enlarged_is_the_loops(interpolation):
     """As in a U-Net: halved, enlarged, and joined with what there was before."""

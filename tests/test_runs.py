@@ -354,6 +354,7 @@ def test_one_failure_stops_no_other(how, reason, papers, tmp_path):
     assert [plan.whole for plan in again] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_run_that_works_again_takes_its_failure_away(papers, tmp_path):
     plan = plan_run("draw", root=tmp_path / "runs", papers=papers, parameters={"pause": 1.5})
     with pytest.raises(RunFailed, match="longer than 1 s"):
@@ -363,6 +364,7 @@ def test_a_run_that_works_again_takes_its_failure_away(papers, tmp_path):
     assert [f.name for f in plan.folder.parent.iterdir()] == [plan.folder.name]
 
 
+@pytest.mark.slow
 def test_total_timeout(papers, tmp_path):
     started = time.monotonic()
     states = run_grid(
@@ -738,6 +740,7 @@ def test_estimates_are_no_parameters_and_every_paper_has_one():
     assert not any("seconds" in profile_parameters(plan.paper, "quick") for plan in plans)
 
 
+@pytest.mark.slow
 def test_plain_output_is_one_line_a_change(undisturbed):
     log = undisturbed.with_name("log").read_text()
     lines = [line.split(" ", 1)[1] for line in log.splitlines() if line[2:3] == ":"]
@@ -1372,6 +1375,7 @@ def test_report_from_the_command_line(tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_report_of_the_grid_that_was_run(undisturbed, tmp_path):
     from deepfake_nb.runs.report import write_report
 

@@ -224,6 +224,7 @@ def test_videos_leak_by_length_and_rate(videos):
     assert difference_hashes(videos.head(3)).shape == (3,)
 
 
+@pytest.mark.slow
 def test_members_of_archives_are_looked_at_like_files(sound, videos, tmp_path):
     images = sound.groupby(["split", "label"]).head(15).reset_index(drop=True)
     for name, table in (("videos", videos), ("images", images)):

@@ -55,6 +55,7 @@ def small(tmp_path_factory):
     return {layout: generate(layout, folder, workers=2, **SMALL) for layout in LAYOUTS}
 
 
+@pytest.mark.slow
 def test_a_video_does_not_depend_on_what_memory_held():
     code = """
 import hashlib, io

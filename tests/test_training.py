@@ -219,6 +219,7 @@ def test_killed_training_ends_like_one_never_killed(undisturbed, tmp_path, kill_
     assert a["val_loss"].nunique() == 5
 
 
+@pytest.mark.slow
 @files
 def test_resume_with_the_keras_loader(samples, tmp_path):
     """The order of ImageDataGenerator is in the checkpoint too."""
@@ -287,6 +288,7 @@ class StopInThirdEpoch(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @files
 def test_training_on_augmented_pairs_resumes(tmp_path):
     """Augmentation and self-blended fakes of an epoch are those of a training never stopped."""
@@ -469,6 +471,7 @@ def test_features_train_like_the_whole_network(samples, tmp_path, scaling):
     compare(small, samples, tmp_path, 64, scaling)
 
 
+@pytest.mark.slow
 @once
 @pytest.mark.parametrize("unfrozen", [0, 10])
 def test_features_train_like_the_whole_network_on_pretrained_mobilenet(unfrozen, samples, tmp_path):
@@ -620,6 +623,7 @@ np.save(folder / "second.npy", compute())
 )
 
 
+@pytest.mark.slow
 @files
 def test_a_second_process_waits_for_the_features_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(tmp_path)])
@@ -659,6 +663,7 @@ def test_features_are_stored_apart(samples, tmp_path):
     assert len(list(folder.glob("*.npy"))) == 4
 
 
+@pytest.mark.slow
 @once
 def test_deep_features_of_a_backbone_by_name(samples, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
@@ -847,6 +852,7 @@ def test_a_step_with_several_outputs_is_traced_once(weighted, traced):
     assert traced == [model]
 
 
+@pytest.mark.slow
 @tracing
 @pytest.mark.parametrize("loader", [ImageBatches, keras_generator])
 def test_preparing_changes_no_number(samples, tmp_path, loader):

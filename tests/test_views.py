@@ -321,6 +321,7 @@ def test_a_changed_image_or_setting_is_made_again(portraits, tmp_path):
         assert view_samples(portraits, view, size, cache=tmp_path / "c", progress=False).fresh == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content, workers", [(b"", 0), (b"not an image", 0), (None, 0), (None, 1)])
 def test_a_corrupt_image_is_named_and_the_rest_is_kept(portraits, tmp_path, content, workers):
     path = Path(portraits["path"][3])
