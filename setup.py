@@ -65,7 +65,7 @@ setup(
     url=cfg["git_url"],
     keywords=cfg["keywords"],
     packages=find_packages(include=["deepfake_nb", "deepfake_nb.*"]),
-    package_data={"deepfake_nb": ["py.typed", "_templates/*.html", "_weights/*"]},
+    package_data={"deepfake_nb": ["py.typed", "_templates/*", "_weights/*"]},
     python_requires=f">={cfg['min_python']},<3.14",
     install_requires=lines(cfg["requirements"]),
     extras_require={

@@ -608,7 +608,7 @@ def _extract(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from deepfake_nb.runs.plan import without_chatter
+    from deepfake_nb.core.output import without_chatter
 
     with without_chatter():
         from deepfake_nb.detectors.commands import train_command
@@ -627,7 +627,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from deepfake_nb.runs.plan import without_chatter
+    from deepfake_nb.core.output import without_chatter
 
     with without_chatter():
         from deepfake_nb.detectors.commands import predict_command

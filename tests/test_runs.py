@@ -851,7 +851,7 @@ def test_bars_and_chatter_reach_no_log(tmp_path):
 
 def test_loading_tensorflow_is_quiet_and_its_faults_are_heard():
     code = (
-        "import os, sys\nfrom deepfake_nb.runs.plan import without_chatter\n"
+        "import os, sys\nfrom deepfake_nb.core.output import without_chatter\n"
         "with without_chatter():\n"
         "    os.write(2, b'I0000 00:00:1.5 1 port.cc:153] oneDNN custom operations are on.\\n"
         "W0000 00:00:1.5 1 x.cc:1] beware\\n')\n"

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DatasetNotFoundError, ManifestError
+from ..core.output import print_json
 from .croissant import croissant_metadata, has_bibtex
 from .locks import lock_dataset, read_lock
 from .manifests import list_datasets, load_manifest, locate
@@ -49,26 +50,6 @@ def _cell_text(value: object) -> str:
     if pd.isna(value):
         return ""
     return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
-
-
-def _json_value(value: Any) -> Any:
-    """Return a value for JSON: a table as a list of records, a path as text, NaN as null."""
-    if isinstance(value, pd.DataFrame):
-        value = value.to_dict("records")
-    if isinstance(value, Mapping):
-        return {str(key): _json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_value(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return str(value) if isinstance(value, Path) else value
-
-
-def print_json(content: object) -> None:
-    """Print a document of tables, mappings, lists and values as JSON: the option `--json`."""
-    print(json.dumps(_json_value(content), indent=1))
 
 
 # %% ../../nbs/02_data/11_commands.ipynb #6852e061

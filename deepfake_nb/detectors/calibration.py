@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 from ..core.errors import DetectorError
 
 # %% auto #0
-__all__ = ["Calibration", "fit_calibration", "choose_band"]
+__all__ = ["Calibration"]
 
 # %% ../../nbs/09_detectors/01_calibration.ipynb #de20777c
 _CLIP = 1e-7  # distance from 0 and 1 that keeps logits finite

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..core.files import atomic_path
-from ..data.commands import print_json
+from ..core.output import print_json
 from .card import abstention, card_warnings, format_number, named_metrics
 from .page import write_page
 from .prediction import find_files, score_files

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 from ..core.files import atomic_path
+from ..core.output import page_template
 from .card import abstention, card_warnings, package_versions
 from .detector import DeepfakeDetector
 from .results import FileResult, count_states
 from .thumbnails import as_jpeg, map_background, overlay, page_jpegs
 
 # %% auto #0
-__all__ = ["write_page"]
+__all__ = []
 
 
 # %% ../../nbs/09_detectors/11_page.ipynb #14202b03
@@ -238,13 +238,9 @@ def write_page(
     >>> write_page("page.html", results, detector)  # doctest: +SKIP
     PosixPath('page.html')
     """
-    import jinja2
-
     occlusion = [result.occlusion for result in results if result.occlusion is not None]
     scale = max((float(np.abs(drops).max()) for drops in occlusion), default=1.0)
-    template = resources.files("deepfake_nb") / "_templates" / "prediction.html"
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    stream = environment.from_string(template.read_text(encoding="utf-8")).stream(
+    stream = page_template("prediction.html").stream(
         title=f"Scores of {len(results)} file{'' if len(results) == 1 else 's'}",
         summary=count_states(results),
         card=detector.card,

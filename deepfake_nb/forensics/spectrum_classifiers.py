@@ -23,7 +23,7 @@ from ..core.errors import SpectrumError
 from ..core.files import write_atomic
 
 # %% auto #0
-__all__ = ["CLASSIFIERS", "feature_classifier", "save_classifier", "load_classifier"]
+__all__ = ["CLASSIFIERS", "feature_classifier"]
 
 
 # %% ../../nbs/05_forensics/10_spectrum_classifiers.ipynb #852bf874

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..data.commands import print_json
+from ..core.output import print_json
 from .judge import judge_scores, judgement_text
 from .scores import read_samples, read_scores
 

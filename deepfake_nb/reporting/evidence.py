@@ -16,12 +16,12 @@ import pandas as pd
 
 from ..core.errors import ClaimError
 from ..core.files import write_atomic
+from ..core.output import json_value
 from ..core.paths import papers_dir
 from ..data.datasets import is_embedded
 from ..evaluation.comparison import repeated_interval
 from ..evaluation.intervals import Interval
 from .claims import load_claims
-from .ledger import json_value
 from deepfake_nb.reporting.rules import (
     Basis,
     Outcome,

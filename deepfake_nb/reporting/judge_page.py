@@ -6,7 +6,6 @@
 __all__ = ["write_judgement"]
 
 # %% ../../nbs/11_reporting/07_judge_page.ipynb #b0565940
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import write_atomic
+from ..core.output import page_template
 from deepfake_nb.reporting.judge import (
     Judgement,
     Level,
@@ -96,15 +96,11 @@ def write_judgement(file: str | Path, judgement: Judgement) -> Path:
     >>> write_judgement("page.html", judgement)  # doctest: +SKIP
     PosixPath('page.html')
     """
-    import jinja2
-
     from deepfake_nb import __version__
 
     models, settings = judgement.models, judgement.settings
     title = f"Scores of {models[0]}" if len(models) == 1 else f"Scores of {len(models)} models"
-    template = resources.files("deepfake_nb") / "_templates" / "judgement.html"
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(template.read_text(encoding="utf-8")).render(
+    page = page_template("judgement.html").render(
         title=title,
         summary="; ".join(count_text(level) for level in judgement.levels) + ".",
         judgement=judgement,

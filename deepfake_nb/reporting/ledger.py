@@ -15,17 +15,12 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import ClaimError
+from ..core.output import json_value
 from ..core.paths import papers_dir
 from .claims import STAND_INS, VERDICTS, load_claims
 
 # %% ../../nbs/11_reporting/01_ledger.ipynb #g0000001
 LEDGER_TYPE: str = "application/vnd.deepfake-nb.verdicts+json"
-
-
-def json_value(value: object) -> object:
-    """Return a value for JSON: NumPy scalars become Python's, NaN and infinity become null."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def ledger_record(table: pd.DataFrame, stamp: str = "") -> dict:

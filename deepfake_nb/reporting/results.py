@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from ..core.files import atomic_path, write_atomic
-from .ledger import LEDGER_TYPE, json_value, ledger_record
+from ..core.output import json_value
+from .ledger import LEDGER_TYPE, ledger_record
 
 # %% ../../nbs/11_reporting/02_results.ipynb #b9b74011
 COLOURS: dict[str, str] = {"real": "#0072B2", "fake": "#D55E00"}

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import ReportError
-from ..data.commands import print_json
+from ..core.output import print_json
 from .commands import one_run_each, run_ledgers, show_ledgers
 
 

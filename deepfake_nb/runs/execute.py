@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 
 from ..core.errors import ParameterError, RunBusy, RunFailed
 from ..core.files import host_name
+from ..core.output import TENSORFLOW_CHATTER
 from ..reporting.crate import write_crate
 from deepfake_nb.runs.plan import (
-    TENSORFLOW_CHATTER,
     Plan,
     code_fingerprint,
     paper_path,

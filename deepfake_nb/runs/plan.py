@@ -12,8 +12,6 @@ import hashlib
 import json
 import os
 import re
-import sys
-import tempfile
 import time
 import tomllib
 import zipfile
@@ -25,6 +23,7 @@ import pandas as pd
 
 from ..core.errors import ParameterError, did_you_mean
 from ..core.files import hash_files, read_journal, split_archive
+from ..core.output import without_chatter
 from ..core.paths import cache_dir, papers_dir
 
 
@@ -446,30 +445,6 @@ def make_plan(
         inputs,
         papers,
     )
-
-
-# %% ../../nbs/12_runs/00_plan.ipynb #cd7ab9c4
-TENSORFLOW_CHATTER = re.compile(
-    r"(?:I\d{4} \d\d:\d\d:\d|WARNING: All log messages before absl::InitializeLog).*\n?"
-)
-
-
-@contextlib.contextmanager
-def without_chatter() -> Iterator[None]:
-    """Suppress TensorFlow's start-up messages on standard error, but not warnings or errors."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as said:
-        kept = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            said.seek(0)
-            if rest := TENSORFLOW_CHATTER.sub("", said.read().decode(errors="replace")):
-                os.write(2, rest.encode())
 
 
 # %% ../../nbs/12_runs/00_plan.ipynb #27cbe200

@@ -9,14 +9,13 @@ __all__ = ["write_report", "write_comparison"]
 import base64
 import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..core.files import write_atomic
-from ..data.commands import print_json
+from ..core.output import page_template, print_json
 from deepfake_nb.runs.collect import (
     collect_runs,
     cross_dataset,
@@ -293,13 +292,9 @@ def _as_html(table: pd.DataFrame) -> str:
 # %% ../../nbs/12_runs/10_report.ipynb #38533b26
 def _write_page(file: Path, title: str, texts: list[str], parts: list[dict]) -> Path:
     """Write a self-contained HTML page."""
-    import jinja2
-
     from deepfake_nb import __version__
 
-    template = resources.files("deepfake_nb") / "_templates" / "report.html"
-    environment = jinja2.Environment(autoescape=True)
-    page = environment.from_string(template.read_text(encoding="utf-8"))
+    page = page_template("report.html")
     content = page.render(title=title, texts=texts, parts=parts, version=__version__)
     write_atomic(file, content)
     return file
