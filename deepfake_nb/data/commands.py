@@ -7,13 +7,10 @@ __all__ = []
 
 # %% ../../nbs/02_data/11_commands.ipynb #51f68387
 import json
-import math
 import sys
 import textwrap
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd

@@ -93,14 +93,21 @@ def group_strata(
 
 
 # %% ../../nbs/03_evaluation/01_intervals.ipynb #2d595984
+def check_confidence_level(confidence_level: float) -> None:
+    """Raise a `ParameterError` unless a confidence level lies between 0 and 1."""
+    if not 0 < confidence_level < 1:
+        percent = 1 < confidence_level < 100
+        raise ParameterError(
+            f"confidence_level={confidence_level}: expected a number above 0 and below 1; "
+            + (f"did you mean {confidence_level / 100:g}?" if percent else "0.95 is usual")
+        )
+
+
 def check_resampling(n_resamples: int, confidence_level: float) -> None:
     """Raise a `ParameterError` for settings that no bootstrap can have."""
     if not isinstance(n_resamples, (int, np.integer)) or n_resamples < 0:
         raise ParameterError(f"n_resamples={n_resamples!r}: expected 1000, say, or 0 for no bounds")
-    if not 0 < confidence_level < 1:
-        raise ParameterError(
-            f"confidence_level={confidence_level}: expected a share between 0 and 1, such as 0.95"
-        )
+    check_confidence_level(confidence_level)
 
 
 def resample_weights(

@@ -15,7 +15,12 @@ import pandas as pd
 from scipy.stats import norm, rankdata
 
 from ..core.errors import ParameterError
-from .intervals import bias_corrected, group_strata, resample_weights
+from deepfake_nb.evaluation.intervals import (
+    bias_corrected,
+    check_resampling,
+    group_strata,
+    resample_weights,
+)
 from .metrics import check_scores, weighted_auc
 
 
@@ -271,8 +276,9 @@ def compare_models(
     Raises
     ------
     ParameterError
-        For labels, scores and groups that do not fit together.
+        For labels, scores and groups that do not fit together, and unusable settings.
     """
+    check_resampling(n_resamples, confidence_level)
     names, matrix = list(scores), np.stack([np.asarray(s, dtype=float) for s in scores.values()])
     aucs, covariance = delong_covariance(y_true, matrix)
     resampled = resample_aucs(y_true, matrix, groups, n_resamples, seed)

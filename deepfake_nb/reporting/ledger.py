@@ -7,11 +7,9 @@ __all__ = []
 
 # %% ../../nbs/11_reporting/01_ledger.ipynb #c8413cd8
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..core.errors import ClaimError

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..core.errors import ReportError
 from ..core.output import print_json
+from ..evaluation.intervals import check_confidence_level
 from .commands import one_run_each, run_ledgers, show_ledgers
 
 
@@ -286,6 +287,11 @@ def summarise_runs(
     pd.DataFrame
         A row a number: paper, dataset, profile, variant, source, number, n, mean, low, high, sd,
         least, greatest, run low, run high.
+
+    Raises
+    ------
+    ParameterError
+        If the confidence level is not between 0 and 1.
     """
     keys = ["paper", "dataset", "profile", "variant", "source", "number"]
     grouped = numbers.groupby(keys, sort=False, dropna=False)
@@ -308,6 +314,7 @@ def t_half_width(sd: pd.Series, n: pd.Series, level: float) -> np.ndarray:
     """Return half the width of Student's t interval; NaN for fewer than two values."""
     from scipy.stats import t
 
+    check_confidence_level(level)
     many = np.where(n > 1, n, np.nan)
     return t.ppf((1 + level) / 2, many - 1) * sd.to_numpy() / np.sqrt(many)
 
@@ -332,6 +339,11 @@ def cross_dataset(
     -------
     pd.DataFrame
         A row a field: paper, profile, variant, measure, trained on, tested on, n, mean, low, high.
+
+    Raises
+    ------
+    ParameterError
+        If the confidence level is not between 0 and 1.
     """
     placed = numbers[numbers["tested on"].notna() & numbers["trained on"].notna()]
     measure = [

@@ -126,6 +126,8 @@ def compare_runs(
     ------
     ReportError
         If no run has a partner.
+    ParameterError
+        If the confidence level is not between 0 and 1.
     """
     sides, missing = _paired(a, b)
     tables = [

@@ -7,15 +7,13 @@ __all__ = ["list_papers", "plan_grid"]
 
 # %% ../../nbs/12_runs/00_plan.ipynb #7ac0453f
 import ast
-import contextlib
 import hashlib
 import json
 import os
-import re
 import time
 import tomllib
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
