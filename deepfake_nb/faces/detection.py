@@ -332,7 +332,7 @@ def build_face_detector(
 
     Parameters
     ----------
-    name : {"mtcnn", "ssd", "yunet", "haar", "frame"}, default "mtcnn"
+    name : str, default "mtcnn"
         A key of `FACE_DETECTORS`; "frame" takes whole frames.
     confidence : float, optional
         Boxes below it are dropped; None for the face detector's default.
