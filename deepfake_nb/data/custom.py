@@ -353,6 +353,49 @@ def _toml_lines(values: Mapping[str, object]) -> list[str]:
     return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
 
+def _manifest_text(
+    name: str, title: str, kind: str, n_files: int, caveats: list[str], stand_in: str, terms: dict
+) -> str:
+    """Return the manifest of a custom dataset as TOML."""
+    fields = {
+        "name": name,
+        "title": title,
+        "kind": kind,
+        "adapter": "custom_table",
+        "homepage": terms["url"],
+        "reports": [],
+        "use": "A custom dataset.",
+        "stand_in": stand_in,
+        "stand_in_reason": "none was named",
+        "folders": [name],
+        "markers": ["samples.csv"],
+        "citation": title,
+        "caveats": caveats,
+    }
+    obtain = {
+        "how": f"{name}/samples.csv in the data folder names its files, which are where they were "
+        "when `register_dataset` wrote it. To move them, register them anew.",
+        "commands": [],
+        "size": f"{n_files:,} files",
+    }
+    expected = {
+        "what": "labels and paths",
+        "role": "list",
+        "globs": ["samples.csv"],
+        "count": 1,
+    }
+    lines = [
+        *_toml_lines(fields),
+        "\n[terms]",
+        *_toml_lines(terms),
+        "\n[obtain]",
+        *_toml_lines(obtain),
+        "\n[[expected]]",
+        *_toml_lines(expected),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 # %% ../../nbs/02_data/09_custom.ipynb #54314da9
 def register_dataset(
     name: str,
@@ -439,44 +482,9 @@ def register_dataset(
         table[column] = table[column].map(os.path.abspath, na_action="ignore")
     write_atomic(data_dir() / name / "samples.csv", table.to_csv(index=False, lineterminator="\n"))
 
-    fields = {
-        "name": name,
-        "title": title or name,
-        "kind": kinds[0],
-        "adapter": "custom_table",
-        "homepage": source,
-        "reports": [],
-        "use": "A custom dataset.",
-        "stand_in": stand_in,
-        "stand_in_reason": "none was named",
-        "folders": [name],
-        "markers": ["samples.csv"],
-        "citation": title or name,
-        "caveats": list(caveats),
-    }
     terms = {"licence": licence, "agreement": agreement, "url": source}
-    obtain = {
-        "how": f"{name}/samples.csv in the data folder names its files, which are where they were "
-        "when `register_dataset` wrote it. To move them, register them anew.",
-        "commands": [],
-        "size": f"{len(table):,} files",
-    }
-    expected = {
-        "what": "labels and paths",
-        "role": "list",
-        "globs": ["samples.csv"],
-        "count": 1,
-    }
-    lines = [
-        *_toml_lines(fields),
-        "\n[terms]",
-        *_toml_lines(terms),
-        "\n[obtain]",
-        *_toml_lines(obtain),
-        "\n[[expected]]",
-        *_toml_lines(expected),
-    ]
-    write_atomic(file, "\n".join(lines) + "\n")
+    text = _manifest_text(name, title or name, kinds[0], len(table), list(caveats), stand_in, terms)
+    write_atomic(file, text)
     print(
         f"{name}: {len(table):,} files registered in {data_dir().resolve()} "
         f"({name}/samples.csv and manifests/{name}.toml)"
