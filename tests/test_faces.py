@@ -509,3 +509,17 @@ def test_boxes_of_images_are_cached_by_content(tmp_path, monkeypatch):
     Image.fromarray(np.full((40, 60, 3), 7, np.uint8)).save(originals[0])
     boxes_of_copies("e")
     assert searched == [4, 4, 4, 1], "another content searches again"
+
+
+@pytest.mark.slow
+def test_mtcnn_starts_without_a_word():
+    "As in each worker of `extract`, whose standard error is the terminal or a log."
+    code = (
+        "from deepfake_nb.faces.detection import build_face_detector; build_face_detector('mtcnn')"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stderr == done.stdout == ""
