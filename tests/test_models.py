@@ -1124,12 +1124,16 @@ def test_pretrained_unet_refuses(wrong, says):
 
 
 @pytest.mark.slow
+@once
 def test_other_backend_needs_no_tensorflow():
-    """Under JAX the module imports, builds and predicts without TensorFlow."""
+    """Under JAX the modules import, build, predict and compute a loss without TensorFlow."""
     pytest.importorskip("jax")
     code = (
         "import sys, keras, numpy as np; from deepfake_nb.models.torlapati import build_model; "
+        "from deepfake_nb.models.losses import ConditionalLoss; "
+        "import deepfake_nb.training.loaders, deepfake_nb.training.frozen; "
         "build_model('I', (16, 16, 3)).predict(np.zeros((2, 16, 16, 3)), verbose=0); "
+        "ConditionalLoss()(np.ones((3, 1)), np.full((3, 1), .5)); "
         "sys.exit(keras.backend.backend() != 'jax' or 'tensorflow' in sys.modules)"
     )
     subprocess.run(
