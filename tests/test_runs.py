@@ -149,12 +149,12 @@ def left_over(root: Path) -> list[str]:
     ]
 
 
-RUNS = 9
+RUNS = 12
 
 
 @pytest.fixture(scope="module")
 def undisturbed(papers, tmp_path_factory) -> Path:
-    "Runs that nobody disturbs; their log is tested, too."
+    "Twelve runs that nobody disturbs; their log is tested, too."
     root = tmp_path_factory.mktemp("undisturbed") / "runs"
     done = subprocess.run(
         run_words(papers, root, "--seeds", f"0-{RUNS - 1}", "--jobs", "2"),
