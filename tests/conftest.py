@@ -7,6 +7,7 @@ one group; notebooks and papers are groups of their own.
 import re
 
 import pytest
+from forks import Forks
 
 LONGEST = (
     "kaminskyi",
@@ -57,3 +58,10 @@ def pytest_xdist_make_scheduler(config, log):
             return group_of(nodeid)
 
     return ByGroup(config, log)
+
+
+@pytest.fixture(scope="session")
+def forks():
+    forks = Forks()
+    yield forks
+    forks.close()

@@ -222,6 +222,25 @@ def test_the_browser_sees_what_is_wrong(tmp_path):
         assert fault in found, fault
 
 
+@needs_browser
+def test_a_page_is_seen_to_be_too_wide_for_a_phone_though_it_fits_a_desk(tmp_path):
+    """After a change of the window, without loading it again."""
+    (tmp_path / "a.html").write_text(
+        '<!doctype html><meta name="viewport" content="width=device-width">'
+        '<div style="width:600px">wide</div>'
+    )
+    with browser.Browser() as b:
+        b.open((tmp_path / "a.html").as_uri(), 1280)
+        assert b.faults() == []
+        b.resize(390, dark=True)
+        b.run(browser.DRAWN)
+        (found,) = b.faults()
+        assert "wider than the window" in found
+        assert b.run("matchMedia('(prefers-color-scheme: dark)').matches")
+        b.open((tmp_path / "a.html").as_uri(), 390, dark=True)
+        assert b.faults() == [found]
+
+
 @pytest.mark.parametrize(
     "body, fault",
     [

@@ -558,13 +558,12 @@ def test_files_are_found_once(folder, inbox):
     assert found == ["face.jpg", "face.webp", "video.mp4"]
 
 
-def test_the_same_files_give_the_same_bytes(folder, inbox, tmp_path):
+def test_the_same_files_give_the_same_bytes(folder, inbox, forks, tmp_path):
     """In this process, whose networks have run before, and in a new one."""
     words = ["predict", str(inbox), "--model", str(folder), "--out"]
     assert main([*words, str(tmp_path / "a")]) == 0
     code = "import sys; from deepfake_nb.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, *words, str(tmp_path / "b")]
-    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert forks.script(code, *words, tmp_path / "b", log=tmp_path / "log") == 0
     assert set(names(tmp_path / "a")) == {"scores.csv", "frames.csv", "index.html"}
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name

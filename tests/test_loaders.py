@@ -395,13 +395,3 @@ def test_an_epoch_has_every_row_once():
         rows = np.concatenate([batches[i][0] for i in range(len(batches))])
         assert sorted(rows) == list(range(23))
         batches.on_epoch_end()
-
-
-@pytest.mark.slow
-def test_no_tensorflow_under_jax():
-    code = (
-        "import sys, deepfake_nb.training.loaders, deepfake_nb.training.frozen\n"
-        "sys.exit('tensorflow' in sys.modules)"
-    )
-    env = {**os.environ, "KERAS_BACKEND": "jax"}
-    assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 0

@@ -163,6 +163,7 @@ def test_printed_rows_of_model_iv_contradict_its_total(five):
 
 
 @pytest.mark.slow
+@once
 def test_comparison_notices_a_wrong_layer():
     model = build_model("I", (32, 32, 3))
     assert (compare_layers(model, "I").verdict == "differs").any()
@@ -246,15 +247,12 @@ def test_seed_repeats_weights():
     )
 
 
-@pytest.mark.slow
 def test_unknown_names_are_refused():
+    backbone = keras.Sequential([layers.Input((16, 16, 3)), layers.Conv2D(8, 3)])
     for call, word in (
         (lambda: build_model("VI"), "I, II, III"),
         (lambda: build_backbone("ResNet51", "none"), "ResNet50"),
-        (
-            lambda: build_classifier(build_backbone(SMALL, "none", (32, 32, 3))[0], "thick"),
-            "dense, slim",
-        ),
+        (lambda: build_classifier(backbone, "thick"), "dense, slim"),
     ):
         with pytest.raises(ValueError, match=word):
             call()
@@ -454,6 +452,7 @@ def test_damaged_cache_is_reported_not_used(tmp_path):
 
 
 @pytest.mark.slow
+@once
 def test_file_found_by_name_in_cache_and_data_root(tmp_path, monkeypatch):
     monkeypatch.setattr(resources, "files", lambda _: tmp_path / "nothing_shipped")
     backbone, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
@@ -476,6 +475,7 @@ def test_file_found_by_name_in_cache_and_data_root(tmp_path, monkeypatch):
         placed.unlink()
 
 
+@once
 def test_weights_value_names_the_file_not_the_machine(tmp_path):
     backbone, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
     backbone.save_weights(tmp_path / "a.weights.h5")
@@ -488,7 +488,9 @@ def test_weights_value_names_the_file_not_the_machine(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["weights.h5", "keras", "head.keras", "h5"])
+@pytest.mark.parametrize(
+    "kind", ["keras", *(pytest.param(k, marks=once) for k in ("weights.h5", "head.keras", "h5"))]
+)
 def test_path_round_trip(tmp_path, kind):
     backbone, _ = build_backbone(SMALL, "none", (32, 32, 3), seed=1)
     path = tmp_path / f"mine.{kind}"
@@ -503,6 +505,7 @@ def test_path_round_trip(tmp_path, kind):
 
 
 @pytest.mark.slow
+@once
 @pytest.mark.parametrize(
     "kind", ["other.weights.h5", "other.keras", "cut.weights.h5", "cut.h5", "text.h5"]
 )
@@ -708,6 +711,7 @@ def test_efficientnet_with_batch_statistics_keeps_its_input_scaling(tmp_path):
 # ---- second stage
 
 
+@once
 def test_unfreeze_top():
     model = build_classifier(build_backbone(SMALL, "none", (32, 32, 3))[0])
     backbone, frozen = find_backbone(model), parameter_counts(model)["trainable"]
@@ -763,6 +767,7 @@ def test_first_stage_leaves_the_backbone_unchanged():
     assert all(np.array_equal(a, b) for a, b in zip(before, find_backbone(model).get_weights()))
 
 
+@once
 def test_chosen_by_us_tells_the_truth():
     """The printed table states the defaults that the code really has."""
     text = {(row["item"], row["models"]): row["choice"] for row in CHOSEN_BY_US}
@@ -883,6 +888,7 @@ def test_convnet_refuses(wrong, says):
         build_convnet(**wrong)
 
 
+@once
 def test_choices_about_the_convnet_are_what_is_built():
     text = {row["item"]: row["choice"] for row in CONVNET_CHOSEN_BY_US}
     model = build_convnet((32, 32, 3))
@@ -1124,12 +1130,16 @@ def test_pretrained_unet_refuses(wrong, says):
 
 
 @pytest.mark.slow
+@once
 def test_other_backend_needs_no_tensorflow():
-    """Under JAX the module imports, builds and predicts without TensorFlow."""
+    """Under JAX the modules import, build, predict and compute a loss without TensorFlow."""
     pytest.importorskip("jax")
     code = (
         "import sys, keras, numpy as np; from deepfake_nb.models.torlapati import build_model; "
+        "from deepfake_nb.models.losses import ConditionalLoss; "
+        "import deepfake_nb.training.loaders, deepfake_nb.training.frozen; "
         "build_model('I', (16, 16, 3)).predict(np.zeros((2, 16, 16, 3)), verbose=0); "
+        "ConditionalLoss()(np.ones((3, 1)), np.full((3, 1), .5)); "
         "sys.exit(keras.backend.backend() != 'jax' or 'tensorflow' in sys.modules)"
     )
     subprocess.run(

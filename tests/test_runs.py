@@ -18,6 +18,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from deepfake_nb.cli import main
 from deepfake_nb.core.errors import ParameterError, RunBusy, RunFailed
 from deepfake_nb.runs.collect import collect_runs
 from deepfake_nb.runs.execute import clean_orphans, run_paper
@@ -391,8 +392,6 @@ def test_two_commands_make_each_run_once(papers, tmp_path):
 
 
 def test_a_folder_that_cannot_be_made_is_no_bug(papers, tmp_path, capsys):
-    from deepfake_nb.cli import main
-
     (tmp_path / "file").touch()
     assert main(run_words(papers, tmp_path / "file" / "runs")[3:]) == 2
     said = capsys.readouterr().err
@@ -638,7 +637,7 @@ def test_force_makes_whole_runs_again_and_resume_does_not(papers, tmp_path):
     root = tmp_path / "runs"
     stamps = []
     for words in ([], [], ["--no-resume"], ["--force"]):
-        assert subprocess.run(run_words(papers, root, *words), capture_output=True).returncode == 0
+        assert main(run_words(papers, root, *words)[3:]) == 0
         stamps.append(
             next(iter(whole(root).values())).joinpath("provenance.json").stat().st_mtime_ns
         )
@@ -650,38 +649,18 @@ def test_force_makes_whole_runs_again_and_resume_does_not(papers, tmp_path):
 
 
 @pytest.mark.slow
-def test_dry_run_starts_nothing(papers, tmp_path):
-    done = subprocess.run(
-        run_words(
-            papers,
-            tmp_path / "runs",
-            "--seeds",
-            "0-3",
-            "--dataset",
-            "synthetic-faces,synthetic-faces-crude",
-            "--dry-run",
-        ),
-        capture_output=True,
-        text=True,
-    )
-    assert (
-        done.returncode == 0
-        and "8 runs, 8 to do" in done.stdout
-        and not (tmp_path / "runs").exists()
-    )
-    assert (
-        done.stdout.count("to do →") == 8
-        and "seed 3" in done.stdout
-        and "synthetic-faces-crude" in done.stdout
-    )
-    assert done.stdout.count("(time unknown)") == 8 and "8 of unknown time" in done.stdout
+def test_dry_run_starts_nothing(papers, tmp_path, capsys):
+    words = "--seeds", "0-3", "--dataset", "synthetic-faces,synthetic-faces-crude", "--dry-run"
+    assert main(run_words(papers, tmp_path / "runs", *words)[3:]) == 0
+    said = capsys.readouterr().out
+    assert "8 runs, 8 to do" in said and not (tmp_path / "runs").exists()
+    assert said.count("to do →") == 8 and "seed 3" in said and "synthetic-faces-crude" in said
+    assert said.count("(time unknown)") == 8 and "8 of unknown time" in said
 
 
 def test_the_cost_is_told_before(tmp_path, capsys):
     "By this machine's earlier runs, else by the notebook's estimate for its own data, else not."
     import platform
-
-    from deepfake_nb.cli import main
 
     papers = paper(tmp_path / "papers")
     (papers / "profiles.toml").write_text("[draw.quick]\nseconds = 100\n")
@@ -759,8 +738,6 @@ def test_plain_output_is_one_line_a_change(undisturbed):
 @pytest.mark.slow
 def test_a_log_hears_of_a_long_cell(papers, tmp_path, capsys, monkeypatch):
     "A log was silent from the beginning of a run to its end."
-    from deepfake_nb.cli import main
-
     monkeypatch.setattr("deepfake_nb.runs.progress._EVERY", 0.4)
     assert main(run_words(papers, tmp_path / "runs", "-p", "pause=3.0")[3:]) == 0
     lines = [
@@ -862,7 +839,7 @@ def test_loading_tensorflow_is_quiet_and_its_faults_are_heard():
 
 
 @pytest.mark.slow
-def test_jobs_share_the_cores(papers, tmp_path):
+def test_jobs_share_the_cores(papers, tmp_path, monkeypatch):
     root, cores = (
         tmp_path / "runs",
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -874,15 +851,11 @@ def test_jobs_share_the_cores(papers, tmp_path):
             for f in whole(root).values()
         }
 
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for words, expected in ((["--jobs", "2"], max(1, cores // 2)), ([], 0), (["--jobs", "2"], 3)):
-        changed = environment | ({"OMP_NUM_THREADS": "3"} if expected == 3 else {})
-        assert (
-            subprocess.run(
-                run_words(papers, root, "--force", *words), env=changed, capture_output=True
-            ).returncode
-            == 0
-        )
+        if expected == 3:
+            monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert main(run_words(papers, root, "--force", *words)[3:]) == 0
         assert threads() == {expected}
 
 
@@ -966,16 +939,12 @@ def test_live_table_in_a_terminal(papers, tmp_path):
         (["--profile", "smoke"], "unknown profile 'smoke'"),
     ],
 )
-def test_wrong_words_stop_before_anything_starts(words, says, papers, tmp_path):
-    done = subprocess.run(
-        run_words(papers, tmp_path / "runs", *words), capture_output=True, text=True
-    )
-    assert (
-        done.returncode == 2
-        and says in done.stderr
-        and not whole(tmp_path / "runs")
-        and "Traceback" not in done.stderr
-    )
+def test_wrong_words_stop_before_anything_starts(words, says, papers, tmp_path, capsys):
+    try:
+        status = main(run_words(papers, tmp_path / "runs", *words)[3:])
+    except SystemExit as end:  # of argparse
+        status = end.code
+    assert status == 2 and says in capsys.readouterr().err and not whole(tmp_path / "runs")
 
 
 @pytest.mark.slow
@@ -984,12 +953,8 @@ def test_precision_reaches_notebooks_that_take_it(tmp_path):
     book = nbformat.read(papers / "draw.ipynb", 4)
     book.cells[0].source += '\nprecision = ""'
     nbformat.write(book, papers / "draw.ipynb")
-    done = subprocess.run(
-        run_words(papers, tmp_path / "runs", "--precision", "mixed_float16"),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    words = run_words(papers, tmp_path / "runs", "--precision", "mixed_float16")
+    assert main(words[3:]) == 0
     assert (
         json.loads(
             next(iter(whole(tmp_path / "runs").values())).joinpath("provenance.json").read_text()
@@ -1119,8 +1084,6 @@ def test_a_worker_with_another_library_is_refused(papers, tmp_path):
 
 def test_no_scheduler(papers, tmp_path, monkeypatch, capsys):
     pytest.importorskip("distributed")
-    from deepfake_nb.cli import main
-
     monkeypatch.setattr("deepfake_nb.runs.cluster._CONNECT_SECONDS", 1)
     assert main(run_words(papers, tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:9")[3:]) == 2
     assert (
@@ -1334,8 +1297,6 @@ def test_matrix_across_datasets(tmp_path):
 
 
 def test_report_from_the_command_line(tmp_path, capsys):
-    from deepfake_nb.cli import main
-
     ledger = pd.DataFrame(
         {
             "no.": [1],
@@ -1390,8 +1351,6 @@ def test_report_of_the_grid_that_was_run(undisturbed, tmp_path):
 
 
 def test_comparison_names_what_moved_and_what_is_missing(tmp_path, capsys):
-    from deepfake_nb.cli import main
-
     for seed in range(3):
         write_run(
             tmp_path / "a",
@@ -1470,8 +1429,6 @@ def test_comparison_names_what_moved_and_what_is_missing(tmp_path, capsys):
 
 
 def test_two_commits_in_one_folder(tmp_path, capsys):
-    from deepfake_nb.cli import main
-
     for commit, code, value in (("aaaaaaaa", "c0de", 0.8), ("bbbbbbbb", "n3w", 0.9)):
         write_run(tmp_path, 0, {"AUC": value}, commit=commit, code=code)
     assert main(["report", str(tmp_path), "--compare", "commit=aaaa", "commit=bbbb"]) == 1
@@ -1509,8 +1466,6 @@ def test_a_number_that_became_nothing_has_moved(tmp_path):
 
 
 def test_runs_without_partners_and_folders_without_runs(tmp_path, capsys):
-    from deepfake_nb.cli import main
-
     write_run(tmp_path / "a", 0, {"AUC": 0.5})
     write_run(tmp_path / "b", 1, {"AUC": 0.5})
     assert main(["report", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2

@@ -5,7 +5,6 @@ The tests run on the backend that KERAS_BACKEND names.
 
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from forks import run_script
 from keras import layers
 from PIL import Image
 
@@ -182,34 +182,28 @@ history.to_csv(out + ".csv", index=False)
 """
 
 
-def launch(*args):
-    command = [sys.executable, "-c", RUN, *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(forks, tmp_path_factory):
     """A training in its own process that nothing disturbs."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = launch(folder / "run", folder / "whole.npz", 0)
-    assert done.returncode == 0, done.stderr[-2000:]
+    folder, log = tmp_path_factory.mktemp("undisturbed"), tmp_path_factory.mktemp("log") / "log"
+    words = folder / "run", folder / "whole.npz", 0
+    assert forks.script(RUN, *words, log=log) == 0, log.read_text()[-2000:]
     return folder
 
 
 @pytest.mark.slow
 @once
 @pytest.mark.parametrize("kill_at", [3, 18, 28])
-def test_killed_training_ends_like_one_never_killed(undisturbed, tmp_path, kill_at):
+def test_killed_training_ends_like_one_never_killed(undisturbed, forks, tmp_path, kill_at):
     """Killed in the first epoch of 7 batches, in the third, and just at the end of the fourth."""
-    folder, out = tmp_path / "killed", tmp_path / "killed.npz"
-    killed = launch(folder, out, kill_at)
-    assert killed.returncode == -signal.SIGKILL
+    folder, out, log = tmp_path / "killed", tmp_path / "killed.npz", tmp_path / "log"
+    assert forks.script(RUN, folder, out, kill_at, log=log) == -signal.SIGKILL
     assert not out.exists()
     kept = read_history(folder)
     assert (0 if kept is None else len(kept)) == (kill_at - 1) // 7
     # before the first checkpoint nothing but the seed is known: the same start has to be given
-    resumed = launch(folder, out, 0 if kept is None else -1)
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    start = 0 if kept is None else -1
+    assert forks.script(RUN, folder, out, start, log=log) == 0, log.read_text()[-2000:]
     with np.load(undisturbed / "whole.npz") as a, np.load(out) as b:
         assert max(np.abs(a[k].astype("float64") - b[k]).max() for k in a) <= 1e-6
     a = pd.read_csv(undisturbed / "whole.npz.csv")
@@ -515,16 +509,25 @@ def test_frozen_training_takes_a_conditional_loss(samples, tmp_path):
     np.testing.assert_allclose(frozen["loss"], expected["loss"], atol=1e-3)
 
 
-LARGE = ("DenseNet121", "Xception", "ResNet50", "MobileNetV2-0.35")
+LARGE = ("DenseNet121", "Xception", "ResNet50", "MobileNetV2-0.35", "MobileNet-0.25")
+
+
+def four_convolutions():
+    first = x = keras.Input((72, 72, 3))
+    for filters in (4, 8, 8, 16):
+        x = layers.Conv2D(filters, 3, strides=2)(x)
+        x = layers.BatchNormalization()(x)
+    return keras.Model(first, x)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=once) for name in LARGE), "MobileNet-0.25"]
+    "name", [*(pytest.param(name, marks=once) for name in LARGE), "four convolutions"]
 )
 def test_trunk_and_top_make_the_backbone(name):
-    backbone, _ = build_backbone(name, "none", (72, 72, 3))
-    model = unfreeze_top(build_classifier(backbone, seed=0), 10)
+    small = name == "four convolutions"
+    backbone = four_convolutions() if small else build_backbone(name, "none", (72, 72, 3))[0]
+    model = unfreeze_top(build_classifier(backbone, seed=0), 2 if small else 10)
     trunk, top = cut_backbone(backbone)
     x = np.random.default_rng(0).random((2, 72, 72, 3), "float32")
     expected = keras.ops.convert_to_numpy(backbone(x, training=False))
@@ -625,7 +628,7 @@ np.save(folder / "second.npy", compute())
 
 @pytest.mark.slow
 @files
-def test_a_second_process_waits_for_the_features_of_the_first(tmp_path, monkeypatch):
+def test_a_second_process_waits_for_the_features_of_the_first(forks, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(tmp_path)])
     first, calls, processes = {}, [], []
     exec(FEATURES, first)
@@ -634,8 +637,8 @@ def test_a_second_process_waits_for_the_features_of_the_first(tmp_path, monkeypa
     def begin(*args):
         calls.append(1)
         if len(calls) == 4:
-            command = [sys.executable, "-c", SECOND, str(tmp_path)]
-            processes.append(subprocess.Popen(command))
+            log = tmp_path / "log"
+            processes.append(forks.start(log, run_script, SECOND, [str(tmp_path)]))
             assert first["wait_for"]("second starts")
             first["wait_for"]("second computes", 1)
         return first["predict"](*args)
@@ -645,7 +648,8 @@ def test_a_second_process_waits_for_the_features_of_the_first(tmp_path, monkeypa
         published = np.array(first["compute"]())
     finally:
         (tmp_path / "first is done").touch()
-    assert processes[0].wait(60) == 0
+    processes[0].join(60)
+    assert processes[0].exitcode == 0
     assert np.array_equal(published, expected)
     assert np.array_equal(np.load(tmp_path / "second.npy"), expected)
     assert not (tmp_path / "second computes").exists()

@@ -20,6 +20,7 @@ LOOK = """(() => ({
   raw: [...document.querySelectorAll("span.math, div.math")]
     .filter(m => !m.querySelector("mjx-container")).length,
 }))()"""
+DRAWN = "new Promise(r => setTimeout(r, 50))"  # time for a page to be laid out anew
 
 
 def find_browser() -> str | None:
@@ -102,8 +103,8 @@ class Browser:
                 return message["result"]
             self.events.append(message)
 
-    def open(self, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        "Open a page at a width, in light or dark, and wait until it has loaded."
+    def resize(self, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        "Show pages, the open one included, at a width, in light or dark."
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -115,6 +116,10 @@ class Browser:
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
         )
+
+    def open(self, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        "Open a page at a width, in light or dark, and wait until it has loaded."
+        self.resize(width, height, dark)
         self.events.clear()
         self.send("Page.navigate", url=url)
         limit = time.monotonic() + 60
@@ -123,10 +128,7 @@ class Browser:
             and time.monotonic() < limit
         ):
             self.events.append(json.loads(self.socket.recv()))
-        self.run(
-            "Promise.resolve(window.MathJax && MathJax.startup && MathJax.startup.promise)"
-            ".then(() => new Promise(r => setTimeout(r, 50)))"
-        )
+        self.run(f"Promise.resolve(window.MathJax && MathJax.startup?.promise).then(() => {DRAWN})")
 
     def run(self, script: str):
         "The value of a script on the page; a promise is waited for."
@@ -195,7 +197,7 @@ def check_in_browser(
     folder: Path,  # of the built pages
     widths: tuple[int, ...] = (1280, 390),  # of the window, in pixels
 ) -> list[str]:  # one line a fault
-    "Open every page at each width, dark on the narrow ones, and search for a word."
+    "Open every page, show it at each width, dark on the narrow ones, and search for a word."
     if not find_browser():
         raise RuntimeError(
             f"no browser: none of {', '.join(NAMES)} is on the path (apt-get install chromium)"
@@ -203,13 +205,17 @@ def check_in_browser(
     folder, faults = Path(folder).resolve(), []
     pages = [p for p in sorted(folder.rglob("*.html")) if "_static" not in p.parts]
     with Browser() as browser:
-        for width in widths:
-            for page in pages:
-                browser.open(page.as_uri(), width, dark=width < 600)
+        for page in pages:
+            browser.open(page.as_uri(), widths[0], dark=widths[0] < 600)
+            for width in widths:
+                if width != widths[0]:
+                    browser.resize(width, dark=width < 600)
+                    browser.run(DRAWN)
                 faults += [
                     f"{page.relative_to(folder)} at {width} pixels: {fault}"
                     for fault in browser.faults()
                 ]
+                browser.events.clear()
         browser.open((folder / "search.html").as_uri() + "?q=spectrum")
         wait = (
             "new Promise(r => { let n = 0, t = setInterval(() => { "
