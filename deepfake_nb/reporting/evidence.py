@@ -8,7 +8,8 @@ __all__ = []
 # %% ../../nbs/11_reporting/11_evidence.ipynb #a47490ce
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,15 @@ from ..core.errors import ClaimError
 from ..core.files import write_atomic
 from ..core.paths import papers_dir
 from ..data.datasets import is_embedded
+from ..evaluation.calibration import choose_threshold
 from ..evaluation.comparison import repeated_interval
 from ..evaluation.intervals import Interval
+from deepfake_nb.evaluation.repeats import (
+    ScoredSet,
+    repeated_fall,
+    repeated_mean,
+    spread_difference,
+)
 from .claims import load_claims
 from .ledger import json_value
 from deepfake_nb.reporting.rules import (
@@ -76,8 +84,10 @@ def model_names(scores: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(name.partition("@")[0] for name in columns))
 
 
-def part_scores(scores: pd.DataFrame, model: str, part: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the rows of a part, and a model's scores of them, (trainings, n).
+def part_scores(
+    scores: pd.DataFrame, model: str | Sequence[str], part: str
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the rows of a part, and the scores of them by a model, or by several, (trainings, n).
 
     Raises
     ------
@@ -85,7 +95,8 @@ def part_scores(scores: pd.DataFrame, model: str, part: str) -> tuple[pd.DataFra
         If the model has no scores of the part, or lacks some.
     """
     rows = scores[scores["part"] == part]
-    columns = [name for name in scores.columns if name.partition("@")[0] == model]
+    wanted = [model] if isinstance(model, str) else list(model)
+    columns = [c for name in wanted for c in scores.columns if c.partition("@")[0] == name]
     matrix = rows[columns].to_numpy(float).T
     if not matrix.size or np.isnan(matrix).any():
         raise ClaimError(f"model {model!r} lacks scores of part {part!r}")
@@ -95,10 +106,10 @@ def part_scores(scores: pd.DataFrame, model: str, part: str) -> tuple[pd.DataFra
 # %% ../../nbs/11_reporting/11_evidence.ipynb #72ee5d88
 def measure(
     scores: pd.DataFrame,
-    model: str,
+    model: str | Sequence[str],
     part: str,
-    against: str | None = None,
-    metric: str = "AUC",
+    against: str | Sequence[str] | None = None,
+    metric: str | Callable = "AUC",
     confidence_level: float = 0.95,
 ) -> Interval:
     """Return a metric of a model on a part, or its difference from another's, with its interval.
@@ -107,14 +118,14 @@ def measure(
     ----------
     scores : pd.DataFrame
         See `read_pack_scores`.
-    model : str
-        Its name.
+    model : str or sequence of str
+        Its name; the trainings of several models count as those of one.
     part : str
         One of the parts.
-    against : str, optional
+    against : str or sequence of str, optional
         Model whose metric is subtracted, on the same samples.
-    metric : str, default "AUC"
-        A key of `METRICS`.
+    metric : str or Callable, default "AUC"
+        See `bootstrap_interval`; "mean" for the mean of values that are no scores.
     confidence_level : float, default 0.95
         Nominal coverage.
 
@@ -129,6 +140,10 @@ def measure(
         As `part_scores`.
     """
     rows, matrix = part_scores(scores, model, part)
+    if metric == "mean":
+        if against is not None:
+            matrix = matrix - part_scores(scores, against, part)[1]
+        return repeated_mean(matrix, rows["group"].to_numpy(), confidence_level=confidence_level)
     return repeated_interval(
         rows["label"].to_numpy(),
         matrix,
@@ -138,6 +153,101 @@ def measure(
         against=None if against is None else part_scores(scores, against, part)[1],
         resample_trainings=len(matrix) > 1,
     )
+
+
+# %% ../../nbs/11_reporting/11_evidence.ipynb #a5c9e356
+def _combined(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcome of a claim that holds if all its parts do."""
+    held = [outcome.holds for outcome in outcomes]
+    holds = False if False in held else None if None in held else True
+    cannot_fail = [o.cannot_fail for o in outcomes if o.cannot_fail]
+    cannot_decide = [o.cannot_decide for o in outcomes if o.cannot_decide]
+    return Outcome(
+        holds,
+        "; ".join(outcome.found for outcome in outcomes),
+        cannot_fail[0] if cannot_fail else "",
+        cannot_decide[0] if cannot_decide else "",
+    )
+
+
+def _scored_set(scores: pd.DataFrame, rule: Mapping, part: str, model: str = "model") -> ScoredSet:
+    """Return a part, scored by a rule's model and by the one that it is compared with."""
+    rows, matrix = part_scores(scores, rule[model], part)
+    against = part_scores(scores, rule["against"], part)[1] if rule.get("against") else None
+    return ScoredSet(rows["label"].to_numpy(), matrix, rows["group"].to_numpy(), against)
+
+
+def _above(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a metric, or a mean of values, is more than a limit."""
+    measured = measure(scores, rule["model"], rule["part"], metric=rule.get("metric", "AUC"))
+    if not np.isfinite(measured.low):
+        return Outcome(None, f"{measured.value:.3f}", cannot_decide="there is no interval")
+    found = f"{measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
+    least = rule["least"]
+    return Outcome(
+        True if measured.low > least else False if measured.high < least else None, found
+    )
+
+
+def _higher(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that the mean of one value is higher than that of another, of the same samples."""
+    model, part, against = rule["model"], rule["part"], rule["against"]
+    baseline = measure(scores, against, part, metric="mean").value
+    difference = measure(scores, model, part, against, "mean")
+    return difference_rule(difference, rule["least"], baseline, rule.get("limit", np.inf))
+
+
+def _all_same(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that any two of several models are equally good within a margin."""
+    outcomes = []
+    for one, other in combinations(rule["models"], 2):
+        baseline = measure(scores, other, rule["part"]).value
+        difference = measure(scores, one, rule["part"], other, confidence_level=0.9)
+        outcomes.append(equivalence_rule(difference, rule["margin"], baseline))
+    return _combined(outcomes)
+
+
+def _steadier(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a model's trainings end nearer to each other than another's."""
+    spread = spread_difference(_scored_set(scores, rule, rule["part"]), rule.get("metric", "AUC"))
+    return difference_rule(spread, rule["least"], 0.0, np.inf)
+
+
+def _falls_more(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a model's metric falls more from its own data to others than another's."""
+    own, *others = (_scored_set(scores, rule, part) for part in _parts_of(rule))
+    fall = repeated_fall(own, others, rule.get("metric", "AUC"))
+    return difference_rule(fall, rule["least"], 0.0)
+
+
+def _level(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a model's metric is the same on its own data and on each of others."""
+    own, *others = (_scored_set(scores, rule, part) for part in _parts_of(rule))
+    outcomes = []
+    for other in others:
+        fall = repeated_fall(own, [other], rule.get("metric", "AUC"), confidence_level=0.9)
+        outcomes.append(equivalence_rule(fall, rule["margin"], 0.0))
+    return _combined(outcomes)
+
+
+def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge the printed best thresholds, one a model."""
+    outcomes = []
+    for model, reported in zip(rule["models"], np.atleast_1d(np.asarray(value, float))):
+        measured = measure(scores, model, rule["part"], metric=choose_threshold)
+        outcomes.append(number_rule(float(reported), measured, (0.0, 1.0)))
+    return _combined(outcomes)
+
+
+_FURTHER_RULES: dict[str, Callable] = {
+    "above": _above,
+    "higher": _higher,
+    "all same": _all_same,
+    "steadier": _steadier,
+    "falls more": _falls_more,
+    "level": _level,
+    "thresholds": _thresholds,
+}
 
 
 # %% ../../nbs/11_reporting/11_evidence.ipynb #c0d7a1f7
@@ -164,13 +274,16 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
         For an unknown rule, and if models or parts are missing.
     """
     name, part, metric = rule["name"], rule["part"], rule.get("metric", "AUC")
+    if name in _FURTHER_RULES:
+        return _FURTHER_RULES[name](scores, rule, value)
     if name == "number":
         return number_rule(float(str(value)), measure(scores, rule["model"], part, metric=metric))
     if name == "order":
         pairs = zip(rule["models"], rule["models"][1:])
         return order_rule([measure(scores, a, part, b, metric) for a, b in pairs])
     if name not in ("better", "no gain", "same"):
-        raise ClaimError(f"unknown rule {name!r}; expected number, order, better, no gain or same")
+        known = ["number", "order", "better", "no gain", "same", *_FURTHER_RULES]
+        raise ClaimError(f"unknown rule {name!r}; expected one of {known}")
     baseline = measure(scores, rule["against"], part, metric=metric).value
     level = 0.95 if name == "better" else 0.9
     difference = measure(scores, rule["model"], part, rule["against"], metric, level)
@@ -181,7 +294,13 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
 
 def _models_of(rule: Mapping) -> list[str]:
     """Return the models that a rule compares, the one that is judged first."""
-    return rule.get("models") or [rule["model"], *filter(None, [rule.get("against")])]
+    named = rule.get("models") or [rule["model"], *filter(None, [rule.get("against")])]
+    return [name for names in named for name in ([names] if isinstance(names, str) else names)]
+
+
+def _parts_of(rule: Mapping) -> list[str]:
+    """Return the parts that a rule looks at."""
+    return [rule["part"], *rule.get("others", [])]
 
 
 def basis_of(
@@ -208,19 +327,23 @@ def basis_of(
         said to be equally good.
     """
     models = _models_of(rule)
-    seeds, constant, learnt = None, False, []
+    seeds, constant, learnt, groups = None, False, [], []
+    for part in _parts_of(rule):
+        rows = scores[scores["part"] == part]
+        groups.append(int(rows.groupby("label")["group"].nunique().min()))
     for model in models:
-        rows, matrix = part_scores(scores, model, rule["part"])
+        matrix = part_scores(scores, model, rule["part"])[1]
         constant |= bool((np.ptp(matrix, axis=1) == 0).all())
         if any(name.startswith(f"{model}@") for name in scores.columns):
             seeds = len(matrix) if seeds is None else min(seeds, len(matrix))
+    for model in rule.get("rests_on", models):
         with contextlib.suppress(ClaimError):  # it has no scores of its training data
             own = measure(scores, model, "training")
             learnt.append(np.isfinite(own.low) and not own.contains(0.5))
-    needed = learnt if rule["name"] in ("no gain", "same") else learnt[:1]
+    all_needed = "rests_on" in rule or rule["name"] in ("no gain", "same")
+    needed = learnt if all_needed else learnt[:1]
     left_chance = all(needed) if needed else None
-    groups = int(rows.groupby("label")["group"].nunique().min())
-    return Basis(groups, seeds, constant, left_chance, unhealthy, chosen_here)
+    return Basis(min(groups), seeds, constant, left_chance, unhealthy, chosen_here)
 
 
 def judge_claims(
@@ -253,7 +376,7 @@ def judge_claims(
     known, parts, verdicts = model_names(scores), set(scores["part"]), []
     for number, claim in claims[claims["rule"].notna()].iterrows():
         rule = claim["rule"]
-        if not set(_models_of(rule)) <= set(known) or rule["part"] not in parts:
+        if not set(_models_of(rule)) <= set(known) or not set(_parts_of(rule)) <= parts:
             continue
         source = "rendered" if is_embedded(dataset) else "other real data"
         source = "own data" if claim["data"] == dataset else source
@@ -272,15 +395,28 @@ def judge_claims(
 _DIGITS = "%.6g"
 
 
+def _metrics_of(rows: pd.DataFrame, columns: list[str]) -> tuple[str, ...]:
+    """Return the metrics that tell about a model's scores, decisions or values of a part."""
+    part = str(rows["part"].iloc[0])
+    if part.startswith("values of "):
+        return ("mean",)
+    if rows["label"].nunique() < 2:
+        return ()
+    if rows[columns].isin((0, 1)).all(axis=None):  # decisions
+        return ("precision", "recall", "F1")
+    ranks = ("AUC", "average precision", "EER", "TPR at 1 % FPR")
+    return (*ranks, "log loss") if part == "validation" else ranks
+
+
 def pack_numbers(scores: pd.DataFrame) -> list[dict]:
     """Return the metrics of every model on every part that it has scored, with intervals."""
     numbers = []
     for model in model_names(scores):
         columns = [name for name in scores.columns if name.partition("@")[0] == model]
         for part, rows in scores.groupby("part", sort=False):
-            if rows[columns].isna().any(axis=None) or rows["label"].nunique() < 2:
+            if rows[columns].isna().any(axis=None):
                 continue
-            for metric in ("AUC", "average precision", "EER", "TPR at 1 % FPR"):
+            for metric in _metrics_of(rows, columns):
                 found = measure(scores, model, str(part), metric=metric)
                 row = {"model": model, "part": part, "metric": metric, "trainings": len(columns)}
                 about = {name: json_value(value) for name, value in found.as_row().items()}
