@@ -28,16 +28,18 @@ from deepfake_nb.evaluation.repeats import (
     repeated_mean,
     spread_difference,
 )
-from .claims import load_claims
+from .claims import load_claims, own_datasets, rules_of
 from .ledger import json_value
 from deepfake_nb.reporting.rules import (
     Basis,
     Outcome,
+    bearing_check,
     difference_rule,
     earn_verdict,
     equivalence_rule,
     number_rule,
     order_rule,
+    simultaneous_level,
 )
 
 # %% ../../nbs/11_reporting/11_evidence.ipynb #cd95d466
@@ -204,12 +206,18 @@ def _all_better(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     return _combined(outcomes)
 
 
+def _ordered(scores: pd.DataFrame, pairs: Sequence, part: str, metric: str) -> Outcome:
+    """Judge that the first of each pair of models is higher, all pairs together."""
+    level = simultaneous_level(len(pairs))
+    return order_rule([measure(scores, a, part, b, metric, level) for a, b in pairs])
+
+
 def _extreme_loss(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that a model's loss is lower, or higher, than that of each of several others."""
     pairs = [(other, rule["model"]) for other in rule["against"]]
     if rule["name"] == "highest loss":
         pairs = [(model, other) for other, model in pairs]
-    return order_rule([measure(scores, a, rule["part"], b, "log loss") for a, b in pairs])
+    return _ordered(scores, pairs, rule["part"], "log loss")
 
 
 def _higher(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
@@ -308,8 +316,7 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
         reported = float(str(rule.get("value", value)))
         return number_rule(reported, measured, rule.get("scale", (0.5, 1.0)))
     if name == "order":
-        pairs = zip(rule["models"], rule["models"][1:])
-        return order_rule([measure(scores, a, part, b, metric) for a, b in pairs])
+        return _ordered(scores, list(zip(rule["models"], rule["models"][1:])), part, metric)
     if name not in ("better", "no gain", "same"):
         known = ["number", "order", "better", "no gain", "same", *_FURTHER_RULES]
         raise ClaimError(f"unknown rule {name!r}; expected one of {known}")
@@ -334,7 +341,11 @@ def _parts_of(rule: Mapping) -> list[str]:
 
 
 def basis_of(
-    scores: pd.DataFrame, rule: Mapping, unhealthy: str = "", chosen_here: str = ""
+    scores: pd.DataFrame,
+    rule: Mapping,
+    unhealthy: str = "",
+    chosen_here: str = "",
+    health: Sequence[Mapping] = (),
 ) -> Basis:
     """Return what stands behind a rule's outcome, counted from the scores.
 
@@ -348,6 +359,9 @@ def basis_of(
         The health check that failed and bears on the claim.
     chosen_here : str, default ""
         What was chosen on the data that judge.
+    health : sequence of mapping, optional
+        The health checks of the dataset; see `bearing_check`. Groups of the training data in the
+        part that judges fail a check of their own.
 
     Returns
     -------
@@ -373,6 +387,13 @@ def basis_of(
     all_needed = "rests_on" in rule or rule["name"] in ("no gain", "same")
     needed = learnt if all_needed else learnt[:1]
     left_chance = all(needed) if needed else None
+    rows = scores[scores["part"] == rule["part"]]
+    detects = rule.get("metric") != "mean" and rule["name"] != "higher"
+    trained_on = set(scores.loc[scores["part"] == "training", "group"]) & set(rows["group"])
+    if trained_on and rule["part"] not in ("training", "development"):
+        unhealthy = unhealthy or f"{len(trained_on)} groups were trained on"
+    if health and detects and rows["label"].nunique() == 2:
+        unhealthy = unhealthy or bearing_check(health, measure(scores, models[0], rule["part"]))
     return Basis(min(groups), seeds, constant, left_chance, unhealthy, chosen_here)
 
 
@@ -382,6 +403,7 @@ def judge_claims(
     dataset: str,
     unhealthy: Mapping[int, str] | None = None,
     chosen_here: Mapping[int, str] | None = None,
+    health: Sequence[Mapping] = (),
 ) -> list[dict]:
     """Judge all claims whose rule can be applied to some scores.
 
@@ -397,27 +419,31 @@ def judge_claims(
         By claim: the health check that failed and bears on it.
     chosen_here : mapping of int to str, optional
         By claim: what was chosen on the data that judge.
+    health : sequence of mapping, optional
+        The health checks of the dataset; see `bearing_check`.
 
     Returns
     -------
     list of dict
-        Of each claim: claim, source, verdict, found, reason, groups, seeds.
+        Of each claim and rule: claim, rule, source, verdict, found, reason, groups, seeds.
     """
-    known, parts, verdicts = model_names(scores), set(scores["part"]), []
-    for number, claim in claims[claims["rule"].notna()].iterrows():
-        rule = claim["rule"]
-        if not set(_models_of(rule)) <= set(known) or not set(_parts_of(rule)) <= parts:
-            continue
+    known, parts, verdicts = set(model_names(scores)), set(scores["part"]), []
+    for number, claim in claims.iterrows():
         source = "rendered" if is_embedded(dataset) else "other real data"
-        source = "own data" if claim["data"] == dataset else source
-        outcome = apply_rule(scores, rule, claim["value"])
+        source = "own data" if dataset in own_datasets(claim) else source
         because = [(of or {}).get(number, "") for of in (unhealthy, chosen_here)]
-        basis = basis_of(scores, rule, *because)
-        verdict, reason = earn_verdict(outcome, basis, source)
-        if rule["name"] == "number" and source != "own data":
-            verdict, reason = "not tested", "A number is judged on the report's own data alone."
-        row = {"claim": int(number), "source": source, "verdict": verdict, "found": outcome.found}
-        verdicts.append(row | {"reason": reason, "groups": basis.groups, "seeds": basis.seeds})
+        for rule in rules_of(claim):
+            if not set(_models_of(rule)) <= known or not set(_parts_of(rule)) <= parts:
+                continue
+            outcome = apply_rule(scores, rule, claim["value"])
+            basis = basis_of(scores, rule, *because, health)
+            verdict, reason = earn_verdict(outcome, basis, source)
+            if rule["name"] == "number" and source != "own data":
+                verdict, reason = "not tested", "A number is judged on the report's own data alone."
+            found = outcome.found + (" from one training" if basis.seeds == 1 else "")
+            row = {"claim": int(number), "rule": rule["name"], "source": source}
+            row |= {"verdict": verdict, "found": found, "reason": reason}
+            verdicts.append(row | {"groups": basis.groups, "seeds": basis.seeds})
     return verdicts
 
 
@@ -462,6 +488,7 @@ def write_pack(
     provenance: Mapping,
     unhealthy: Mapping[int, str] | None = None,
     chosen_here: Mapping[int, str] | None = None,
+    health: Sequence[Mapping] = (),
 ) -> Path:
     """Write the scores of a paper on a dataset, and every number and verdict made of them.
 
@@ -482,6 +509,8 @@ def write_pack(
         By claim: the health check that failed and bears on it.
     chosen_here : mapping of int to str, optional
         By claim: what was chosen on the data that judge.
+    health : sequence of mapping, optional
+        The health checks of the dataset; see `bearing_check`.
 
     Returns
     -------
@@ -496,6 +525,7 @@ def write_pack(
         "dataset": dataset,
         "unhealthy": {str(claim): reason for claim, reason in (unhealthy or {}).items()},
         "chosen_here": {str(claim): reason for claim, reason in (chosen_here or {}).items()},
+        "health": [{name: json_value(value) for name, value in row.items()} for row in health],
         "provenance": dict(provenance),
     }
     pack |= _follow_from_scores(place, pack)
@@ -503,12 +533,36 @@ def write_pack(
     return place
 
 
+def renew_pack(place: str | Path, health: Sequence[Mapping] | None = None) -> Path:
+    """Judge the scores of a pack anew, after the rules or `claims.toml` have changed.
+
+    Parameters
+    ----------
+    place : str or Path
+        The pack's folder.
+    health : sequence of mapping, optional
+        The health checks of the dataset; None for those that the pack holds.
+
+    Returns
+    -------
+    Path
+        The same folder.
+    """
+    place = Path(place)
+    pack = json.loads((place / "pack.json").read_text(encoding="utf-8"))
+    because = [{int(claim): why for claim, why in pack[key].items()} for key in _REASONS]
+    health = pack.get("health", ()) if health is None else health
+    scores = read_pack_scores(place / "scores.csv")
+    about = (pack["paper"], pack["dataset"], scores, pack["provenance"])
+    return write_pack(place.parent, *about, *because, health)
+
+
 def _follow_from_scores(place: Path, pack: Mapping, claims: pd.DataFrame | None = None) -> dict:
     """Return the numbers and verdicts that follow from a pack's scores."""
     scores = read_pack_scores(place / "scores.csv")
     claims = load_claims(pack["paper"]) if claims is None else claims
     because = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
-    verdicts = judge_claims(scores, claims, pack["dataset"], *because)
+    verdicts = judge_claims(scores, claims, pack["dataset"], *because, pack.get("health", ()))
     return {"numbers": pack_numbers(scores), "verdicts": verdicts}
 
 
@@ -540,7 +594,7 @@ def verify_pack(place: str | Path) -> list[str]:
     except (OSError, KeyError, ValueError) as error:
         raise ClaimError(f"{place} is not a complete pack: {error}") from error
     differing = []
-    for kind, keys in (("numbers", ("model", "part", "metric")), ("verdicts", ("claim",))):
+    for kind, keys in (("numbers", ("model", "part", "metric")), ("verdicts", ("claim", "rule"))):
         kept, made = (
             {tuple(row[k] for k in keys): row for row in of[kind]} for of in (pack, again)
         )

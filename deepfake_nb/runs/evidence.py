@@ -8,24 +8,69 @@ __all__ = []
 # %% ../../nbs/12_runs/11_evidence.ipynb #a3d9244e
 import json
 import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
-from ..core.errors import DatasetNotFoundError, ReportError, RunFailed
+from deepfake_nb.core.errors import (
+    DatasetNotFoundError,
+    ParameterError,
+    ReportError,
+    RunFailed,
+)
 from ..core.paths import papers_dir
+from ..data.datasets import load_samples
 from ..data.manifests import locate
 from ..reporting.evidence import write_pack
 from .execute import failed_folder
 from .grid import run_grid
 from .plan import plan_grid
 from .progress import LogLines
+from ..studies.audit import health_check
 
 # %% ../../nbs/12_runs/11_evidence.ipynb #260e8cfc
 _KEPT = ("commit", "code", "data", "further data", "profile", "parameters", "packages", "threads")
 
 
-def pack_run(run: str | Path, folder: str | Path | None = None) -> list[Path]:
+def dataset_health(dataset: str, seed: int = 0) -> list[dict]:
+    """Return the health checks of a dataset, and each property of its files that leaks.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the dataset.
+    seed : int, default 0
+        Seed of the draws.
+
+    Returns
+    -------
+    list of dict
+        Of each check: check, result, verdict; of a property also feature, auc, low, high, as
+        `bearing_check` takes them.
+    """
+    try:
+        result = health_check(load_samples(dataset), seed=seed)
+    except (ParameterError, DatasetNotFoundError) as error:
+        told = str(error).partition(";")[0].partition(" (")[0]
+        return [{"check": "health check", "result": told, "verdict": "undecided"}]
+    leaks = "no file feature tells the classes apart"
+    rows = result.summary[result.summary["check"] != leaks].to_dict("records")
+    for row in result.leaks.itertuples():
+        failed = {"leak": "fail", "undecided": "undecided"}.get(row.verdict, "pass")
+        said = f"AUC {row.auc:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        about = {"check": f"{row.feature} does not tell the classes apart", "result": said}
+        bounds = {name: float(getattr(row, name)) for name in ("auc", "low", "high")}
+        rows.append(about | {"verdict": failed, "feature": row.feature} | bounds)
+    return rows
+
+
+def pack_run(
+    run: str | Path,
+    folder: str | Path | None = None,
+    health: Callable[[str], Sequence[Mapping]] = dataset_health,
+) -> list[Path]:
     """Write the evidence of a run, a pack for each dataset whose scores it kept.
 
     Parameters
@@ -34,6 +79,8 @@ def pack_run(run: str | Path, folder: str | Path | None = None) -> list[Path]:
         Folder of a finished run.
     folder : str or Path, optional
         Folder of all packs; by default the one beside the papers.
+    health : Callable, default `dataset_health`
+        Function of a dataset's name that returns its health checks.
 
     Returns
     -------
@@ -62,7 +109,9 @@ def pack_run(run: str | Path, folder: str | Path | None = None) -> list[Path]:
         reasons = json.loads((run / f"evidence{end}.json").read_text(encoding="utf-8"))
         scores = pd.read_csv(path, dtype={"sample": str, "group": str})
         place = folder or papers_dir() / "evidence"
-        packs.append(write_pack(place, paper, dataset, scores, about, **reasons))
+        packs.append(
+            write_pack(place, paper, dataset, scores, about, **reasons, health=health(dataset))
+        )
     return packs
 
 
@@ -103,9 +152,11 @@ def make_evidence(
             plans += plan_grid([paper], [dataset], "real", root=root)
     states = run_grid(plans, jobs, watch=LogLines())
     whole = [state.plan.folder for state in states if state.state != "failed"]
-    packs = [
-        pack for run in whole if list(run.glob("scores*.csv")) for pack in pack_run(run, folder)
-    ]
+    health = lru_cache(dataset_health)
+    packs = []
+    for run in whole:
+        if list(run.glob("scores*.csv")):
+            packs += pack_run(run, folder, health)
     for state in states:
         if state.state == "failed":
             partial = failed_folder(state.plan.folder) / f"{state.plan.paper}.ipynb"
