@@ -177,16 +177,39 @@ def _scored_set(scores: pd.DataFrame, rule: Mapping, part: str, model: str = "mo
     return ScoredSet(rows["label"].to_numpy(), matrix, rows["group"].to_numpy(), against)
 
 
-def _above(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
-    """Judge that a metric, or a mean of values, is more than a limit."""
-    measured = measure(scores, rule["model"], rule["part"], metric=rule.get("metric", "AUC"))
-    if not np.isfinite(measured.low):
-        return Outcome(None, f"{measured.value:.3f}", cannot_decide="there is no interval")
-    found = f"{measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
-    least = rule["least"]
-    return Outcome(
-        True if measured.low > least else False if measured.high < least else None, found
-    )
+def _limits(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a metric, or a mean of values, is more than `least`, or less than `most`."""
+    outcomes = []
+    for model in _models_of(rule):
+        measured = measure(scores, model, rule["part"], metric=rule.get("metric", "AUC"))
+        if not np.isfinite(measured.low):
+            outcomes.append(Outcome(None, f"{measured.value:.3f}", "", "there is no interval"))
+            continue
+        found = f"{measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
+        limit = rule["least"] if rule["name"] == "above" else rule["most"]
+        above = True if measured.low > limit else False if measured.high < limit else None
+        holds = above if rule["name"] == "above" or above is None else not above
+        outcomes.append(Outcome(holds, found))
+    return _combined(outcomes)
+
+
+def _all_better(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that each of several changes improves on the model without any of them."""
+    part, metric = rule["part"], rule.get("metric", "AUC")
+    baseline = measure(scores, rule["against"], part, metric=metric).value
+    outcomes = []
+    for model in rule["models"]:
+        difference = measure(scores, model, part, rule["against"], metric)
+        outcomes.append(difference_rule(difference, rule["least"], baseline))
+    return _combined(outcomes)
+
+
+def _extreme_loss(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a model's loss is lower, or higher, than that of each of several others."""
+    pairs = [(other, rule["model"]) for other in rule["against"]]
+    if rule["name"] == "highest loss":
+        pairs = [(model, other) for other, model in pairs]
+    return order_rule([measure(scores, a, rule["part"], b, "log loss") for a, b in pairs])
 
 
 def _higher(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
@@ -240,7 +263,11 @@ def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
 
 
 _FURTHER_RULES: dict[str, Callable] = {
-    "above": _above,
+    "above": _limits,
+    "below": _limits,
+    "all better": _all_better,
+    "lowest loss": _extreme_loss,
+    "highest loss": _extreme_loss,
     "higher": _higher,
     "all same": _all_same,
     "steadier": _steadier,
@@ -261,7 +288,7 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     rule : mapping
         From `claims.toml`.
     value : object
-        The number that the report prints, where the rule is 'number'.
+        The number that the report prints, where the rule is 'number' and states no other.
 
     Returns
     -------
@@ -277,7 +304,9 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     if name in _FURTHER_RULES:
         return _FURTHER_RULES[name](scores, rule, value)
     if name == "number":
-        return number_rule(float(str(value)), measure(scores, rule["model"], part, metric=metric))
+        measured = measure(scores, rule["model"], part, metric=metric)
+        reported = float(str(rule.get("value", value)))
+        return number_rule(reported, measured, rule.get("scale", (0.5, 1.0)))
     if name == "order":
         pairs = zip(rule["models"], rule["models"][1:])
         return order_rule([measure(scores, a, part, b, metric) for a, b in pairs])
@@ -294,7 +323,8 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
 
 def _models_of(rule: Mapping) -> list[str]:
     """Return the models that a rule compares, the one that is judged first."""
-    named = rule.get("models") or [rule["model"], *filter(None, [rule.get("against")])]
+    judged = rule.get("models") or [rule["model"]]
+    named = [*judged, *filter(None, [rule.get("against")])]
     return [name for names in named for name in ([names] if isinstance(names, str) else names)]
 
 

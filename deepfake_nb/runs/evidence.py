@@ -25,8 +25,8 @@ from .progress import LogLines
 _KEPT = ("commit", "code", "data", "further data", "profile", "parameters", "packages", "threads")
 
 
-def pack_run(run: str | Path, folder: str | Path | None = None) -> Path:
-    """Write the evidence of a run.
+def pack_run(run: str | Path, folder: str | Path | None = None) -> list[Path]:
+    """Write the evidence of a run, a pack for each dataset whose scores it kept.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def pack_run(run: str | Path, folder: str | Path | None = None) -> Path:
 
     Returns
     -------
-    Path
-        The pack's folder.
+    list of Path
+        The packs' folders.
 
     Raises
     ------
@@ -46,22 +46,24 @@ def pack_run(run: str | Path, folder: str | Path | None = None) -> Path:
         If the run kept no scores.
     """
     run = Path(run)
-    if not (run / "scores.csv").is_file():
+    kept = sorted(run.glob("scores*.csv"))
+    if not kept:
         raise ReportError(f"{run} has no scores.csv; its paper keeps no scores of samples")
     provenance = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
-    reasons = json.loads((run / "evidence.json").read_text(encoding="utf-8"))
-    kept = {name: provenance[name] for name in _KEPT if name in provenance}
-    kept["parameters"].pop("data_root", None)  # a path of this machine
+    paper = provenance["paper"]
+    about = {name: provenance[name] for name in _KEPT if name in provenance}
+    about["parameters"].pop("data_root", None)  # a path of this machine
     profiles = tomllib.loads((papers_dir() / "profiles.toml").read_text(encoding="utf-8"))
-    kept["looked"] = profiles[provenance["paper"]].get("real", {}).get("looked", "not stated")
-    return write_pack(
-        folder or papers_dir() / "evidence",
-        provenance["paper"],
-        provenance["dataset"],
-        pd.read_csv(run / "scores.csv", dtype={"sample": str, "group": str}),
-        kept,
-        **reasons,
-    )
+    about["looked"] = profiles[paper].get("real", {}).get("looked", "not stated")
+    packs = []
+    for path in kept:
+        end = path.stem.removeprefix("scores")
+        dataset = end.removeprefix("-") or provenance["dataset"]
+        reasons = json.loads((run / f"evidence{end}.json").read_text(encoding="utf-8"))
+        scores = pd.read_csv(path, dtype={"sample": str, "group": str})
+        place = folder or papers_dir() / "evidence"
+        packs.append(write_pack(place, paper, dataset, scores, about, **reasons))
+    return packs
 
 
 # %% ../../nbs/12_runs/11_evidence.ipynb #d15657b4
@@ -101,7 +103,9 @@ def make_evidence(
             plans += plan_grid([paper], [dataset], "real", root=root)
     states = run_grid(plans, jobs, watch=LogLines())
     whole = [state.plan.folder for state in states if state.state != "failed"]
-    packs = [pack_run(run, folder) for run in whole if (run / "scores.csv").is_file()]
+    packs = [
+        pack for run in whole if list(run.glob("scores*.csv")) for pack in pack_run(run, folder)
+    ]
     for state in states:
         if state.state == "failed":
             partial = failed_folder(state.plan.folder) / f"{state.plan.paper}.ipynb"
