@@ -550,6 +550,12 @@ def _further_data(values: dict, known: dict) -> dict:
         for name in values
         if name.endswith("_dataset") and values[name]
     }
+    prints |= {
+        each: _data_print(each, values["data_root"], {}, known)
+        for name, value in values.items()
+        if name.endswith("_datasets")
+        for each in value
+    }
     arrays = {name for name in list_datasets() if load_manifest(name).kind == "arrays"}
     return prints | {
         name: _arrays_print(value, values["data_root"], known)

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/10_studies/06_images.ipynb #3bb51109
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -181,10 +182,54 @@ def load_image_set(samples: pd.DataFrame, size: int) -> ImageSet:
         In the order of the table.
     """
     samples = samples.reset_index(drop=True)
+    known = ((samples["label"] == 0) | samples["mask_path"].notna()).to_numpy(bool)
+    masks = np.zeros((len(samples), size, size), bool)
+    masks[known] = load_masks(samples[known], size)
     return ImageSet(
         samples,
         load_images(samples, (size, size), "area"),
-        load_masks(samples, size),
+        masks,
         samples["label"].to_numpy(),
         connected_groups(samples)[0].to_numpy(),
     )
+
+
+# %% ../../nbs/10_studies/06_images.ipynb #92f5c1f0
+def score_rows(
+    samples: pd.DataFrame,
+    groups: np.ndarray,
+    part: str,
+    scores: Mapping[str, np.ndarray],
+    digits: int = 4,
+) -> pd.DataFrame:
+    """Return rows for a pack of evidence: names without paths, and scores of every training.
+
+    Parameters
+    ----------
+    samples : pd.DataFrame
+        Sample table of images, (n,) rows.
+    groups : np.ndarray
+        Person or original of each image, (n,).
+    part : str
+        What the images are, such as 'test'.
+    scores : mapping of str to np.ndarray
+        Scores of each model: (n,), or (trainings, n) for columns `model@0`, `model@1`, ….
+    digits : int, default 4
+        Decimals that are kept.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns sample, label, group, part, and those of the models.
+    """
+    video, frame = samples["video"].astype(str), samples["frame"]
+    names = video.where(frame.isna(), video + "/" + frame.astype(str))
+    columns = {}
+    for model, found in scores.items():
+        found = np.round(np.asarray(found, float), digits)
+        if found.ndim == 1:
+            columns[model] = found
+        else:
+            columns |= {f"{model}@{i}": one for i, one in enumerate(found)}
+    about = {"sample": names.to_numpy(), "label": samples["label"].to_numpy()}
+    return pd.DataFrame(about | {"group": groups, "part": part} | columns)

@@ -73,14 +73,14 @@ class Repeats:
         Rows of all histories, with the columns model (the name) and repeat (from 0).
     scores : np.ndarray
         P(fake) of n samples by each of k trainings, (k, n).
-    weights : list of np.ndarray
-        Of the first training.
+    weights : list of list of np.ndarray
+        Of each training, for `set_weights`.
     """
 
     name: str
     histories: pd.DataFrame
     scores: np.ndarray
-    weights: list[np.ndarray]
+    weights: list[list[np.ndarray]]
 
     @property
     def mean_score(self) -> np.ndarray:
@@ -146,8 +146,7 @@ def repeat_training(
         model, history = train(repeat)
         histories.append(history.assign(model=name, repeat=repeat))
         scores.append(score(model))
-        if repeat == 0:
-            weights = model.get_weights()
+        weights.append(model.get_weights())
     return Repeats(name, pd.concat(histories), np.stack(scores), weights)
 
 
