@@ -32,8 +32,8 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     -------
     pd.DataFrame
         A row a claim: id, report, place, text, kind, value, in_text_only, contradiction, lost;
-        data and rule: the dataset that its number was measured on, and what decides it from
-        scores (see `reporting.evidence`).
+        loose, damaged, implausible; data and condition: what its number was measured on; rule or
+        decided_by: what decides it from scores, or would; published; trainings.
 
     Raises
     ------
@@ -47,7 +47,8 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     """
     text = Path(path or papers_dir() / "claims.toml").read_text(encoding="utf-8")
     columns = ["id", "report", "place", "text", "kind", "value"]
-    columns += ["in_text_only", "contradiction", "lost", "data", "rule"]
+    columns += ["in_text_only", "contradiction", "lost", "loose", "damaged", "implausible"]
+    columns += ["data", "condition", "rule", "decided_by", "published", "trainings"]
     claims = pd.DataFrame(tomllib.loads(text)["claim"]).reindex(columns=columns)
     claims = claims.astype({"value": object})
     claims["in_text_only"] = claims["in_text_only"].eq(True)
