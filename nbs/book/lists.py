@@ -114,7 +114,7 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             controls(list(dict.fromkeys(claims["report"])), sources, list(counts.index)),
             "```",
             "",
-            table("ledger-claims", "ledger", "The claims.", head() + f"<tbody>{rows}</tbody>"),
+            table("ledger-claims", "ledger", "", head() + f"<tbody>{rows}</tbody>"),
             "",
             "## The words",
             "",
@@ -129,8 +129,8 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "",
             "## What the data at hand can show",
             "",
-            "These claims were listed as testable before their data were looked at. The last "
-            "column is the smallest difference in AUC that so many independent groups in each "
+            "These claims were listed as testable by the data of the rows. The last column is the "
+            "smallest difference in AUC that so many independent groups in each "
             "class would show four times in five, from their number alone, at an AUC of 0.75. "
             "Anything smaller is undecided or underpowered, whatever the scores turn out to be.",
             "",
@@ -170,7 +170,11 @@ def controls(reports: list[str], sources: list[str], verdicts: list[str]) -> str
         f'<label>{name} <select data-filter="{name}"><option value="">all</option>'
         + "".join(f"<option>{escape(v)}</option>" for v in values)
         + "</select></label>"
-        for name, values in (("report", reports), ("source", sources), ("verdict", verdicts))
+        for name, values in (
+            ("report", reports),
+            ("source", sources),
+            ("verdict", [*verdicts, "no evidence from any source"]),
+        )
     )
     return f'<form class="ledger-filter" hidden>{one}<output></output></form>'
 
@@ -194,22 +198,19 @@ def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
         strip.append(
             f'<span class="cell {slug(verdict)}"><small>{source}</small>{escape(verdict)}</span>'
         )
-        tested = verdict not in ("not tested", "value lost")
-        if tested and entry["found"] and source != "published record":
+        if verdict not in ("not tested", "value lost") and entry["found"]:
             numbers.append(f"{escape(entry['found'])} <small>{source}</small>")
         reason = escape(entry["reason"])
         if entry["further"]:
             reason += f" Further: {escape(entry['further'])}."
-        if source == "published record" and entry["found"]:
-            reason = f"{escape(entry['found'])}. {reason}"
         where = origin(entry, claim, context)
         reasons.append(f"<dt>{source}: {escape(verdict)}</dt><dd>{reason}{where}</dd>")
-    links = [f'<a href="papers/{claim["report"]}.html#{claim["report"]}-table-verdicts">cell</a>']
+    at = f"papers/{claim['report']}.html#{claim['report']}"
+    links = [f'<a href="{at}-table-verdicts">cell of the verdict</a>']
     if not missing(claim["shown"]):
         kind, name = claim["shown"].split()
         if (claim["report"], kind, name) in taken:
-            at = f"{claim['report']}-{kind}-{slug(name)}"
-            links.insert(0, f'<a href="papers/{claim["report"]}.html#{at}">{kind}</a>')
+            links.insert(0, f'<a href="{at}-{kind}-{slug(name)}">{kind}</a>')
     about = f"<p>Measured on: {escape(claim['condition'])}. {decided(claim)}</p>"
     by_source = "|".join(f"{e['source']}={e['verdict']}" for e in entries.to_dict("records"))
     cells = [
@@ -219,7 +220,8 @@ def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
             "td",
             "found",
             f"<div>{'<br>'.join(numbers) or '–'}<details><summary>reasons, sources</summary>"
-            f"<dl>{''.join(reasons)}</dl>{about}<p>In the paper: {', '.join(links)}</p></details></div>",
+            f"<dl>{''.join(reasons)}</dl>{about}"
+            f"<p>In the paper: {', '.join(links)}</p></details></div>",
         ),
     ]
     body = "".join(f'<{tag} data-label="{label}">{html}</{tag}>' for tag, label, html in cells)

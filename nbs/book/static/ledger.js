@@ -9,6 +9,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const verdict = select("verdict").value;
     if (report && row.dataset.report !== report) return false;
     const cells = row.dataset.verdicts.split("|").map((cell) => cell.split("="));
+    if (verdict.startsWith("no evidence")) return cells.every(([, says]) => says === "not tested");
     return cells.some(([of, says]) =>
       (!source || of === source) && (verdict ? says === verdict : !source || says !== "not tested"));
   };
@@ -19,7 +20,11 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   form.hidden = false;
   form.addEventListener("change", filter);
-  const opened = document.getElementById(location.hash.slice(1))?.querySelector("details");
-  if (opened) opened.open = true;
+  const open = () => {
+    const details = document.getElementById(location.hash.slice(1))?.querySelector("details");
+    if (details) details.open = true;
+  };
+  window.addEventListener("hashchange", open);
+  open();
   filter();
 });
