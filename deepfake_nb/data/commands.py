@@ -70,6 +70,7 @@ def print_json(content: object) -> None:
     """Print a document of tables, mappings, lists and values as JSON: the option `--json`."""
     print(json.dumps(_json_value(content), indent=1))
 
+
 # %% ../../nbs/02_data/11_commands.ipynb #6852e061
 def list_command(as_json: bool = False) -> int:
     """Print all datasets, whether they are on this machine, and what can stand in for them.
@@ -101,6 +102,7 @@ def list_command(as_json: bool = False) -> int:
     else:
         _print_table(table.fillna("-"))
     return OK
+
 
 # %% ../../nbs/02_data/11_commands.ipynb #28f0b6dc
 def describe_command(
@@ -175,6 +177,7 @@ def _print_wrapped(text: str, mark: str = "") -> None:
     )
     print(wrapped)
 
+
 # %% ../../nbs/02_data/11_commands.ipynb #b9ac3c21
 def verify_command(
     name: str,
@@ -235,6 +238,7 @@ def _print_result(result: VerificationResult, limit: int = 20) -> None:
         if len(paths) > limit:
             print(f"{word}: and {len(paths) - limit:,} more")
     print(result)
+
 
 # %% ../../nbs/02_data/11_commands.ipynb #e46aeb05
 def lock_command(

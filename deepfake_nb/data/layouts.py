@@ -15,6 +15,7 @@ import pandas as pd
 from ..core.errors import ManifestError
 from ..core.files import split_archive
 
+
 # %% ../../nbs/02_data/03_layouts.ipynb #e04aa40f
 def list_files(root: Path, *globs: str) -> list[Path]:
     """Return the files that match any of the patterns, sorted, without hidden ones."""
@@ -53,6 +54,7 @@ def read_text_table(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
             )
     return table
 
+
 # %% ../../nbs/02_data/03_layouts.ipynb #6103708d
 def faces(root: Path) -> list[dict]:
     """Read face crops named `<video>_<frame>.jpg` in folders `real` and `fake`.
@@ -78,6 +80,7 @@ def faces(root: Path) -> list[dict]:
             row["mask_path"] = path_if_file(mask) if label else None
             rows.append(row)
     return rows
+
 
 # %% ../../nbs/02_data/03_layouts.ipynb #deda3869
 def read_custom_table(root: Path) -> tuple[pd.DataFrame, list[Path]]:

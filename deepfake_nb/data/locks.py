@@ -18,6 +18,7 @@ from ..core.paths import cache_dir
 from .layouts import list_files, read_custom_table
 from .manifests import Manifest, glob_pattern, load_manifest, locate
 
+
 # %% ../../nbs/02_data/07_locks.ipynb #5471d690
 def custom_files(manifest: Manifest, root: Path) -> set[str]:
     """Return the files that the table of a custom dataset names; none of any other dataset.
@@ -66,6 +67,7 @@ def expected_files(
         name: status for name, status in files.items() if name in custom or pattern.fullmatch(name)
     }
 
+
 # %% ../../nbs/02_data/07_locks.ipynb #c53ac84f
 def default_lock(name: str, root: Path) -> Path:
     """Return where the lock of a dataset is unless another place is named.
@@ -86,6 +88,7 @@ def default_lock(name: str, root: Path) -> Path:
     """
     writable = root.stat().st_mode & 0o222 and os.access(root, os.W_OK)
     return (root if writable else cache_dir() / "locks") / f"{name}.sha256"
+
 
 # %% ../../nbs/02_data/07_locks.ipynb #340f81c9
 def lock_dataset(
@@ -149,12 +152,14 @@ def lock_dataset(
     journal.unlink()
     return out
 
+
 # %% ../../nbs/02_data/07_locks.ipynb #2d316689
 def lock_line(digest: str, name: str) -> str:
     r"""Return one line as `sha256sum` writes it: names with `\` or line breaks are escaped."""
     escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     mark = "" if escaped == name else "\\"
     return f"{mark}{digest}  {escaped}"
+
 
 # %% ../../nbs/02_data/07_locks.ipynb #264e1c26
 def read_lock(file: str | Path) -> dict[str, str]:

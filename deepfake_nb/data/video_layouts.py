@@ -52,6 +52,7 @@ def _dfdc_row(path: Path, entry: dict) -> dict:
     label = int(entry["label"] == "FAKE")
     return sample_row(path, "video", label, video=path.stem, original=original)
 
+
 # %% ../../nbs/02_data/05_video_layouts.ipynb #dc00f691
 def dfdc(root: Path, parts: Iterable[int] | None = None) -> list[dict]:
     """Read the training set of the DeepFake Detection Challenge (arXiv 2006.07397).
@@ -114,6 +115,7 @@ def _archive_rows(archive: Path) -> list[dict]:
                 rows.append(_dfdc_row(Path(f"{archive}!/{folder}{name}"), entry))
     return rows
 
+
 # %% ../../nbs/02_data/05_video_layouts.ipynb #f385c09b
 def dfdc_sample(root: Path) -> list[dict]:
     """Read the 400 sample videos of the challenge, which Forbush uses.
@@ -134,6 +136,7 @@ def dfdc_sample(root: Path) -> list[dict]:
             if path.is_file():
                 rows.append(_dfdc_row(path, entry))
     return rows
+
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #e0fc159d
 def read_protocol(path: Path) -> dict[str, str]:
@@ -199,6 +202,7 @@ def uadfv(root: Path) -> list[dict]:
         rows.append(row)
     return rows
 
+
 # %% ../../nbs/02_data/05_video_layouts.ipynb #cfc867f1
 def read_celeb_list(root: Path) -> set[str]:
     """Return the paths on the official test list; empty if there is no list.
@@ -220,6 +224,7 @@ def read_celeb_list(root: Path) -> set[str]:
             )
         paths.add(path)
     return paths
+
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #5f174c03
 def celeb_df(root: Path, youtube: bool = True) -> list[dict]:
@@ -263,6 +268,7 @@ def _celeb_row(path: Path, folder: str, split: str | None) -> dict:
     example = "id0_id1_0000" if folder == "Celeb-synthesis" else "id0_0000"
     raise ManifestError(f"{path}: not a name of {folder}; expected {example}.mp4")
 
+
 # %% ../../nbs/02_data/05_video_layouts.ipynb #b7907a02
 def _as_list(value: str | Iterable[str] | None) -> list[str]:
     """Return the values of an option that takes one text, several, or None."""
@@ -299,6 +305,7 @@ def _choose_compressions(
                 f"{root}: no videos at compression {compression!r}; there are {there}"
             )
     return chosen
+
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #b2a8c08f
 _METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
@@ -374,6 +381,7 @@ def _official_splits(root: Path) -> dict[str, str]:
             for pair in read_json(file):
                 splits |= dict.fromkeys(pair, split)
     return splits
+
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #abd4d134
 _DFD_METHOD = "DeepFakeDetection"

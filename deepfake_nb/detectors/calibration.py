@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 from ..core.errors import DetectorError
 
 # %% auto #0
-__all__ = ['Calibration', 'fit_calibration', 'choose_band']
+__all__ = ["Calibration", "fit_calibration", "choose_band"]
 
 # %% ../../nbs/09_detectors/01_calibration.ipynb #de20777c
 _CLIP = 1e-7  # distance from 0 and 1 that keeps logits finite
@@ -71,8 +71,10 @@ class Calibration:
             return np.interp(x, self.scores, self.shares)
         return y_score
 
+
 # %% ../../nbs/09_detectors/01_calibration.ipynb #c382b2bf
 CALIBRATIONS: tuple[str, ...] = ("platt", "isotonic", "none")
+
 
 # %% ../../nbs/09_detectors/01_calibration.ipynb #9b4f7325
 def fit_calibration(
@@ -154,6 +156,7 @@ def _fit_platt(x: np.ndarray, y_true: np.ndarray) -> tuple[float, float]:
         return slope, float(logit(target.mean()))
     return slope, float(fitted.intercept_[0]) - slope * middle
 
+
 # %% ../../nbs/09_detectors/01_calibration.ipynb #edd97afb
 def feasible_alpha(groups: np.ndarray, alpha: float = 0.05) -> float:
     """Return the error rate that `choose_band` can promise for one class.
@@ -173,6 +176,7 @@ def feasible_alpha(groups: np.ndarray, alpha: float = 0.05) -> float:
     lowest = max(alpha, 1 / (len(np.unique(groups)) + 1))
     highest = max(alpha, 0.2)  # a weaker promise is not worth making
     return lowest if lowest <= highest else 0.0
+
 
 # %% ../../nbs/09_detectors/01_calibration.ipynb #e731f03f
 def choose_band(

@@ -28,7 +28,8 @@ from ..evaluation.calibration import expected_calibration_error
 from ..evaluation.intervals import Interval, bootstrap_interval, mean_interval
 
 # %% auto #0
-__all__ = ['card_markdown']
+__all__ = ["card_markdown"]
+
 
 # %% ../../nbs/09_detectors/07_card.ipynb #3530c1a6
 def detector_numbers(
@@ -112,6 +113,7 @@ def _share(
         number |= {"low": low, "high": high}
     return number
 
+
 # %% ../../nbs/09_detectors/07_card.ipynb #d78d1240
 def subgroup_numbers(
     samples: pd.DataFrame,
@@ -175,6 +177,7 @@ def subgroup_numbers(
                 row[name] = _share("share", above, of, n_resamples, seed)
         rows.append(row)
     return rows
+
 
 # %% ../../nbs/09_detectors/07_card.ipynb #583909c8
 INTENDED_USE: str = (
@@ -264,6 +267,7 @@ def _terms(dataset: str) -> dict[str, str]:
     terms = {key: manifest.terms[key] for key in ("licence", "agreement", "url")}
     return {"title": manifest.title, **terms}
 
+
 # %% ../../nbs/09_detectors/07_card.ipynb #2b41c40e
 def package_versions() -> dict[str, str]:
     """Return the versions of everything that takes part in a score."""
@@ -289,6 +293,7 @@ def package_versions() -> dict[str, str]:
     from deepfake_nb import __version__
 
     return found | {"deepfake_nb": __version__}
+
 
 # %% ../../nbs/09_detectors/07_card.ipynb #65b49eaf
 def format_number(number: Mapping | None) -> str:
@@ -374,6 +379,7 @@ def probability_meaning(level: str, numbers: list[dict], calibration: Calibratio
         f"overestimate where {level} are few; it abstains on {text['abstains']} of them. "
         f"Brackets contain 95 % intervals. None of this holds for {level} of another kind."
     )
+
 
 # %% ../../nbs/09_detectors/07_card.ipynb #4944ad88
 def card_markdown(card: Mapping, level: int = 1) -> str:

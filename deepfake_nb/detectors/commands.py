@@ -21,6 +21,7 @@ from .training import train_detector
 # %% auto #0
 __all__ = []
 
+
 # %% ../../nbs/09_detectors/12_commands.ipynb #5a103d7e
 def train_command(
     folder: str | Path,
@@ -79,6 +80,7 @@ def train_command(
     print(Path(folder) / "card.md")
     print(f"SHA-256 {detector.sha256}")
     return 0
+
 
 # %% ../../nbs/09_detectors/12_commands.ipynb #00566782
 def predict_command(

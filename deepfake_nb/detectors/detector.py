@@ -14,7 +14,8 @@ from .results import FileResult
 from .scoring import CalibratedModel
 
 # %% auto #0
-__all__ = ['DeepfakeDetector']
+__all__ = ["DeepfakeDetector"]
+
 
 # %% ../../nbs/09_detectors/06_detector.ipynb #1ebf4219
 @dataclass(frozen=True)

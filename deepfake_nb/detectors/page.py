@@ -19,7 +19,8 @@ from .results import FileResult, count_states
 from .thumbnails import as_jpeg, map_background, overlay, page_jpegs
 
 # %% auto #0
-__all__ = ['write_page']
+__all__ = ["write_page"]
+
 
 # %% ../../nbs/09_detectors/11_page.ipynb #14202b03
 def video_chart(result: FileResult, detector: DeepfakeDetector) -> dict:
@@ -80,6 +81,7 @@ def video_chart(result: FileResult, detector: DeepfakeDetector) -> dict:
             f"{result.probability:.2f}; {int((~is_scored).sum())} frames without a score"
         ),
     }
+
 
 # %% ../../nbs/09_detectors/11_page.ipynb #bb9ca96b
 SIDE_TEXTS: dict[str, str] = {
@@ -143,6 +145,7 @@ def page_images(
         for jpeg, alt, caption in images
     ]
 
+
 # %% ../../nbs/09_detectors/11_page.ipynb #a19b84ce
 def _meaning(results: Sequence[FileResult], detector: DeepfakeDetector) -> list[str]:
     """Say what the numbers of the page mean."""
@@ -200,6 +203,7 @@ def _about(detector: DeepfakeDetector) -> list[tuple[str, str]]:
         ("versions when it was saved", versions(card["versions"])),
         ("versions now", versions(package_versions())),
     ]
+
 
 # %% ../../nbs/09_detectors/11_page.ipynb #6b45a65b
 def write_page(

@@ -33,7 +33,8 @@ from ..faces.detection import FaceDetector, build_face_detector
 from ..faces.extraction import NO_FACE, extract_video
 
 # %% auto #0
-__all__ = ['predict_files']
+__all__ = ["predict_files"]
+
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #0b7ae345
 def find_files(paths: str | Path | Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
@@ -85,6 +86,7 @@ def find_files(paths: str | Path | Iterable[str | Path]) -> tuple[list[Path], li
         )
     return list(found.values()), list(other.values())
 
+
 # %% ../../nbs/09_detectors/05_prediction.ipynb #09efeca1
 def _build_face_detector(preprocessing: Preprocessing, crops: bool) -> FaceDetector:
     """Build the declared face detector; for face crops, the one that takes whole images."""
@@ -97,6 +99,7 @@ def _build_face_detector(preprocessing: Preprocessing, crops: bool) -> FaceDetec
             "KERAS_BACKEND=tensorflow, or pass face crops (--crops)"
         )
     return build_face_detector(preprocessing.face_detector, preprocessing.confidence)
+
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #94e05169
 @dataclass
@@ -137,6 +140,7 @@ class _Reading:
             result.changed = self.changed
             result.changed_share = float((self.changed > 0.5).mean())
         return result
+
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #4b1e7c02
 def _read_file(
@@ -192,6 +196,7 @@ def _read_file(
         result.reason = f"cannot be prepared: {error or type(error).__name__}"
         return _Reading(result)
 
+
 # %% ../../nbs/09_detectors/05_prediction.ipynb #d4f0a920
 _BATCH_SIZE = 32
 
@@ -219,6 +224,7 @@ def _score_readings(
             yield waiting.popleft().finish(model)
     for reading in waiting:
         yield reading.finish(model)
+
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #7d20c9b1
 def score_file(
@@ -254,6 +260,7 @@ def score_file(
     batch_size = 1 << max(len(reading.images) - 1, 0).bit_length()  # one image needs no full batch
     return next(_score_readings([reading], model, min(batch_size, _BATCH_SIZE)))
 
+
 # %% ../../nbs/09_detectors/05_prediction.ipynb #75b89029
 def _hidden_patch_drops(
     model: CalibratedModel, image: np.ndarray, patch: tuple[int, int], stride: tuple[int, int]
@@ -272,6 +279,7 @@ def _hidden_patch_drops(
         total[place] += unchanged - score
         count[place] += 1
     return total / count
+
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #0468370f
 def add_occlusion(
@@ -314,6 +322,7 @@ def add_occlusion(
     maps = occlusion_sensitivity(network, inputs, patch, stride, fill, column, progress=progress)
     for (result, _), drops in zip(chosen, maps):
         result.occlusion = drops
+
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #ff91f153
 def score_files(
@@ -366,6 +375,7 @@ def score_files(
         drawers.shutdown(cancel_futures=True)
     add_occlusion(results, model, maps, progress)
     return results
+
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #90b3d6fe
 def predict_files(

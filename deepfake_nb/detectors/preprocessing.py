@@ -25,10 +25,11 @@ from ..forensics.views import VIEWS, View, parse_view
 from ..training.scaling import SCALINGS, scale_images
 
 # %% auto #0
-__all__ = ['Preprocessing']
+__all__ = ["Preprocessing"]
 
 # %% ../../nbs/09_detectors/00_preprocessing.ipynb #d539b7cd
 FEATURES: tuple[str, ...] = ("pixels", "spectrum")
+
 
 # %% ../../nbs/09_detectors/00_preprocessing.ipynb #28942442
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class Preprocessing:
             reuse=False,
         )
 
+
 # %% ../../nbs/09_detectors/00_preprocessing.ipynb #d4acc47e
 def prepare_images(images: Sequence[np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
     """Compute the declared view of images, and resize it.
@@ -197,6 +199,7 @@ def model_inputs(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray
         return scale_images(images, preprocessing.scaling)
     grey = [grey_image(image) for image in images]
     return azimuthal_spectrum(grey, **preprocessing.feature_options)
+
 
 # %% ../../nbs/09_detectors/00_preprocessing.ipynb #bda9ec83
 @lru_cache

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['FileResult']
+__all__ = ["FileResult"]
 
 # %% ../../nbs/09_detectors/03_results.ipynb #8c65cf76
 FRAME_COLUMNS: tuple[str, ...] = (
@@ -29,6 +29,7 @@ FRAME_COLUMNS: tuple[str, ...] = (
     "bottom",
     "reason",
 )
+
 
 # %% ../../nbs/09_detectors/03_results.ipynb #aab4c9ca
 @dataclass
@@ -100,6 +101,7 @@ class FileResult:
         """Number of the frame with the highest probability."""
         scored = [row for row in self.rows if "probability" in row]
         return int(max(scored, key=lambda row: row["probability"])["frame"])
+
 
 # %% ../../nbs/09_detectors/03_results.ipynb #9501440b
 def results_table(results: Sequence[FileResult], detector_sha256: str = "") -> pd.DataFrame:

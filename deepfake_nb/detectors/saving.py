@@ -42,7 +42,8 @@ from ..evaluation.calibration import choose_threshold
 from ..evaluation.frames import video_scores
 
 # %% auto #0
-__all__ = ['calibrate_detector', 'save_detector']
+__all__ = ["calibrate_detector", "save_detector"]
+
 
 # %% ../../nbs/09_detectors/09_saving.ipynb #2694e709
 def score_samples(
@@ -82,6 +83,7 @@ def score_samples(
             scores.append(detector.score(prepare_images(images, detector.preprocessing)))
             bar.update(len(images))
     return np.concatenate(scores)
+
 
 # %% ../../nbs/09_detectors/09_saving.ipynb #b1566877
 def calibrate_detector(
@@ -133,6 +135,7 @@ def calibrate_detector(
     band = choose_band(y_true, probability, threshold, alpha, people)
     return DeepfakeDetector(model, preprocessing, curve, threshold, band, min_points)
 
+
 # %% ../../nbs/09_detectors/09_saving.ipynb #e4e4e983
 def _test_numbers(
     test: pd.DataFrame, probability: np.ndarray, detector: DeepfakeDetector, **bootstrap
@@ -173,6 +176,7 @@ def _band_rule(validation: pd.DataFrame, alpha: float) -> str:
             f"{' and '.join(rests_on)}. The numbers of the test split show what was achieved."
         )
     return text[0].upper() + text[1:]
+
 
 # %% ../../nbs/09_detectors/09_saving.ipynb #dfb23cbd
 def save_detector(

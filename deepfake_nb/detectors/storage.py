@@ -26,7 +26,7 @@ from .preprocessing import Preprocessing, prepare_images
 from ..forensics.spectrum_classifiers import load_classifier, save_classifier
 
 # %% auto #0
-__all__ = ['load_detector']
+__all__ = ["load_detector"]
 
 # %% ../../nbs/09_detectors/08_storage.ipynb #113f11e9
 _FORMAT = 1  # version of the folder's layout
@@ -85,6 +85,7 @@ def check_folder(folder: Path) -> None:
     if folder.is_file() or any(folder.iterdir()):
         raise DetectorError(f"{folder}: exists and holds no detector; choose another folder")
 
+
 # %% ../../nbs/09_detectors/08_storage.ipynb #3519ffa3
 def write_detector(folder: Path, detector: DeepfakeDetector, card: Mapping) -> None:
     """Write a detector's folder completely or not at all; replace an existing detector."""
@@ -123,6 +124,7 @@ def write_detector(folder: Path, detector: DeepfakeDetector, card: Mapping) -> N
             os.replace(old, folder)
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
+
 
 # %% ../../nbs/09_detectors/08_storage.ipynb #c4472a2a
 def _check_sums(folder: Path) -> dict[str, str]:
@@ -168,6 +170,7 @@ def _check_probe(folder: Path, detector: DeepfakeDetector, settings: Mapping) ->
         f"({np.round(then, 4).tolist()} then, {np.round(now, 4).tolist()} now); what differs: "
         f"{'; '.join(changed) or 'no version'}. Use the versions of its card"
     )
+
 
 # %% ../../nbs/09_detectors/08_storage.ipynb #e5bbbd8e
 def load_detector(folder: str | Path, sha256: str | None = None) -> DeepfakeDetector:

@@ -40,6 +40,7 @@ def as_jpeg(image: np.ndarray, quality: int = 88) -> bytes:
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     return file.getvalue()
 
+
 # %% ../../nbs/09_detectors/04_thumbnails.ipynb #93fc7e81
 @lru_cache
 def _colours(name: str) -> np.ndarray:
@@ -88,6 +89,7 @@ def overlay(
     channels = [grey + alpha * (table.take(index) - grey) for table in _colours(colours)]
     return cv2.merge([np.rint(channel).astype(np.uint8) for channel in channels])
 
+
 # %% ../../nbs/09_detectors/04_thumbnails.ipynb #c81f3a55
 def map_background(result: FileResult, preprocessing: Preprocessing) -> np.ndarray:
     """Return the image on which a scored file's maps are drawn."""
@@ -107,6 +109,7 @@ def page_jpegs(result: FileResult, preprocessing: Preprocessing) -> dict[str, by
         drawn = overlay(background, result.changed, "plasma", low=0, high=1, neutral=0)
         jpegs["changed"] = as_jpeg(drawn)
     return jpegs
+
 
 # %% ../../nbs/09_detectors/04_thumbnails.ipynb #81aebf44
 class DiskStore:

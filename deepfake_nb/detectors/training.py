@@ -47,7 +47,7 @@ from ..training.pairs import PairedBatches
 from ..training.scaling import scale_images
 
 # %% auto #0
-__all__ = ['train_detector']
+__all__ = ["train_detector"]
 
 # %% ../../nbs/09_detectors/10_training.ipynb #f2f0ec4e
 DETECTOR_HEADS: dict[str, str] = {
@@ -113,6 +113,7 @@ def _with_splits(samples: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, str]:
         text += f", and {int(samples['split'].isna().sum()):,} rows without a split"
     return made, f"{text}: its test split is not the published one"
 
+
 # %% ../../nbs/09_detectors/10_training.ipynb #6f6c34b6
 def _load_splits(
     dataset: str,
@@ -145,6 +146,7 @@ def _subsample(samples: pd.DataFrame, limit: int, seed: int, by_original: bool) 
             chosen.append(of_class.sample(min(len(of_class), most), random_state=seed))
     kept = pd.concat(chosen)
     return (kept if by_original else kept.sort_index()).reset_index(drop=True)
+
 
 # %% ../../nbs/09_detectors/10_training.ipynb #662fa01a
 def _early_stopping(start: int = 0) -> keras.callbacks.Callback:
@@ -207,6 +209,7 @@ def _fit_mobilenet(
     record = _epoch_record(history) | {"base_weights": weights.label, **weights.record}
     return model, preprocessing, record
 
+
 # %% ../../nbs/09_detectors/10_training.ipynb #f6444f18
 def _round_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
     """Round height and width up to a multiple."""
@@ -255,6 +258,7 @@ def _fit_unet(
         progress=progress,
     )
     return model, preprocessing, _epoch_record(history, settled)
+
 
 # %% ../../nbs/09_detectors/10_training.ipynb #3c9e51d7
 def _fit_localiser(
@@ -308,6 +312,7 @@ def _fit_localiser(
     }
     return model, preprocessing, record
 
+
 # %% ../../nbs/09_detectors/10_training.ipynb #0dce038c
 def _fit_spectrum(
     samples: pd.DataFrame, preprocessing: Preprocessing, epochs: int, seed: int, progress: bool
@@ -336,6 +341,7 @@ _TRAINERS = {
     "localiser": _fit_localiser,
     "spectrum": _fit_spectrum,
 }
+
 
 # %% ../../nbs/09_detectors/10_training.ipynb #28de96fa
 def train_detector(

@@ -23,6 +23,7 @@ from deepfake_nb.evaluation.intervals import (
 )
 from .metrics import check_scores
 
+
 # %% ../../nbs/03_evaluation/08_repeats.ipynb #aeb94bba
 def _drawn_mean(values: np.ndarray, seed: int) -> np.ndarray:
     """Return the mean over trainings drawn anew in each resample, (b,), from values (k, b)."""
@@ -77,6 +78,7 @@ def repeated_mean(
     drawn = _drawn_mean(np.concatenate(means, axis=1), seed)
     low, high = bias_corrected(drawn, found.value, confidence_level)
     return Interval(found.value, float(low), float(high), n, found.groups, confidence_level)
+
 
 # %% ../../nbs/03_evaluation/08_repeats.ipynb #4405541a
 class ScoredSet(NamedTuple):
@@ -156,6 +158,7 @@ def repeated_fall(
         low, high = bias_corrected(_drawn_mean(fall, seed), value, confidence_level)
     n, n_groups = (sum(sizes) for sizes in zip(*[(len(c), int(c.max() + 1)) for c, _, _ in strata]))
     return Interval(value, float(low), float(high), n, n_groups, confidence_level)
+
 
 # %% ../../nbs/03_evaluation/08_repeats.ipynb #a7c1a59b
 def spread_difference(

@@ -17,6 +17,7 @@ from .lowering import LoweredModel
 from .steps import compute_step
 from .windows import Plan, Read, make_places, make_plan
 
+
 # %% ../../nbs/08_explain/03_incremental.ipynb #a886e57e
 def _take(rows: KerasTensor, index: KerasTensor) -> KerasTensor:
     """Take rows by number, without a check of bounds."""
@@ -42,6 +43,7 @@ def _gather(
     rows.append(_as_rows(original))
     return _take(ops.concatenate(rows, 0) if len(rows) > 1 else rows[0], index)
 
+
 # %% ../../nbs/08_explain/03_incremental.ipynb #e98208a8
 def _original_values(plan: Plan, weights: list, images: KerasTensor) -> list:
     """Compute the values of the tensors that the plan reads."""
@@ -53,6 +55,7 @@ def _original_values(plan: Plan, weights: list, images: KerasTensor) -> list:
             if last_use[i] == k and i not in plan.kept:
                 values[i] = None  # frees its memory
     return [values[i] for i in plan.kept]
+
 
 # %% ../../nbs/08_explain/03_incremental.ipynb #3a30b2a1
 def _hidden_outputs(
@@ -83,6 +86,7 @@ def _hidden_outputs(
         values.append(x * extra if step.op == "average_pool" and extra is not None else x)
     return values[-1]
 
+
 # %% ../../nbs/08_explain/03_incremental.ipynb #060c4f9d
 @lru_cache(maxsize=16)
 def compile_program(function: Callable, plan: Plan, sizes: tuple[int, int]) -> Callable:
@@ -94,6 +98,7 @@ def compile_program(function: Callable, plan: Plan, sizes: tuple[int, int]) -> C
     import jax
 
     return jax.jit(partial(function, plan))
+
 
 # %% ../../nbs/08_explain/03_incremental.ipynb #f93f2a2e
 def choose_batch(plan: Plan, n: int, m: int, budget: float = 16e6) -> tuple[int, int]:
@@ -125,6 +130,7 @@ def _differ(
     sums = np.pad((images != canvas).any(-1), ((0, 0), (1, 0), (1, 0))).cumsum(1).cumsum(2)
     rows = sums[:, tops + patch[0]] - sums[:, tops]
     return (rows[:, :, lefts + patch[1]] > rows[:, :, lefts]).reshape(len(images), -1)
+
 
 # %% ../../nbs/08_explain/03_incremental.ipynb #ad33eb2c
 def hidden_patch_scores(

@@ -17,6 +17,7 @@ from keras import layers, ops
 from ..core.errors import DeepfakeNbError
 from ..models.backbones import BatchStatistics
 
+
 # %% ../../nbs/08_explain/00_lowering.ipynb #038caae0
 class NotIncremental(DeepfakeNbError, ValueError):
     """A model cannot be recomputed by windows; the message names the layer and the reason."""
@@ -78,6 +79,7 @@ class _Tensor:
         self.number = number
         self.shape = shape
 
+
 # %% ../../nbs/08_explain/00_lowering.ipynb #491774ce
 _INPUT = keras.Input((1,))
 _FUNCTIONAL = type(keras.Model(_INPUT, keras.ops.negative(_INPUT)))
@@ -134,6 +136,7 @@ class _Lowering:
             name = f"layer {layer.name!r} ({type(layer).__name__})"
             raise NotIncremental(f"{name} {error}") from None
 
+
 # %% ../../nbs/08_explain/00_lowering.ipynb #6b0852b1
 def _lower_sliding(lowering: _Lowering, layer: keras.Layer, x: _Tensor) -> _Tensor:
     """Lower a convolution, pooling, zero padding or cropping."""
@@ -169,6 +172,7 @@ def _lower_sliding(lowering: _Lowering, layer: keras.Layer, x: _Tensor) -> _Tens
     x = lowering.emit(op, [x], shape, options, weights, tuple(frame))
     return _lower_activation(lowering, x, layer.activation)
 
+
 # %% ../../nbs/08_explain/00_lowering.ipynb #73ee3227
 def _lower_activation(
     lowering: _Lowering, x: _Tensor, function: Callable | None, **options
@@ -180,6 +184,7 @@ def _lower_activation(
     if name == "glu" or getattr(keras.activations, name, None) is not function:
         raise NotIncremental(f"has the activation {function!r}, which may look beyond a pixel")
     return lowering.emit("activation", [x], x.shape, (function, tuple(options.items())))
+
 
 # %% ../../nbs/08_explain/00_lowering.ipynb #2520aa93
 def _lower_normalization(lowering: _Lowering, layer: keras.Layer, x: _Tensor) -> _Tensor:
@@ -199,6 +204,7 @@ def _lower_normalization(lowering: _Lowering, layer: keras.Layer, x: _Tensor) ->
     beta = ops.convert_to_numpy(layer.beta) if layer.center else np.float32(0)
     mean = ops.convert_to_numpy(layer.moving_mean)
     return _lower_affine(lowering, x, scale, beta - mean * scale)
+
 
 # %% ../../nbs/08_explain/00_lowering.ipynb #81e388ef
 def _lower_pixelwise(lowering: _Lowering, layer: keras.Layer, x: _Tensor) -> _Tensor:
@@ -227,6 +233,7 @@ def _lower_pixelwise(lowering: _Lowering, layer: keras.Layer, x: _Tensor) -> _Te
     options = {name: value if value is None else float(value) for name, value in options.items()}
     return _lower_activation(lowering, x, function, **options)
 
+
 # %% ../../nbs/08_explain/00_lowering.ipynb #bc4a5a14
 def _lower_affine(
     lowering: _Lowering,
@@ -249,6 +256,7 @@ def _lower_affine(
     weights = [np.asarray(w, np.float32) for w in weights]
     return lowering.emit("affine", [x], x.shape, weights=weights)
 
+
 # %% ../../nbs/08_explain/00_lowering.ipynb #faf3abff
 def _lower_operator(lowering: _Lowering, operation: keras.Operation, inputs: Sequence) -> _Tensor:
     """Lower an operator between two tensors, or between a tensor and a number."""
@@ -269,6 +277,7 @@ def _lower_operator(lowering: _Lowering, operation: keras.Operation, inputs: Seq
         return _lower_affine(lowering, x, 1, number)
     return _lower_affine(lowering, x, number if name == "multiply" else 1 / number, 0)
 
+
 # %% ../../nbs/08_explain/00_lowering.ipynb #2d29e332
 def _lower_merge(
     lowering: _Lowering, layer: keras.Layer | str, inputs: Sequence[_Tensor]
@@ -286,6 +295,7 @@ def _lower_merge(
         shape = np.broadcast_shapes(*(x.shape for x in inputs))
     return lowering.emit(name, inputs, shape)
 
+
 # %% ../../nbs/08_explain/00_lowering.ipynb #e7797475
 def _lower_tail(lowering: _Lowering, layer: keras.Layer, x: _Tensor) -> _Tensor:
     """Lower upsampling, global pooling, flattening or reshaping: all of the result changes."""
@@ -301,6 +311,7 @@ def _lower_tail(lowering: _Lowering, layer: keras.Layer, x: _Tensor) -> _Tensor:
 def _leave_out(lowering: _Lowering, layer: keras.Layer, x: _Tensor) -> _Tensor:
     """Lower a layer that acts in training only."""
     return x
+
 
 # %% ../../nbs/08_explain/00_lowering.ipynb #f48ea201
 _LAYERS: dict[type, Callable] = {BatchStatistics: _lower_normalization} | {
@@ -318,6 +329,7 @@ _LAYERS: dict[type, Callable] = {BatchStatistics: _lower_normalization} | {
     }.items()
     for name in names.split()
 }
+
 
 # %% ../../nbs/08_explain/00_lowering.ipynb #3365b7dd
 def lower_model(model: keras.Model, shape: tuple[int, int, int]) -> LoweredModel:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..core.errors import ParameterError
 
+
 # %% ../../nbs/08_explain/04_scoring.ipynb #de80b462
 def as_pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
     """Return height and width from one number or two, or raise a ValueError."""
@@ -26,6 +27,7 @@ def as_pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
         )
     height, width = np.broadcast_to(found.ravel(), 2)
     return int(height), int(width)
+
 
 # %% ../../nbs/08_explain/04_scoring.ipynb #d6ec853e
 def _check_images(images: np.ndarray) -> np.ndarray:
@@ -56,6 +58,7 @@ def _check_images(images: np.ndarray) -> np.ndarray:
             )
     return images
 
+
 # %% ../../nbs/08_explain/04_scoring.ipynb #ece736eb
 def _make_canvas(
     images: np.ndarray, fill: float | Sequence[float] | np.ndarray | str
@@ -81,6 +84,7 @@ def _make_canvas(
         )
     return np.broadcast_to(fill, (n, 1, 1, c))
 
+
 # %% ../../nbs/08_explain/04_scoring.ipynb #0a608302
 def _check_model(model: keras.Model, shape: tuple) -> None:
     """Refuse a model without weights, or one that images (n, h, w, c) do not fit."""
@@ -100,6 +104,7 @@ def _check_model(model: keras.Model, shape: tuple) -> None:
             f"images of (height, width, channels) {shape[1:]} for model {model.name!r}, "
             f"which takes {wanted}: resize them, or convert their channels"
         )
+
 
 # %% ../../nbs/08_explain/04_scoring.ipynb #9d6d3ff6
 def take_column(outputs: KerasTensor, columns: KerasTensor, highest: int) -> KerasTensor:
@@ -130,6 +135,7 @@ def take_column(outputs: KerasTensor, columns: KerasTensor, highest: int) -> Ker
         raise ParameterError(f"class_index={highest}: the model's output has {existing}")
     scores = ops.take_along_axis(outputs, ops.expand_dims(columns, 1), axis=1)[:, 0]
     return ops.cast(scores, "float32")
+
 
 # %% ../../nbs/08_explain/04_scoring.ipynb #19001efc
 def compile_scores(model: keras.Model, hide: Callable, highest: int) -> Callable:
@@ -184,6 +190,7 @@ def _compile_jax(model: keras.Model, step: Callable) -> Callable:
 
     return lambda *arguments: with_weights([v.value for v in model.variables], *arguments)
 
+
 # %% ../../nbs/08_explain/04_scoring.ipynb #c2d2eba1
 class Shown(NamedTuple):
     """What is shown to a model, a row for each image.
@@ -235,6 +242,7 @@ def shown_scores(
         scores[rows] = ops.convert_to_numpy(step(*arguments))[: rows.stop - rows.start]
         bar.update(rows.stop - rows.start)
     return scores.reshape(len(shown.images), len(table))
+
 
 # %% ../../nbs/08_explain/04_scoring.ipynb #44a9d895
 def prepare_shown(

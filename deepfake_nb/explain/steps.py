@@ -12,6 +12,7 @@ from keras import KerasTensor, ops
 
 from .lowering import Step
 
+
 # %% ../../nbs/08_explain/02_steps.ipynb #85a22567
 def _add_bias(x: KerasTensor, weights: list) -> KerasTensor:
     """Add the bias, if there is one."""
@@ -38,6 +39,7 @@ def _enlarge(x: KerasTensor, factors: tuple[int, int], interpolation: str) -> Ke
     size = [side * factor for side, factor in zip(x.shape[1:3], factors)]
     return ops.image.resize(x, size, interpolation, data_format="channels_last")
 
+
 # %% ../../nbs/08_explain/02_steps.ipynb #62787318
 def _depthwise_as_sum(step: Step, x: KerasTensor, kernel: KerasTensor, full: bool) -> KerasTensor:
     """Compute a depthwise convolution as a sum over the pixels of its kernel."""
@@ -58,6 +60,7 @@ def _depthwise_as_sum(step: Step, x: KerasTensor, kernel: KerasTensor, full: boo
         columns = slice(left, left + width, strides[1])
         total = total + x[:, rows, columns, :, None] * kernel[i, j]
     return ops.reshape(total, (*ops.shape(total)[:3], -1))
+
 
 # %% ../../nbs/08_explain/02_steps.ipynb #80ef5bb1
 def compute_step(step: Step, xs: list, weights: list, full: bool = True) -> KerasTensor:

@@ -13,6 +13,7 @@ import numpy as np
 
 from .lowering import SLIDING_OPERATIONS, LoweredModel, Step
 
+
 # %% ../../nbs/08_explain/01_windows.ipynb #a1c230a4
 def _reach(starts: np.ndarray, extent: int, frame: tuple, length: int) -> tuple:
     """Return the first and last results (k,), along one axis, that windows of the input change."""
@@ -31,6 +32,7 @@ def _union(reached: list, length: int, full: float = 0.8) -> tuple[np.ndarray, i
     extent = max(int((last - first).max()) + 1, 1)
     extent = length if extent > full * length else extent
     return np.clip(first, 0, length - extent), extent
+
 
 # %% ../../nbs/08_explain/01_windows.ipynb #25e3d27c
 class Read(NamedTuple):
@@ -78,6 +80,7 @@ class Plan(NamedTuple):
     reads: tuple
     kept: tuple[int, ...]
 
+
 # %% ../../nbs/08_explain/01_windows.ipynb #c38d7620
 def _read(step: Step, window: list | None, source: list | None, shape: tuple) -> Read | None:
     """Return what a step reads of an input, from the windows of its result and of the input."""
@@ -94,6 +97,7 @@ def _read(step: Step, window: list | None, source: list | None, shape: tuple) ->
     if extent == here and all((a == b).all() for a, (b, _) in zip(begins, source)):
         return None
     return Read(extent, stride, before, -np.inf if step.op == "max_pool" else 0.0)
+
 
 # %% ../../nbs/08_explain/01_windows.ipynb #5c5b696c
 def make_plan(
@@ -132,6 +136,7 @@ def make_plan(
     kept = tuple(sorted(needed))
     return Plan(lowered.steps, shapes, tuple(extents), tuple(reads), kept), starts
 
+
 # %% ../../nbs/08_explain/01_windows.ipynb #6e9ce1ed
 def _grid(first: Sequence[np.ndarray], extent: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (b, h) and columns (b, w) of windows that begin at `first`, two arrays (b,)."""
@@ -151,6 +156,7 @@ def _pixels(y: np.ndarray, x: np.ndarray, shape: tuple, image: np.ndarray | int 
     numbers = ((image * shape[0] + y) * shape[1])[:, :, None] + x[:, None]
     return numbers.astype(np.int32, copy=False)
 
+
 # %% ../../nbs/08_explain/01_windows.ipynb #a5dd74b9
 def _shares(step: Step, shape: tuple, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return the pixels of a pooling kernel over those inside the map, (b, h, w, 1)."""
@@ -159,6 +165,7 @@ def _shares(step: Step, shape: tuple, y: np.ndarray, x: np.ndarray) -> np.ndarra
         first = at * stride - before
         factors.append(kernel / (np.minimum(first + kernel, length) - np.maximum(first, 0)))
     return (factors[0][:, :, None] * factors[1][:, None])[..., None].astype(np.float32)
+
 
 # %% ../../nbs/08_explain/01_windows.ipynb #b24101b5
 def _index(plan: Plan, first: list, k: int, i: int, read: Read, which: np.ndarray) -> np.ndarray:
@@ -180,6 +187,7 @@ def _index(plan: Plan, first: list, k: int, i: int, read: Read, which: np.ndarra
         window = np.arange(len(which), dtype=np.int32)[:, None]
         index = np.where(new, _pixels(y, x, extent, window), index)
     return index
+
 
 # %% ../../nbs/08_explain/01_windows.ipynb #328d02fd
 def make_places(

@@ -25,6 +25,7 @@ from ..core.parallel import map_threads
 from ..data.samples import COLUMNS
 from .extraction import NO_FACE, Extraction
 
+
 # %% ../../nbs/04_faces/05_folder.ipynb #898002bc
 def video_key(row: pd.Series) -> str:
     """Return a unique file name for a video.
@@ -45,6 +46,7 @@ def video_key(row: pd.Series) -> str:
     identity = json.dumps([str(row["dataset"]), name, frame, Path(row["path"]).name])
     readable = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:60].strip("-")
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
 
 # %% ../../nbs/04_faces/05_folder.ipynb #2b56b3eb
 PART_TYPES: dict[str, str] = {  # columns that an extraction adds to the sample table

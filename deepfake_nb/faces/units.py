@@ -71,6 +71,7 @@ def make_units(samples: pd.DataFrame, settings: Extraction) -> list[pd.DataFrame
     by_dataset = table.groupby([table["dataset"].astype(str), group], sort=True)
     return [unit.sort_values(["label", "key"], kind="stable") for _, unit in by_dataset]
 
+
 # %% ../../nbs/04_faces/07_units.ipynb #ab2514ef
 _building = threading.Lock()
 _build_once = lru_cache(maxsize=2)(build_face_detector)
@@ -129,6 +130,7 @@ def search_images(
         if sha256 in boxes_of
     }
 
+
 # %% ../../nbs/04_faces/07_units.ipynb #2974c665
 def original_boxes(
     row: pd.Series, unit: pd.DataFrame, folder: ExtractionFolder
@@ -168,6 +170,7 @@ def original_boxes(
         return box if crops_agree(crop, ours) else None
 
     return known
+
 
 # %% ../../nbs/04_faces/07_units.ipynb #6bbe1d3a
 def extract_unit(unit: pd.DataFrame, folder: ExtractionFolder) -> None:

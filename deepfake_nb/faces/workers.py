@@ -16,6 +16,7 @@ from ..core.parallel import available_cores, limit_worker_threads, map_ahead
 from .folder import ExtractionFolder
 from .units import extract_unit
 
+
 # %% ../../nbs/04_faces/08_workers.ipynb #d7575587
 def run_here(units: list[pd.DataFrame], folder: ExtractionFolder) -> Iterator[pd.DataFrame]:
     """Extract units in this process, and yield each when it is finished."""
@@ -25,6 +26,7 @@ def run_here(units: list[pd.DataFrame], folder: ExtractionFolder) -> Iterator[pd
         return unit
 
     yield from map_ahead(extract, units, threads=2)
+
 
 # %% ../../nbs/04_faces/08_workers.ipynb #aac825f3
 _MOST_DEATHS = 3  # of workers that were reading a video, before it is recorded as failed
@@ -68,6 +70,7 @@ def blame(unit: pd.DataFrame, folder: ExtractionFolder, deaths: Counter, reason:
         raise FaceError(
             f"workers die repeatedly before they begin with {unit['path'].iloc[0]}: {reason}"
         )
+
 
 # %% ../../nbs/04_faces/08_workers.ipynb #eceae38d
 def _ended(pool, waiting: dict) -> set:
@@ -163,6 +166,7 @@ def run_processes(
     queue, deaths = units[::-1], Counter()
     while queue:
         yield from _run_pool(queue, folder, min(workers, len(queue)), deaths)
+
 
 # %% ../../nbs/04_faces/08_workers.ipynb #1713774f
 _CONNECT_SECONDS = 20

@@ -22,6 +22,7 @@ from ..core.errors import ImageError, ViewError
 from ..core.files import stat_key, write_atomic
 from ..core.images import read_image
 
+
 # %% ../../nbs/05_forensics/00_images.ipynb #25842fb8
 def check_image(image: np.ndarray, name: str) -> None:
     """Raise a `ViewError` unless an image is 8-bit RGB; the message calls it `name`."""
@@ -85,6 +86,7 @@ def as_images(
 
     return listed, join
 
+
 # %% ../../nbs/05_forensics/00_images.ipynb #ec1f4a62
 def resize_area(image: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
     """Resize to (height, width) by averaging, to a larger one by cubic interpolation.
@@ -112,6 +114,7 @@ def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
         raise ImageError(f"OpenCV cannot read its own JPEG of an image of shape {image.shape}")
     return cv2.cvtColor(compressed, cv2.COLOR_BGR2RGB)
 
+
 # %% ../../nbs/05_forensics/00_images.ipynb #9704737b
 def read_row(path: str, row: object) -> np.ndarray:
     """Read the image of a table's row, or raise a `ViewError` that names the row."""
@@ -127,6 +130,7 @@ def image_key(path: str, row: object, *settings: str) -> str:
         return stat_key(path, *settings)
     except OSError as error:
         raise ViewError(f"row {row}: {path}: {error.strerror or 'cannot be read'}") from error
+
 
 # %% ../../nbs/05_forensics/00_images.ipynb #6799939b
 def png_with_box(image: np.ndarray, box: np.ndarray | None, shape: tuple[int, ...]) -> bytes:
@@ -148,6 +152,7 @@ def read_box(path: str | Path) -> tuple[np.ndarray, tuple[int, int]]:
     with Image.open(path) as image:
         about = json.loads(image.info["view"])
     return np.array(about["box"]), (about["height"], about["width"])
+
 
 # %% ../../nbs/05_forensics/00_images.ipynb #d25a1120
 def settings_folder(parent: Path, settings: str, name: str, prefix: str = "") -> Path:

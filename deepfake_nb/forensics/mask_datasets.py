@@ -38,7 +38,7 @@ from deepfake_nb.forensics.masks import (
 )
 
 # %% auto #0
-__all__ = ['pair_samples', 'mask_samples', 'load_masks']
+__all__ = ["pair_samples", "mask_samples", "load_masks"]
 
 # %% ../../nbs/05_forensics/07_mask_datasets.ipynb #cdf4c7fa
 SHIFT_SIDE = 256  # pixels at which shifts are measured
@@ -50,6 +50,7 @@ def surround_weights() -> np.ndarray:
     y, x = np.mgrid[:SHIFT_SIDE, :SHIFT_SIDE] / (SHIFT_SIDE / 2) - 1
     border = np.sqrt(cv2.createHanningWindow((SHIFT_SIDE, SHIFT_SIDE), cv2.CV_32F))
     return border * np.clip((np.hypot(x, y) - 0.55) / 0.3, 0, 1).astype(np.float32)
+
 
 # %% ../../nbs/05_forensics/07_mask_datasets.ipynb #91a55a0e
 def pair_shift(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
@@ -79,6 +80,7 @@ def pair_shift(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
         weighted.append((grey - grey.mean()) * surround_weights())
     (x, y), _ = cv2.phaseCorrelate(*weighted)
     return x * real.shape[1] / SHIFT_SIDE, y * real.shape[0] / SHIFT_SIDE
+
 
 # %% ../../nbs/05_forensics/07_mask_datasets.ipynb #45776686
 def pair_fault(
@@ -117,6 +119,7 @@ def pair_fault(
     if np.hypot(x, y) > most_shift:
         return f"not aligned: moved by {x:+.1f} and {y:+.1f} pixels"
     return ""
+
 
 # %% ../../nbs/05_forensics/07_mask_datasets.ipynb #bc4d7a06
 def pair_samples(samples: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -181,6 +184,7 @@ def pair_samples(samples: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         pd.DataFrame(alone, columns=["fake", "reason"]),
     )
 
+
 # %% ../../nbs/05_forensics/07_mask_datasets.ipynb #6eeccef1
 @dataclass(frozen=True)
 class MaskResult:
@@ -217,6 +221,7 @@ class MaskResult:
         counts = ", ".join(f"{n:,} {kind}" for kind, n in self.counts.items())
         return f"{counts}; {self.fresh:,} pairs processed now, in {self.seconds:.1f} s"
 
+
 # %% ../../nbs/05_forensics/07_mask_datasets.ipynb #40546161
 VERSION = 2  # of the arithmetic: raise it whenever the same settings give other masks
 
@@ -244,6 +249,7 @@ def make_mask(
         return
     mask = mask if size is None else resize_mask(mask, size)
     write_atomic(target, png_with_box(mask.astype(np.uint8) * 255, None, real.shape))
+
 
 # %% ../../nbs/05_forensics/07_mask_datasets.ipynb #c26db918
 def mask_samples(
@@ -344,6 +350,7 @@ def mask_samples(
     )
     table = samples.assign(mask_path=masks).drop(index=list(reasons))
     return MaskResult(rule, table, aside, len(jobs), time.perf_counter() - started)
+
 
 # %% ../../nbs/05_forensics/07_mask_datasets.ipynb #733652fd
 def load_masks(

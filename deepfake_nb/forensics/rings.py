@@ -25,6 +25,7 @@ Mode = Literal["reference", "corrected"]
 MODES: tuple[Mode, ...] = ("reference", "corrected")
 MINIMUM_SIDE = 9  # pixels: from here on there are six rings, the cubic spline needs four inner ones
 
+
 # %% ../../nbs/05_forensics/08_rings.ipynb #e8dea405
 def azimuthal_rings(
     shape: tuple[int, int],
@@ -61,6 +62,7 @@ def azimuthal_rings(
     else:
         y, x = ((np.arange(n) - n // 2) * min(shape) / n for n in shape)
     return np.hypot(y[:, None], x).astype(int)
+
 
 # %% ../../nbs/05_forensics/08_rings.ipynb #106f3a7b
 class RingMatrix(NamedTuple):
@@ -151,6 +153,7 @@ def spline_matrix(points: int, n_features: int) -> sparse.csr_matrix:
     grid = np.linspace(0, n_features, points)
     matrix = CubicSpline(grid, np.eye(points))(np.linspace(0, n_features, n_features))
     return sparse.csr_matrix(np.where(np.abs(matrix) < 1e-18, 0, matrix))
+
 
 # %% ../../nbs/05_forensics/08_rings.ipynb #1df8c312
 # Least amplitude × pixels of the ring × mean of the ring, over the rounding error. At this value

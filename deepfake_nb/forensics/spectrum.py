@@ -27,7 +27,8 @@ from deepfake_nb.forensics.rings import (
 )
 
 # %% auto #0
-__all__ = ['read_grey', 'amplitude_spectrum', 'azimuthal_spectrum', 'class_bands']
+__all__ = ["read_grey", "amplitude_spectrum", "azimuthal_spectrum", "class_bands"]
+
 
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #ac43be44
 def grey_image(image: np.ndarray) -> np.ndarray:
@@ -92,6 +93,7 @@ def _check_scale(image: np.ndarray) -> np.ndarray:
         raise SpectrumError(f"{found}: features depend on the scale, multiply it to 0 to 255")
     return image.astype(np.float64)
 
+
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #92a85aad
 def read_grey(path: str | Path) -> np.ndarray:
     """Read an image file in grey.
@@ -128,6 +130,7 @@ def read_grey(path: str | Path) -> np.ndarray:
     except SpectrumError as error:
         raise SpectrumError(f"{path}: {error}") from error
 
+
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #e5ffa798
 def third_crop(image: np.ndarray) -> np.ndarray:
     """Crop a face as the authors do: ⌊h/3⌋ rows off top and bottom, ⌊w/3⌋ columns off both sides.
@@ -144,6 +147,7 @@ def third_crop(image: np.ndarray) -> np.ndarray:
     """
     h, w = image.shape[0] // 3, image.shape[1] // 3
     return image[h : image.shape[0] - h, w : image.shape[1] - w]
+
 
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #914674c2
 def amplitude_spectrum(image: np.ndarray, epsilon: float = 1e-8) -> np.ndarray:
@@ -168,6 +172,7 @@ def amplitude_spectrum(image: np.ndarray, epsilon: float = 1e-8) -> np.ndarray:
     """
     spectrum = fft.fftshift(fft.fft2(grey_image(image).astype(np.float64)))
     return 20 * np.log(np.abs(spectrum + epsilon))
+
 
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #95dfbd2e
 BLOCK_PIXELS = 2**20
@@ -225,6 +230,7 @@ def gather_blocks(
             yield numbers, block[: len(numbers)]
     for numbers, block in waiting.values():
         yield numbers, block[: len(numbers)]
+
 
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #2e514085
 def azimuthal_spectrum(
@@ -326,6 +332,7 @@ def azimuthal_spectrum(
             stacklevel=2,
         )
     return result
+
 
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #3e1f9da3
 def class_bands(

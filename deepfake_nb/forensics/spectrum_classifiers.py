@@ -23,7 +23,8 @@ from ..core.errors import SpectrumError
 from ..core.files import write_atomic
 
 # %% auto #0
-__all__ = ['CLASSIFIERS', 'feature_classifier', 'save_classifier', 'load_classifier']
+__all__ = ["CLASSIFIERS", "feature_classifier", "save_classifier", "load_classifier"]
+
 
 # %% ../../nbs/05_forensics/10_spectrum_classifiers.ipynb #852bf874
 class TwoClusters(ClassifierMixin, BaseEstimator):
@@ -71,6 +72,7 @@ class TwoClusters(ClassifierMixin, BaseEstimator):
         """Return the class of the nearer centre, (n,)."""
         return self.classes_[(self.decision_function(X) > 0).astype(int)]
 
+
 # %% ../../nbs/05_forensics/10_spectrum_classifiers.ipynb #22c7b231
 class BlockScaler(TransformerMixin, BaseEstimator):
     """Centre the features, and scale each block of columns to a total variance of 1.
@@ -106,6 +108,7 @@ class BlockScaler(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return (X - self.mean_) / self.scale_
+
 
 # %% ../../nbs/05_forensics/10_spectrum_classifiers.ipynb #6354234c
 #: Classifiers by name: function (**options) → scikit-learn estimator with `decision_function`.
@@ -167,6 +170,7 @@ def feature_classifier(
         raise SpectrumError(f"scaling={scaling!r}: expected one of {', '.join(scalers)}")
     return Pipeline([("scale", scalers[scaling]), ("classify", CLASSIFIERS[name](**options))])
 
+
 # %% ../../nbs/05_forensics/10_spectrum_classifiers.ipynb #1291d413
 TRUSTED = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in (BlockScaler, TwoClusters))
 
@@ -176,6 +180,7 @@ def untrusted_types(content: bytes) -> list[str]:
     from skops import io
 
     return sorted(set(io.get_untrusted_types(data=content)) - set(TRUSTED))
+
 
 # %% ../../nbs/05_forensics/10_spectrum_classifiers.ipynb #1554b3e7
 def save_classifier(
@@ -212,6 +217,7 @@ def save_classifier(
         raise SpectrumError(f"{path}: {', '.join(refused)} would not be trusted when it is read")
     write_atomic(path, content)
     return Path(path)
+
 
 # %% ../../nbs/05_forensics/10_spectrum_classifiers.ipynb #3a6e4421
 def load_classifier(path: str | Path) -> tuple[Pipeline, dict[str, object]]:

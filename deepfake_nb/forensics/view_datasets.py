@@ -35,7 +35,8 @@ from deepfake_nb.forensics.images import (
 from .views import FullImage, View
 
 # %% auto #0
-__all__ = ['view_samples']
+__all__ = ["view_samples"]
+
 
 # %% ../../nbs/05_forensics/03_view_datasets.ipynb #a9d1542e
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class ViewResult:
             f"view {self.view.name!r} of {total:,} images{lost}; "
             f"{self.fresh:,} made now, in {self.seconds:.1f} s"
         )
+
 
 # %% ../../nbs/05_forensics/03_view_datasets.ipynb #6bc29018
 def _stop_at_missing(view: View, lost: list[tuple[object, str]]) -> None:
@@ -118,6 +120,7 @@ def _result(
         fresh,
         time.perf_counter() - started,
     )
+
 
 # %% ../../nbs/05_forensics/03_view_datasets.ipynb #12f0fa09
 _BATCH = 32  # images in memory together
@@ -200,6 +203,7 @@ def _make_views(
             pool.stop()
             raise
 
+
 # %% ../../nbs/05_forensics/03_view_datasets.ipynb #c46a732c
 def _move_masks(
     samples: pd.DataFrame,
@@ -229,6 +233,7 @@ def _move_masks(
         for i, mask in zip(moved, map_threads(move, moved)):
             masks[i] = mask
     return pd.array(masks, dtype="string")
+
 
 # %% ../../nbs/05_forensics/03_view_datasets.ipynb #4825db82
 def view_samples(

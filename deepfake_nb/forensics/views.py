@@ -35,7 +35,7 @@ from deepfake_nb.forensics.transforms import (
 )
 
 # %% auto #0
-__all__ = ['VIEWS', 'View', 'FullImage', 'ErrorLevel', 'FacialCrop']
+__all__ = ["VIEWS", "View", "FullImage", "ErrorLevel", "FacialCrop"]
 
 # %% ../../nbs/05_forensics/02_views.ipynb #c4fb025d
 VERSION = 2  # of the arithmetic: raise it whenever the same settings give other pixels
@@ -46,6 +46,7 @@ STORED_NAMES = {"face_detector": "detector", "face_selection": "which"}  # in fi
 def full_box(image: np.ndarray) -> np.ndarray:
     """Return the box that covers an image."""
     return np.array([0.0, 0.0, image.shape[1], image.shape[0]])
+
 
 # %% ../../nbs/05_forensics/02_views.ipynb #a630e33f
 class View(ABC):
@@ -151,6 +152,7 @@ class View(ABC):
         single = isinstance(images, np.ndarray) and images.ndim == 3
         return join(views), bool(found[0]) if single else found
 
+
 # %% ../../nbs/05_forensics/02_views.ipynb #f8ec28fb
 @dataclass(frozen=True)
 class FullImage(View):
@@ -166,6 +168,7 @@ class FullImage(View):
         """Return the images, resized."""
         views = [resize_area(image, size or image.shape[:2]) for image in images]
         return views, [full_box(image) for image in images]
+
 
 # %% ../../nbs/05_forensics/02_views.ipynb #f9fb2636
 @dataclass(frozen=True)
@@ -202,6 +205,7 @@ class ErrorLevel(View):
         views = [resize_area(view, size or view.shape[:2]) for view in levels]
         return views, [full_box(image) for image in images]
 
+
 # %% ../../nbs/05_forensics/02_views.ipynb #350a1af3
 _DETECTOR_LOCK = threading.Lock()  # a cascade looks at one image at a time
 
@@ -237,6 +241,7 @@ def _look_again(
         width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         found.append(boxes[(width >= 2) & (height >= 2)])
     return found
+
 
 # %% ../../nbs/05_forensics/02_views.ipynb #fd0748c9
 @dataclass(frozen=True)
@@ -356,8 +361,10 @@ class FacialCrop(View):
         size = size or image.shape[:2]
         return cut_box(image, box, self.margin, self.fit, self.keep, self.fill, size)
 
+
 # %% ../../nbs/05_forensics/02_views.ipynb #3cb8ae6b
 VIEWS: dict[str, type[View]] = {kind.name: kind for kind in (FullImage, ErrorLevel, FacialCrop)}
+
 
 # %% ../../nbs/05_forensics/02_views.ipynb #140c9ab1
 def parse_view(name: str, **options: object) -> View:

@@ -390,7 +390,7 @@ def basis_of(
     rows = scores[scores["part"] == rule["part"]]
     detects = rule.get("metric") != "mean" and rule["name"] != "higher"
     trained_on = set(scores.loc[scores["part"] == "training", "group"]) & set(rows["group"])
-    if trained_on and rule["part"] not in ("training", "development"):
+    if trained_on and detects and rule["part"] not in ("training", "development"):
         unhealthy = unhealthy or f"{len(trained_on)} groups were trained on"
     if health and detects and rows["label"].nunique() == 2:
         unhealthy = unhealthy or bearing_check(health, measure(scores, models[0], rule["part"]))

@@ -18,6 +18,7 @@ from .execute import clean_orphans
 from .plan import Plan, library_fingerprint
 from .process import ChildProcess, child_environment
 
+
 # %% ../../nbs/12_runs/03_cluster.ipynb #8f714b4e
 class ClusterRunner:
     """Places for runs on the workers of a Dask cluster."""
@@ -72,6 +73,7 @@ class ClusterRunner:
             self.client.cancel(list(self.futures.values()))
         self.client.close()
 
+
 # %% ../../nbs/12_runs/03_cluster.ipynb #4939dcc7
 _CONNECT_SECONDS = 20
 
@@ -121,6 +123,7 @@ def _about_library() -> dict:
 def _about_worker(tokens: list[str]) -> dict:
     """Return a worker's library, and the files that it does not see."""
     return _about_library() | {"unseen": [token for token in tokens if not os.path.exists(token)]}
+
 
 # %% ../../nbs/12_runs/03_cluster.ipynb #fc88c622
 def _run_on_worker(order: dict, halt: str) -> dict:

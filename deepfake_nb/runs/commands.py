@@ -62,6 +62,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, before)
 
+
 # %% ../../nbs/12_runs/06_commands.ipynb #389f74d7
 def _show_plan(
     states: list[RunState], force: bool, earlier: Mapping, estimates: Mapping, jobs: int
@@ -149,6 +150,7 @@ def _show_outcome(states: list[RunState]) -> int:
     )
     return 130 if interrupted else 1 if any(state.state == "failed" for state in states) else 0
 
+
 # %% ../../nbs/12_runs/06_commands.ipynb #43297f69
 def run_ledgers(folders: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     """Return the ledgers of complete runs, by the runs' names."""
@@ -208,6 +210,7 @@ def counted(n: int, noun: str) -> str:
 def one_run_each(papers: Sequence[str]) -> bool:
     """Whether no report has two runs, whose claims would be counted twice."""
     return len(papers) > 1 and len(set(papers)) == len(papers)
+
 
 # %% ../../nbs/12_runs/06_commands.ipynb #e10facb4
 def run_command(

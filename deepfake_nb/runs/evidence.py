@@ -114,6 +114,7 @@ def pack_run(
         )
     return packs
 
+
 # %% ../../nbs/12_runs/11_evidence.ipynb #d15657b4
 def make_evidence(
     root: str | Path = "runs/evidence", jobs: int = 1, folder: str | Path | None = None

@@ -83,6 +83,7 @@ def _end_descendants(pid: int | None = None) -> None:
             with contextlib.suppress(psutil.Error):
                 process.kill()
 
+
 # %% ../../nbs/12_runs/02_process.ipynb #1b282539
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -117,6 +118,7 @@ def child_environment(slot: int, jobs: int, gpus: Sequence[str]) -> dict[str, st
         | dict(os.environ)
         | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if len(gpus) > 1 and jobs > 1 else {})
     )
+
 
 # %% ../../nbs/12_runs/02_process.ipynb #f9081d4d
 class ChildProcess:
@@ -205,6 +207,7 @@ class ChildProcess:
         self.process.kill()
         self.process.wait()
 
+
 # %% ../../nbs/12_runs/02_process.ipynb #a0d5f4aa
 _GRACE = 120  # seconds beyond its time after which a run is killed that could not stop by itself
 
@@ -228,6 +231,7 @@ def child_order(
         "cell_timeout": cell_timeout,
         "timeout": timeout,
     }
+
 
 # %% ../../nbs/12_runs/02_process.ipynb #18afbe70
 @dataclass

@@ -21,6 +21,7 @@ from ..core.paths import papers_dir
 from .plan import Plan, default_parameters, paper_path
 from .process import RunState
 
+
 # %% ../../nbs/12_runs/05_progress.ipynb #bbb42b8d
 def earlier_times(
     root: str | Path = "runs",
@@ -56,6 +57,7 @@ def earlier_times(
         if not np.isnan(seconds).any()
     }
 
+
 # %% ../../nbs/12_runs/05_progress.ipynb #737d7741
 def estimate_times(plans: Iterable[Plan]) -> dict[tuple[str, str, str], float]:
     """Return the times that the profiles state.
@@ -75,6 +77,7 @@ def estimate_times(plans: Iterable[Plan]) -> dict[tuple[str, str, str], float]:
         if seconds is not None and plan.dataset == own:
             found[plan.paper, plan.dataset, plan.profile] = float(seconds)
     return found
+
 
 # %% ../../nbs/12_runs/05_progress.ipynb #1dbd2611
 def seconds_left(
@@ -100,6 +103,7 @@ def seconds_left(
         return total - elapsed
     done = max(state.cell - 1, 0)
     return elapsed * (state.cells - done) / done if done and state.cells else None
+
 
 # %% ../../nbs/12_runs/05_progress.ipynb #7520292b
 def _all_left(states: Sequence[RunState], times: Mapping, jobs: int) -> float | None:
@@ -128,6 +132,7 @@ def state_counts(states: Sequence[RunState]) -> str:
     for state in states:
         counts[state.state] = counts.get(state.state, 0) + 1
     return ", ".join(f"{n} {name}" for name, n in counts.items())
+
 
 # %% ../../nbs/12_runs/05_progress.ipynb #13ec2ad1
 def grid_table(
@@ -169,6 +174,7 @@ def grid_table(
         }
 
     return pd.DataFrame([row(state) for state in states])
+
 
 # %% ../../nbs/12_runs/05_progress.ipynb #9d192ed3
 _EVERY = 30.0  # seconds after which a log hears of a run again
@@ -230,6 +236,7 @@ class LogLines:
         so_far = "" if state.elapsed is None else f", {format_duration(state.elapsed)} so far"
         end = _clock(seconds_left(state, self.times)) or "not known yet"
         return f"{at}{so_far}, expected end {end}"
+
 
 # %% ../../nbs/12_runs/05_progress.ipynb #1f329910
 class LiveBoard:

@@ -16,6 +16,7 @@ from .grid import run_grid
 from .plan import paper_path, plan_grid
 from .progress import LogLines
 
+
 # %% ../../nbs/12_runs/07_refresh.ipynb #a6d34a19
 def adopt_outputs(
     executed: Path,
@@ -46,6 +47,7 @@ def adopt_outputs(
             cell["outputs"] = [o for o in ran["outputs"] if o.get("name") != "stderr"]
     with atomic_path(source) as path:
         path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
 
 # %% ../../nbs/12_runs/07_refresh.ipynb #549a60f6
 def refresh_papers(

@@ -16,6 +16,7 @@ from ..core.paths import cache_folder
 from ..faces.video import read_frames
 from ..synthetic.datasets import write_video
 
+
 # %% ../../nbs/10_studies/10_compression.ipynb #dd61fff3
 def recompressed(
     samples: pd.DataFrame, crf: int, n_frames: int, cache: str | Path | bool | None = True

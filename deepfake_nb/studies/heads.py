@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ..core.errors import ParameterError
 
+
 # %% ../../nbs/10_studies/10_heads.ipynb #89c28e2b
 class LabelledFeatures(NamedTuple):
     """Samples as a head sees them.

@@ -20,6 +20,7 @@ from ..forensics.mask_datasets import load_masks, pair_samples
 from ..training.augmentation import Augmentation, degrade
 from ..training.loaders import load_images
 
+
 # %% ../../nbs/10_studies/06_images.ipynb #4474dcce
 def image_samples(samples: pd.DataFrame, faces: Extraction, workers: int = 0) -> pd.DataFrame:
     """Return the images of a dataset: its own, or the faces in the frames of its videos.
@@ -42,6 +43,7 @@ def image_samples(samples: pd.DataFrame, faces: Extraction, workers: int = 0) ->
         return samples
     found = cached_faces(samples, faces, workers=workers, progress=False).samples
     return found.assign(mask_path=pd.NA)
+
 
 # %% ../../nbs/10_studies/06_images.ipynb #5445c496
 def pick_fakes(samples: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -93,6 +95,7 @@ def read_pairs(
         pairs.append((*map(read_image, paths), mask))
     return pairs
 
+
 # %% ../../nbs/10_studies/06_images.ipynb #79911041
 def thin_reals(
     label: np.ndarray, rows: np.ndarray, fakes_per_real: float, seed: int = 0
@@ -119,6 +122,7 @@ def thin_reals(
     n = max(1, int(len(fake) / fakes_per_real))
     kept = np.random.default_rng(seed).permutation(real)[:n]
     return np.sort(np.concatenate([kept, fake]))
+
 
 # %% ../../nbs/10_studies/06_images.ipynb #9b7ece52
 @dataclass(frozen=True)
@@ -188,6 +192,7 @@ def load_image_set(samples: pd.DataFrame, size: int) -> ImageSet:
         samples["label"].to_numpy(),
         connected_groups(samples)[0].to_numpy(),
     )
+
 
 # %% ../../nbs/10_studies/06_images.ipynb #92f5c1f0
 def score_rows(

@@ -14,6 +14,7 @@ import pandas as pd
 from ..core.errors import ParameterError
 from ..evaluation.intervals import Interval, mean_interval
 
+
 # %% ../../nbs/10_studies/09_map_tests.ipynb #415f0f00
 def area_gains(areas: pd.DataFrame, curve: Literal["deletion", "insertion"]) -> np.ndarray:
     """Return by how much a map's order beats random orders in each image.
@@ -39,6 +40,7 @@ def area_gains(areas: pd.DataFrame, curve: Literal["deletion", "insertion"]) -> 
         raise ParameterError(f"curve={curve!r}: expected 'deletion' or 'insertion'")
     gain = (areas[f"random_{curve}"] - areas[curve]).to_numpy()
     return gain if curve == "deletion" else -gain
+
 
 # %% ../../nbs/10_studies/09_map_tests.ipynb #d7b3d178
 def mass_beyond_others(

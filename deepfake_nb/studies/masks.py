@@ -13,6 +13,7 @@ import numpy as np
 
 from ..forensics.masks import MaskRule, corner_values
 
+
 # %% ../../nbs/10_studies/11_masks.ipynb #f1d85cf9
 def mask_noise(mask: np.ndarray) -> float:
     """Return the share of the corners that a mask (h, w) marks."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+
 # %% ../../nbs/10_studies/08_settings.ipynb #8a76ce52
 def against_plain(
     trials: pd.DataFrame, plain: pd.Series, pair: Sequence[str], metric: str

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..evaluation.frames import video_rule
 
+
 # %% ../../nbs/10_studies/07_votes.ipynb #b72c3353
 def spoilt_votes(
     samples: pd.DataFrame, called: np.ndarray, called_spoilt: np.ndarray, seed: int = 0
@@ -46,6 +47,7 @@ def spoilt_votes(
                 row[f"{name} called right"] = float(right.mean())
             rows.append(row)
     return pd.DataFrame(rows)
+
 
 # %% ../../nbs/10_studies/07_votes.ipynb #7355bb82
 def wrong_votes(samples: pd.DataFrame, called: np.ndarray) -> dict[str, float]:

@@ -23,6 +23,7 @@ from deepfake_nb.synthetic.rendering import (
 )
 from .shapes import UNIT, as_three_channels, blend_colours
 
+
 # %% ../../nbs/01_synthetic/07_compositing.ipynb #86f25bbd
 @dataclass(frozen=True)
 class Quality:
@@ -93,6 +94,7 @@ def quality_named(name: str) -> Quality:
         raise ParameterError(f"quality={name!r}: expected one of {', '.join(QUALITIES)}")
     return QUALITIES[name]
 
+
 # %% ../../nbs/01_synthetic/07_compositing.ipynb #d84f2929
 def face_region(p: Identity, s: State, size: int, name: str) -> np.ndarray:
     """Return the weight (size, size) of a region, "face" without its hair or "mouth"."""
@@ -102,6 +104,7 @@ def face_region(p: Identity, s: State, size: int, name: str) -> np.ndarray:
         weight = weight * (1 - head.hair)
     weight = weight.astype(np.float32)
     return cv2.remap(weight, *pose_map(p, s, size), cv2.INTER_LINEAR)
+
 
 # %% ../../nbs/01_synthetic/07_compositing.ipynb #6eea3e1b
 def _errors(s: State, q: Quality, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,6 +144,7 @@ def _coarsen(patch: np.ndarray, detail: float) -> np.ndarray:
     size = max(int(w * detail), 8), max(int(h * detail), 8)
     small = cv2.resize(patch, size, interpolation=cv2.INTER_AREA)
     return cv2.resize(small, (w, h), interpolation=cv2.INTER_CUBIC)
+
 
 # %% ../../nbs/01_synthetic/07_compositing.ipynb #4b371a6e
 def blend_face(

@@ -19,6 +19,7 @@ from deepfake_nb.synthetic.shapes import (
     to_linear,
 )
 
+
 # %% ../../nbs/01_synthetic/04_expressions.ipynb #a04d27b2
 def _window(n: int, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, slice]:
     """Return rows and columns of the canonical square between two pairs of coordinates."""
@@ -27,6 +28,7 @@ def _window(n: int, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, 
         return int(np.clip(round((v - origin + SPAN) / (2 * SPAN) * n), 0, n))
 
     return slice(pixel(y0, MIDDLE), pixel(y1, MIDDLE)), slice(pixel(x0, 0), pixel(x1, 0))
+
 
 # %% ../../nbs/01_synthetic/04_expressions.ipynb #5c7a92db
 def _eyeball(p: Identity, s: State, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -44,6 +46,7 @@ def _eyeball(p: Identity, s: State, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     glint = np.hypot(u - 0.28 * s.gaze - 0.16 * np.sin(s.light_x), v + 0.03 + 0.16)
     reflection = np.array([1.2, 1.2, 1.2], np.float32) * min(s.light, 1)
     return blend_colours(colour, reflection, 0.9 * soft_edge(glint - 0.075, 0.09))
+
 
 # %% ../../nbs/01_synthetic/04_expressions.ipynb #6b9bf253
 def paint_eye(canvas: np.ndarray, p: Identity, s: State, side: int) -> None:
@@ -72,6 +75,7 @@ def paint_eye(canvas: np.ndarray, p: Identity, s: State, side: int) -> None:
     lower = 0.30 * soft_edge(np.abs(v - low) - 0.01, 0.13) * inside * (1 - s.blink)
     dark = np.array([0.012, 0.008, 0.007], np.float32)
     canvas[at] = blend_colours(eye, dark, np.clip(0.85 * lash + lower, 0, 1))
+
 
 # %% ../../nbs/01_synthetic/04_expressions.ipynb #bb5dd044
 def paint_mouth(canvas: np.ndarray, p: Identity, s: State) -> None:

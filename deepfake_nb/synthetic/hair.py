@@ -19,6 +19,7 @@ from deepfake_nb.synthetic.shapes import (
     to_linear,
 )
 
+
 # %% ../../nbs/01_synthetic/02_hair.ipynb #5fb867c9
 def brows(p: Identity, rng: np.random.Generator, n: int) -> np.ndarray:
     """Return the coverage (n, n) of both brows."""
@@ -29,6 +30,7 @@ def brows(p: Identity, rng: np.random.Generator, n: int) -> np.ndarray:
     centre = p.eye_y - p.brow_y - bend + 0.03
     thick = p.brow_size * np.clip(1.05 - 0.55 * np.clip(u + 0.2, 0, 1.2), 0.2, 1)
     return strands * soft_edge(np.abs(y - centre) - thick, 0.035) * soft_edge(np.abs(u) - 1, 0.25)
+
 
 # %% ../../nbs/01_synthetic/02_hair.ipynb #7cc4f3b4
 def beard(p: Identity, rng: np.random.Generator, n: int) -> np.ndarray:
@@ -41,6 +43,7 @@ def beard(p: Identity, rng: np.random.Generator, n: int) -> np.ndarray:
     lip = soft_ellipse(x, y, 0, p.mouth_y - 0.125, p.mouth_width * 0.95, 0.045)
     strands = np.clip(0.72 + 0.25 * smooth_noise(rng, n, n // 2), 0, 1)
     return p.beard * np.clip(np.maximum(jaw, 0.9 * lip), 0, 1) * strands
+
 
 # %% ../../nbs/01_synthetic/02_hair.ipynb #3ce36ca4
 def _hairline(p: Identity, rng: np.random.Generator, x: np.ndarray, n: int) -> np.ndarray:
@@ -83,6 +86,7 @@ def _strands(rng: np.random.Generator, n: int, cx: float, cy: float) -> np.ndarr
     columns = ((wave / (2 * np.pi) + 0.5) * 511).astype(np.float32)
     rows = (radius * 24).astype(np.float32)
     return cv2.remap(sheet, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
 
 # %% ../../nbs/01_synthetic/02_hair.ipynb #f5d12746
 def front_hair(p: Identity, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ from deepfake_nb.synthetic.shapes import (
     to_linear,
 )
 
+
 # %% ../../nbs/01_synthetic/03_heads.ipynb #c7326359
 def _nose(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the height of the nose: ridge, tip and wings."""
@@ -39,6 +40,7 @@ def _nose(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     )
     tip = soft_ellipse(x, y, 0, p.nose_y, 0.08 * p.nose_width, 0.065)
     return p.nose_depth * (ridge + 0.07 * tip + 0.075 * wings)
+
 
 # %% ../../nbs/01_synthetic/03_heads.ipynb #edce162f
 def _relief(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -74,6 +76,7 @@ def _ears(p: Identity, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nda
     inner = soft_ellipse(side, y, 0.02, 0.03, 0.035, 0.11)
     return outer, inner
 
+
 # %% ../../nbs/01_synthetic/03_heads.ipynb #b9448c8a
 def _complexion(p: Identity, rng: np.random.Generator, n: int) -> np.ndarray:
     """Return the albedo (n, n, 3) of the bare skin in linear light."""
@@ -100,6 +103,7 @@ def _complexion(p: Identity, rng: np.random.Generator, n: int) -> np.ndarray:
         spots = spots + 0.9 * soft_edge(distance - radius, 0.02)
     tint = 1 + red[..., None] * np.array([0.03, -0.10, -0.08], np.float32)
     return to_linear(p.skin) * tint * (shade - 0.4 * np.clip(spots, 0, 1))[..., None]
+
 
 # %% ../../nbs/01_synthetic/03_heads.ipynb #07209510
 class Head(NamedTuple):
@@ -141,6 +145,7 @@ class Head(NamedTuple):
     regions: np.ndarray
     behind: np.ndarray
 
+
 # %% ../../nbs/01_synthetic/03_heads.ipynb #69a4958f
 def _regions(p: Identity, cover: np.ndarray, n: int) -> np.ndarray:
     """Return inner face (brows to chin), mouth and head, (n, n, 3) uint8 from 0 to 255."""
@@ -151,6 +156,7 @@ def _regions(p: Identity, cover: np.ndarray, n: int) -> np.ndarray:
     mouth = np.hypot(x / (p.mouth_width * 1.38), (y - p.mouth_y - 0.02) / 0.235) - 1
     layers = [soft_edge(inner, 0.12) * 255, soft_edge(mouth, 0.12) * 255, cover * 255]
     return np.dstack(layers).astype(np.uint8)
+
 
 # %% ../../nbs/01_synthetic/03_heads.ipynb #1f6c74fe
 @lru_cache(maxsize=12)

@@ -48,6 +48,7 @@ LAYOUTS: dict[str, dict] = {  # default sizes, and the manipulations that a layo
     },
 }
 
+
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #37d000f9
 @lru_cache(maxsize=4)
 def cast_people(seed: int, identities: int) -> tuple[Identity, ...]:
@@ -55,6 +56,7 @@ def cast_people(seed: int, identities: int) -> tuple[Identity, ...]:
     rng = np.random.default_rng([seed, 4])
     tones = np.concatenate([rng.permutation(6) + 1 for _ in range(identities // 12 + 1)])
     return tuple(make_identity([seed, 5, i], int(tones[i // 2])) for i in range(identities))
+
 
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #b816294f
 class Fake(NamedTuple):
@@ -105,6 +107,7 @@ def _swap_source(identity: int, manipulation: str) -> int | None:
     """Return the other identity of a pair, for a face swap."""
     return identity ^ 1 if manipulation == "face-swap" else None
 
+
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #8d1f543e
 def _plan_faces(options: dict) -> list[Take]:
     """Plan one fake for each real video, the manipulations in turn."""
@@ -115,6 +118,7 @@ def _plan_faces(options: dict) -> list[Take]:
             fake = Fake(kind, _swap_source(i, kind), f"id{i:02d}_{t}_{kind}", None, None)
             takes.append(Take(i, t, f"id{i:02d}_{t}", None, (fake,)))
     return takes
+
 
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #44dcb745
 def _plan_dfdc(options: dict) -> list[Take]:
@@ -134,6 +138,7 @@ def _plan_dfdc(options: dict) -> list[Take]:
             takes.append(Take(i, t, video, f"{folder}/{video}.mp4", tuple(fakes)))
     return takes
 
+
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #4a6749ac
 def _plan_faceforensics(options: dict) -> list[Take]:
     """Plan a sequence for each identity; fakes are named by target and source."""
@@ -148,6 +153,7 @@ def _plan_faceforensics(options: dict) -> list[Take]:
         path = f"original_sequences/youtube/{videos}/{i:03d}.mp4"
         takes.append(Take(i, 0, f"{i:03d}", path, tuple(fakes)))
     return takes
+
 
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #dc62f526
 def _plan_celeb_df(options: dict) -> list[Take]:
@@ -166,6 +172,7 @@ def _plan_celeb_df(options: dict) -> list[Take]:
                 number += 1
     return takes
 
+
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #c9353af6
 def plan_takes(options: dict) -> list[Take]:
     """Return the takes of a dataset, from options that `check_options` has completed."""
@@ -176,6 +183,7 @@ def plan_takes(options: dict) -> list[Take]:
         "celeb-df": _plan_celeb_df,
     }
     return plans[options["layout"]](options)
+
 
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #73477eb1
 CODECS: dict[str, tuple[Literal["libx264", "libvpx-vp9"], dict[str, str]]] = {

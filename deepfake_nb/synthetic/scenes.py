@@ -24,6 +24,7 @@ from deepfake_nb.synthetic.shapes import (
     to_linear,
 )
 
+
 # %% ../../nbs/01_synthetic/05_scenes.ipynb #dd43c75f
 def light_tint(s: State) -> np.ndarray:
     """Return intensity and colour of the light, one factor for each channel."""
@@ -37,6 +38,7 @@ def _rotation(s: State) -> np.ndarray:
     yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     pitch = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
     return roll @ yaw @ pitch
+
 
 # %% ../../nbs/01_synthetic/05_scenes.ipynb #d0b29920
 def shade_surface(
@@ -65,6 +67,7 @@ def shade_surface(
     ]
     return cv2.merge(diffuse), np.clip(shine, 0, 1)
 
+
 # %% ../../nbs/01_synthetic/05_scenes.ipynb #3c031fc3
 def head_placement(s: State, size: int) -> tuple[float, np.ndarray]:
     """Return the pixels in a head unit, and x and y of the middle of the head in the image."""
@@ -75,6 +78,7 @@ def paste_layer(below: np.ndarray, above: np.ndarray) -> np.ndarray:
     """Put a premultiplied layer (h, w, 4) over an image (h, w, 3)."""
     *colour, alpha = cv2.split(above)
     return below * as_three_channels(1 - alpha) + cv2.merge(colour)
+
 
 # %% ../../nbs/01_synthetic/05_scenes.ipynb #f92d35f1
 @lru_cache(maxsize=12)
@@ -113,6 +117,7 @@ def _body(p: Identity, n: int) -> tuple[np.ndarray, np.ndarray]:
     soft = cv2.GaussianBlur(height.astype(np.float32), (0, 0), n / 90)
     normal = surface_normals(soft, n * 2 * SPAN / 4.8)
     return np.dstack([colour * cover[..., None], cover]).astype(np.float32), normal
+
 
 # %% ../../nbs/01_synthetic/05_scenes.ipynb #146da5d2
 @lru_cache(maxsize=12)
@@ -158,6 +163,7 @@ def _scene(seed: int, size: int) -> np.ndarray:
             green = [0.8 * colour[0] + 0.03, 0.85 * colour[1] + 0.09, 0.6 * colour[2]]
             cv2.circle(scene, (x, y), whole(n // 50, n // 9), green, -1)
     return cv2.GaussianBlur(scene, (0, 0), float(rng.uniform(1.2, 4)) * size / 256)
+
 
 # %% ../../nbs/01_synthetic/05_scenes.ipynb #f9818d71
 def backdrop(p: Identity, s: State, size: int) -> np.ndarray:

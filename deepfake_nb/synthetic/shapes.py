@@ -25,6 +25,7 @@ def pixel_grid(n: int) -> tuple[np.ndarray, np.ndarray]:
     t = ((np.arange(n, dtype=np.float32) + 0.5) / n * 2 - 1) * SPAN
     return np.meshgrid(t, t + np.float32(MIDDLE))
 
+
 # %% ../../nbs/01_synthetic/01_shapes.ipynb #26015409
 def soft_ellipse(
     x: np.ndarray, y: np.ndarray, cx: float, cy: float | np.ndarray, sx: float, sy: float
@@ -58,6 +59,7 @@ def to_linear(colour: np.ndarray | tuple) -> np.ndarray:
     """Convert grey levels from 0 to 255 to linear light from 0 to 1."""
     return (np.asarray(colour, np.float32) / 255) ** 2
 
+
 # %% ../../nbs/01_synthetic/01_shapes.ipynb #eab5748b
 def smooth_noise(
     rng: np.random.Generator, n: int, cells: int | tuple[int, int], m: int | None = None
@@ -79,6 +81,7 @@ def surface_normals(height: np.ndarray, n: float) -> np.ndarray:
     dy = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125 / step)
     normal = np.dstack([-dx, -dy, np.ones_like(dx)])
     return normal / np.linalg.norm(normal, axis=2, keepdims=True)
+
 
 # %% ../../nbs/01_synthetic/01_shapes.ipynb #0ecad2ba
 def half_width(p: Identity, y: np.ndarray, grow: float = 0.0) -> np.ndarray:

@@ -17,6 +17,7 @@ from ..core.errors import ParameterError
 from ..core.paths import cache_folder
 from .batches import Data, as_batches, settings_digest
 
+
 # %% ../../nbs/07_training/08_identity.ipynb #938b9a0c
 def backbone_key(model: keras.Model) -> str:
     """Return a hash of a model's layers, without their names, and of all its weights.
@@ -38,6 +39,7 @@ def backbone_key(model: keras.Model) -> str:
         configs.append((type(layer).__name__, config))
     weights = [np.ascontiguousarray(keras.ops.convert_to_numpy(w)) for w in model.weights]
     return settings_digest([configs, model.input_shape, keras.backend.backend()], *weights)
+
 
 # %% ../../nbs/07_training/08_identity.ipynb #de6e36dc
 def _flat(name: str, value: object) -> dict:
@@ -123,6 +125,7 @@ def describe_training(
         **_flat("optimizer", {"type": type(model.optimizer).__name__, **optimizer}),
     }
 
+
 # %% ../../nbs/07_training/08_identity.ipynb #d150ed9d
 @lru_cache(maxsize=1)
 def _library_key() -> str:
@@ -143,6 +146,7 @@ def _unnamed(config: object) -> object:
     if isinstance(config, (list, tuple)):
         return [_unnamed(v) for v in config]
     return config
+
 
 # %% ../../nbs/07_training/08_identity.ipynb #6b526367
 def training_folder(

@@ -25,6 +25,7 @@ from ..core.files import host_name, write_atomic
 from ..core.images import INTERPOLATIONS, check_size, read_image
 from ..core.parallel import shared_pool
 
+
 # %% ../../nbs/07_training/01_image_cache.ipynb #519c4bed
 def files_key(paths: Sequence[str], *settings: object) -> str:
     """Return a hash of the paths, sizes and modification times of files, and of settings.
@@ -55,6 +56,7 @@ def files_key(paths: Sequence[str], *settings: object) -> str:
             raise ImageError(f"{path}: {error.strerror or 'cannot be read'}") from error
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
+
 
 # %% ../../nbs/07_training/01_image_cache.ipynb #644774c7
 def reserve_array(path: Path, shape: tuple[int, ...], dtype: str = "uint8") -> np.memmap:
@@ -95,6 +97,7 @@ def reserve_array(path: Path, shape: tuple[int, ...], dtype: str = "uint8") -> n
         ) from error
     return array
 
+
 # %% ../../nbs/07_training/01_image_cache.ipynb #d33ff981
 def _remove_orphans(folder: Path, key: str) -> None:
     """Remove partial files of `key` whose process, on this machine, no longer exists."""
@@ -108,6 +111,7 @@ def _remove_orphans(folder: Path, key: str) -> None:
             path.unlink(missing_ok=True)
         except OSError:
             continue
+
 
 # %% ../../nbs/07_training/01_image_cache.ipynb #2eb4bbc4
 class MappedRows:
@@ -205,6 +209,7 @@ class MappedRows:
             self._publisher.join()
         return self.path
 
+
 # %% ../../nbs/07_training/01_image_cache.ipynb #76574e13
 class ImageCache:
     """Decoded images by position, read from the mapped file or decoded and stored there.
@@ -270,6 +275,7 @@ class ImageCache:
         """Remember that an image is corrupt, and why."""
         if self.store is not None:
             self.store.put(self.rows[position], None, reason)
+
 
 # %% ../../nbs/07_training/01_image_cache.ipynb #f028214e
 def drop_corrupt(
