@@ -628,6 +628,50 @@ def pack_folders(folder: str | Path | None = None) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/pack.json"))
 
 
+def measured_on(
+    paper: str,
+    models: Sequence[str],
+    part: str,
+    metric: str = "AUC",
+    against: str | None = None,
+    folder: str | Path | None = None,
+) -> pd.DataFrame:
+    """Measure models on every dataset that there is a pack of.
+
+    Parameters
+    ----------
+    paper : str
+        Name of the paper notebook.
+    models : sequence of str
+        Their names; packs without one of them or without the part leave it out.
+    part : str
+        One of the parts.
+    metric : str, default "AUC"
+        A key of `METRICS`.
+    against : str, optional
+        Model whose metric is subtracted.
+    folder : str or Path, optional
+        Folder of all packs; by default the one beside the papers.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns name (the model), group (the dataset), value, low, high, as `plot_intervals` takes
+        them.
+    """
+    rows = []
+    for place in pack_folders(folder):
+        if not place.name.startswith(f"{paper}-"):
+            continue
+        scores = read_pack_scores(place / "scores.csv")
+        for model in models:
+            with contextlib.suppress(ClaimError):  # not in this pack
+                found = measure(scores, model, part, against, metric)
+                row = {"name": model, "group": place.name.removeprefix(f"{paper}-")}
+                rows.append(row | {"value": found.value, "low": found.low, "high": found.high})
+    return pd.DataFrame(rows, columns=["name", "group", "value", "low", "high"])
+
+
 def verify_command(folder: str | Path | None = None) -> int:
     """Verify all packs and print what differs: `deepfake-nb ledger --verify`.
 
