@@ -460,6 +460,8 @@ def _metrics_of(rows: pd.DataFrame, columns: list[str]) -> tuple[str, ...]:
         return ()
     if rows[columns].isin((0, 1)).all(axis=None):  # decisions
         return ("precision", "recall", "F1")
+    if part == "training":  # it shows whether a model has learnt anything
+        return ("AUC",)
     ranks = ("AUC", "average precision", "EER", "TPR at 1 % FPR")
     return (*ranks, "log loss") if part == "validation" else ranks
 
