@@ -23,7 +23,7 @@ from ..core.paths import papers_dir
 from ..evaluation.power import auc_standard_error, detectable_difference
 from .claims import load_claims, own_datasets, rules_of
 from .evidence import pack_folders
-from .ledger import load_ledgers
+from .ledger import json_value, load_ledgers
 from deepfake_nb.reporting.rules import (
     EARNED,
     SOURCES,
@@ -357,11 +357,37 @@ def sources_markdown(ledger: pd.DataFrame) -> str:
     rows = [["", *counts.columns], ["---", *["--:"] * len(counts.columns)]]
     rows += [[name, *(f"{n}" if n else "–" for n in row)] for name, row in counts.T.items()]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{table}\n\n{_told(real)}"
+
+
+def _told(real: Mapping[str, int]) -> str:
+    """Say how many claims were tested on real data."""
     share = real["tested"] / real["claims"]
     return (
-        f"{table}\n\nOf {real['claims']} claims, {real['tested']} ({share:.0%}) were tested on real "
-        f"data, and real data decided {real['decided']}."
+        f"Of {real['claims']} claims, {real['tested']} ({share:.0%}) were tested on real data, "
+        f"and real data decided {real['decided']}."
     )
+
+
+def sources_text(ledger: pd.DataFrame) -> str:
+    """Return the counts as a table for a terminal, and the share of real data."""
+    counts = count_sources(ledger).rename_axis(index=None, columns=None)
+    table = counts.astype(str).replace("0", "–").to_string()
+    return f"{table}\n\n{_told(real_share(ledger))}"
+
+
+def sources_record(ledger: pd.DataFrame, claims: pd.DataFrame) -> list[dict]:
+    """Return the ledger as JSON: a dictionary a claim, with one for each source."""
+    record = []
+    for number, rows in ledger.groupby("claim", sort=False):
+        claim = claims.loc[number]
+        about = {name: json_value(claim[name]) for name in ("report", "text", "kind", "value")}
+        about |= {"data": own_datasets(claim), "condition": claim["condition"]}
+        sources = {}
+        for row in rows.drop(columns="claim").to_dict("records"):
+            sources[row.pop("source")] = {name: json_value(value) for name, value in row.items()}
+        record.append({"claim": int(number), **about, "sources": sources})
+    return record
 
 
 # %% ../../nbs/11_reporting/12_sources.ipynb #a1782078

@@ -21,7 +21,7 @@ from deepfake_nb.core.errors import (
     RunFailed,
 )
 from ..core.paths import papers_dir
-from ..data.datasets import load_samples
+from ..data.datasets import is_embedded, load_samples
 from ..data.manifests import locate
 from ..reporting.evidence import write_pack
 from .execute import failed_folder
@@ -34,7 +34,7 @@ from ..studies.audit import health_check
 _KEPT = ("commit", "code", "data", "further data", "profile", "parameters", "packages", "threads")
 
 
-def dataset_health(dataset: str, seed: int = 0) -> list[dict]:
+def dataset_health(dataset: str, seed: int = 0, **options) -> list[dict]:
     """Return the health checks of a dataset, and each property of its files that leaks.
 
     Parameters
@@ -43,6 +43,8 @@ def dataset_health(dataset: str, seed: int = 0) -> list[dict]:
         Name of the dataset.
     seed : int, default 0
         Seed of the draws.
+    **options
+        As of `load_samples`.
 
     Returns
     -------
@@ -51,7 +53,7 @@ def dataset_health(dataset: str, seed: int = 0) -> list[dict]:
         `bearing_check` takes them.
     """
     try:
-        result = health_check(load_samples(dataset), seed=seed)
+        result = health_check(load_samples(dataset, **options), seed=seed)
     except (ParameterError, DatasetNotFoundError) as error:
         told = str(error).partition(";")[0].partition(" (")[0]
         return [{"check": "health check", "result": told, "verdict": "undecided"}]
@@ -69,7 +71,7 @@ def dataset_health(dataset: str, seed: int = 0) -> list[dict]:
 def pack_run(
     run: str | Path,
     folder: str | Path | None = None,
-    health: Callable[[str], Sequence[Mapping]] = dataset_health,
+    health: Callable[..., Sequence[Mapping]] = dataset_health,
 ) -> list[Path]:
     """Write the evidence of a run, a pack for each dataset whose scores it kept.
 
@@ -80,7 +82,7 @@ def pack_run(
     folder : str or Path, optional
         Folder of all packs; by default the one beside the papers.
     health : Callable, default `dataset_health`
-        Function of a dataset's name that returns its health checks.
+        Function of a dataset's name and options that returns its health checks.
 
     Returns
     -------
@@ -109,9 +111,9 @@ def pack_run(
         reasons = json.loads((run / f"evidence{end}.json").read_text(encoding="utf-8"))
         scores = pd.read_csv(path, dtype={"sample": str, "group": str})
         place = folder or papers_dir() / "evidence"
-        packs.append(
-            write_pack(place, paper, dataset, scores, about, **reasons, health=health(dataset))
-        )
+        options = about["parameters"].get("dataset_options") if is_embedded(dataset) else None
+        checks = health(dataset, **(options or {}))
+        packs.append(write_pack(place, paper, dataset, scores, about, **reasons, health=checks))
     return packs
 
 
@@ -162,3 +164,22 @@ def make_evidence(
             partial = failed_folder(state.plan.folder) / f"{state.plan.paper}.ipynb"
             raise RunFailed(f"{state.plan}: {state.reason}", state.notebook or partial)
     return packs
+
+
+def pack_rendered(root: str | Path = "runs", folder: str | Path | None = None) -> list[Path]:
+    """Write the evidence of the runs at `quick` on rendered data that `make papers` has made.
+
+    Parameters
+    ----------
+    root : str or Path, default "runs"
+        Folder of all runs.
+    folder : str or Path, optional
+        Folder of all packs; by default the one beside the papers.
+
+    Returns
+    -------
+    list of Path
+        The packs of the papers that keep scores.
+    """
+    runs = [plan.folder for plan in plan_grid(root=root)]
+    return [pack for run in runs if list(run.glob("scores*.csv")) for pack in pack_run(run, folder)]
