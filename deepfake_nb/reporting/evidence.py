@@ -638,7 +638,7 @@ def measured_on(
     against: str | None = None,
     folder: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Measure models on every dataset that there is a pack of.
+    """Measure models on every real dataset that there is a pack of.
 
     Parameters
     ----------
@@ -663,13 +663,14 @@ def measured_on(
     """
     rows = []
     for place in pack_folders(folder):
-        if not place.name.startswith(f"{paper}-"):
+        dataset = place.name.removeprefix(f"{paper}-")
+        if dataset == place.name or is_embedded(dataset):
             continue
         scores = read_pack_scores(place / "scores.csv")
         for model in models:
             with contextlib.suppress(ClaimError):  # not in this pack
                 found = measure(scores, model, part, against, metric)
-                row = {"name": model, "group": place.name.removeprefix(f"{paper}-")}
+                row = {"name": model, "group": dataset}
                 rows.append(row | {"value": found.value, "low": found.low, "high": found.high})
     return pd.DataFrame(rows, columns=["name", "group", "value", "low", "high"])
 
