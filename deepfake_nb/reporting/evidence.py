@@ -391,7 +391,7 @@ def basis_of(
     rows = scores[scores["part"] == rule["part"]]
     detects = rule.get("metric") != "mean" and rule["name"] != "higher"
     trained_on = set(scores.loc[scores["part"] == "training", "group"]) & set(rows["group"])
-    if trained_on and rule["part"] not in ("training", "development"):
+    if trained_on and detects and rule["part"] not in ("training", "development"):
         unhealthy = unhealthy or f"{len(trained_on)} groups were trained on"
     if health and detects and rows["label"].nunique() == 2:
         unhealthy = unhealthy or bearing_check(health, measure(scores, models[0], rule["part"]))
@@ -461,6 +461,8 @@ def _metrics_of(rows: pd.DataFrame, columns: list[str]) -> tuple[str, ...]:
         return ()
     if rows[columns].isin((0, 1)).all(axis=None):  # decisions
         return ("precision", "recall", "F1")
+    if part == "training":  # it shows whether a model has learnt anything
+        return ("AUC",)
     ranks = ("AUC", "average precision", "EER", "TPR at 1 % FPR")
     return (*ranks, "log loss") if part == "validation" else ranks
 
@@ -628,6 +630,51 @@ def pack_folders(folder: str | Path | None = None) -> list[Path]:
     """Return the folders of all packs; by default those beside the papers."""
     folder = Path(folder) if folder else papers_dir() / "evidence"
     return sorted(path.parent for path in folder.glob("*/pack.json"))
+
+
+def measured_on(
+    paper: str,
+    models: Sequence[str],
+    part: str,
+    metric: str = "AUC",
+    against: str | None = None,
+    folder: str | Path | None = None,
+) -> pd.DataFrame:
+    """Measure models on every real dataset that there is a pack of.
+
+    Parameters
+    ----------
+    paper : str
+        Name of the paper notebook.
+    models : sequence of str
+        Their names; packs without one of them or without the part leave it out.
+    part : str
+        One of the parts.
+    metric : str, default "AUC"
+        A key of `METRICS`.
+    against : str, optional
+        Model whose metric is subtracted.
+    folder : str or Path, optional
+        Folder of all packs; by default the one beside the papers.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns name (the model), group (the dataset), value, low, high, as `plot_intervals` takes
+        them.
+    """
+    rows = []
+    for place in pack_folders(folder):
+        dataset = place.name.removeprefix(f"{paper}-")
+        if dataset == place.name or is_embedded(dataset):
+            continue
+        scores = read_pack_scores(place / "scores.csv")
+        for model in models:
+            with contextlib.suppress(ClaimError):  # not in this pack
+                found = measure(scores, model, part, against, metric)
+                row = {"name": model, "group": dataset}
+                rows.append(row | {"value": found.value, "low": found.low, "high": found.high})
+    return pd.DataFrame(rows, columns=["name", "group", "value", "low", "high"])
 
 
 def verify_command(folder: str | Path | None = None) -> int:
