@@ -341,6 +341,17 @@ def _parts_of(rule: Mapping) -> list[str]:
     return [rule["part"], *rule.get("others", [])]
 
 
+def _names(rows: pd.DataFrame) -> set[str]:
+    """Return groups that have names; numbers count the groups of a part, each part anew."""
+    return {group for group in rows["group"] if not group.isdigit()}
+
+
+def files_of(rule: Mapping, health: Sequence[Mapping]) -> str | None:
+    """Return the dataset whose files a rule's part holds; None for that of the pack."""
+    others = {row["dataset"] for row in health if row.get("dataset")}
+    return rule.get("files") or (rule["part"] if rule["part"] in others else None)
+
+
 def basis_of(
     scores: pd.DataFrame,
     rule: Mapping,
@@ -390,11 +401,12 @@ def basis_of(
     left_chance = all(needed) if needed else None
     rows = scores[scores["part"] == rule["part"]]
     detects = rule.get("metric") != "mean" and rule["name"] != "higher"
-    trained_on = set(scores.loc[scores["part"] == "training", "group"]) & set(rows["group"])
+    trained_on = _names(scores[scores["part"] == "training"]) & _names(rows)
     if trained_on and detects and rule["part"] not in ("training", "development"):
         unhealthy = unhealthy or f"{len(trained_on)} groups were trained on"
-    if health and detects and rows["label"].nunique() == 2:
-        unhealthy = unhealthy or bearing_check(health, measure(scores, models[0], rule["part"]))
+    checks = [row for row in health if row.get("dataset") == files_of(rule, health)]
+    if checks and detects and rows["label"].nunique() == 2:
+        unhealthy = unhealthy or bearing_check(checks, measure(scores, models[0], rule["part"]))
     return Basis(min(groups), seeds, constant, left_chance, unhealthy, chosen_here)
 
 

@@ -4,6 +4,7 @@ import re
 import tomllib
 from html import escape
 from pathlib import Path
+from textwrap import shorten
 
 from pages import Context, Page, plain, slug
 from tables import Table
@@ -199,8 +200,11 @@ def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
             f'<span class="cell {slug(verdict)}"><small>{source}</small>{escape(verdict)}</span>'
         )
         if verdict not in ("not tested", "value lost") and entry["found"]:
-            numbers.append(f"{escape(entry['found'])} <small>{source}</small>")
+            brief = shorten(entry["found"], 150, placeholder=" …")
+            numbers.append(f"{escape(brief)} <small>{source}</small>")
         reason = escape(entry["reason"])
+        if len(entry["found"]) > 150:
+            reason = f"{escape(entry['found'])}. {reason}"
         if entry["further"]:
             reason += f" Further: {escape(entry['further'])}."
         where = origin(entry, claim, context)
