@@ -130,7 +130,7 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "",
             "## What the data at hand can show",
             "",
-            "These claims were listed as testable by the data of the rows. The last column is the "
+            "Claims with a rule, by the data that can test them. The last column is the "
             "smallest difference in AUC that so many independent groups in each "
             "class would show four times in five, from their number alone, at an AUC of 0.75. "
             "Anything smaller is undecided or underpowered, whatever the scores turn out to be.",
@@ -201,7 +201,7 @@ def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
         )
         if verdict not in ("not tested", "value lost") and entry["found"]:
             brief = shorten(entry["found"], 150, placeholder=" …")
-            numbers.append(f"{escape(brief)} <small>{source}</small>")
+            numbers.append(f"<div>{escape(brief)} <small>{source}</small></div>")
         reason = escape(entry["reason"])
         if len(entry["found"]) > 150:
             reason = f"{escape(entry['found'])}. {reason}"
@@ -223,7 +223,7 @@ def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
         (
             "td",
             "found",
-            f"<div>{'<br>'.join(numbers) or '–'}<details><summary>reasons, sources</summary>"
+            f"<div>{''.join(numbers) or '–'}<details><summary>reasons, sources</summary>"
             f"<dl>{''.join(reasons)}</dl>{about}"
             f"<p>In the paper: {', '.join(links)}</p></details></div>",
         ),
