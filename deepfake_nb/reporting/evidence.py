@@ -569,10 +569,10 @@ def renew_pack(place: str | Path, health: Sequence[Mapping] | None = None) -> Pa
     place = Path(place)
     pack = json.loads((place / "pack.json").read_text(encoding="utf-8"))
     ill, chosen = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
-    health = pack.get("health", ()) if health is None else health
+    checks = list(pack.get("health", ())) if health is None else health
     scores = read_pack_scores(place / "scores.csv")
     paper, dataset, provenance = pack["paper"], pack["dataset"], pack["provenance"]
-    return write_pack(place.parent, paper, dataset, scores, provenance, ill, chosen, health)
+    return write_pack(place.parent, paper, dataset, scores, provenance, ill, chosen, checks)
 
 
 def _follow_from_scores(place: Path, pack: Mapping, claims: pd.DataFrame | None = None) -> dict:
