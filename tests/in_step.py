@@ -48,14 +48,12 @@ def with_ledger(notebook: dict, table: str) -> dict:
 
 
 def count_verdicts(root: Path) -> None:
-    "Write the ledgers' summary, as the committed papers have it, into the index."
-    from deepfake_nb.reporting.ledger import ledger_markdown, load_ledgers, summarise_ledgers
+    "Write the ledger's summary, from the committed papers and packs, into the index."
+    from deepfake_nb.reporting.sources import load_sources, sources_markdown
 
     index = root / "nbs" / "index.ipynb"
     notebook = json.loads(index.read_text(encoding="utf-8"))
-    made = with_ledger(
-        notebook, ledger_markdown(summarise_ledgers(load_ledgers(root / "nbs" / "papers")))
-    )
+    made = with_ledger(notebook, sources_markdown(load_sources(root / "nbs" / "papers")))
     index.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

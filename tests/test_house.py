@@ -334,9 +334,11 @@ PURE = (
     "data.samples data.manifests data.croissant data.datasets data.custom "
     "evaluation.metrics evaluation.intervals evaluation.comparison evaluation.calibration "
     "evaluation.localization evaluation.frames evaluation.significance evaluation.power "
+    "evaluation.repeats studies.settings studies.votes studies.map_tests "
     "forensics.spectrum forensics.spectrum_classifiers studies.factorial "
     "reporting.claims reporting.ledger reporting.crate reporting.scores reporting.judge "
     "reporting.judge_page reporting.commands reporting.rules reporting.evidence "
+    "reporting.sources "
     "runs.collect runs.compare"
 )
 NOT_CORE = (

@@ -186,14 +186,17 @@ def _load_one(manifest: Manifest, root: str | Path | None, options: dict) -> pd.
         folder = locate(manifest.name, root)
     folder = folder.absolute()
 
-    rows = ADAPTERS[manifest.adapter](folder, **reading)
-    if not rows:
+    tables = []
+    for place in (folder, *(folder.parent / name for name in manifest.further)):
+        if place.is_dir():
+            rows = pd.DataFrame(ADAPTERS[manifest.adapter](place, **reading))
+            tables.append(merge_attributes(rows.assign(dataset=manifest.name), place))
+    if all(table.empty for table in tables):
         raise ManifestError(
             f"{manifest.name}: no samples in {folder} with {reading or 'no options'}; "
             f"`deepfake-nb data verify {manifest.name}` says what is there"
         )
-    table = merge_attributes(pd.DataFrame(rows).assign(dataset=manifest.name), folder)
-    samples = make_samples(table)
+    samples = make_samples(pd.concat(tables, ignore_index=True))
     if limit is None:
         return samples
     rng = np.random.default_rng(seed)

@@ -115,6 +115,8 @@ class Manifest:
         What its folder should hold.
     ignore : tuple of str, default ()
         Patterns of other files that may be there.
+    further : tuple of str, default ()
+        Names of folders beside its own that hold more of it, in the same layout.
     stand_in_reason : str, default ""
         Why it has no stand-in.
     embedded : dict, optional
@@ -137,6 +139,7 @@ class Manifest:
     obtain: dict
     expected: tuple[Expectation, ...]
     ignore: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
     stand_in_reason: str = ""
     embedded: dict | None = None
 

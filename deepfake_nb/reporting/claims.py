@@ -7,7 +7,7 @@ __all__ = ["judge_exact", "judge_ordinal", "Ledger"]
 
 # %% ../../nbs/11_reporting/00_claims.ipynb #fdeb5f0b
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,8 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     -------
     pd.DataFrame
         A row a claim: id, report, place, text, kind, value, in_text_only, contradiction, lost;
-        data and rule: the dataset that its number was measured on, and what decides it from
-        scores (see `reporting.evidence`).
+        loose, damaged, implausible; data and condition: what its number was measured on; rule or
+        decided_by: what decides it from scores, or would; published; trainings.
 
     Raises
     ------
@@ -47,7 +47,8 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     """
     text = Path(path or papers_dir() / "claims.toml").read_text(encoding="utf-8")
     columns = ["id", "report", "place", "text", "kind", "value"]
-    columns += ["in_text_only", "contradiction", "lost", "data", "rule"]
+    columns += ["in_text_only", "contradiction", "lost", "loose", "damaged", "implausible"]
+    columns += ["data", "condition", "rule", "decided_by", "published", "trainings", "shown"]
     claims = pd.DataFrame(tomllib.loads(text)["claim"]).reindex(columns=columns)
     claims = claims.astype({"value": object})
     claims["in_text_only"] = claims["in_text_only"].eq(True)
@@ -60,6 +61,18 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     if claims.empty:
         raise ClaimError(f"no claims of {report!r}; known: {reports}")
     return claims.sort_values("id").set_index("id")
+
+
+def rules_of(claim: Mapping) -> list[dict]:
+    """Return the rules of a claim, the one that gives its verdict first."""
+    rule = claim["rule"]
+    return rule if isinstance(rule, list) else [rule] if isinstance(rule, dict) else []
+
+
+def own_datasets(claim: Mapping) -> list[str]:
+    """Return the names of a claim's own data: the complete set, and named parts of it."""
+    data = claim["data"]
+    return data if isinstance(data, list) else [data] if isinstance(data, str) else []
 
 
 # %% ../../nbs/11_reporting/00_claims.ipynb #7bf0c376

@@ -106,7 +106,7 @@ def _dataset_entities(about: dict[str, Any]) -> tuple[list[dict], list[dict]]:
     """Describe the datasets of a run, and their licences."""
     used = {"dataset": (about["dataset"], about.get("data"))}
     for parameter, fingerprint in about.get("further data", {}).items():
-        used[parameter] = (about["parameters"][parameter], fingerprint)
+        used[parameter] = (about["parameters"].get(parameter, parameter), fingerprint)
     datasets, licences = [], {}
     for parameter, (name, fingerprint) in used.items():
         dataset = {"@id": f"#data-{parameter}", "@type": "Dataset", "name": name}

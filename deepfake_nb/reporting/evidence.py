@@ -8,7 +8,10 @@ __all__ = []
 # %% ../../nbs/11_reporting/11_evidence.ipynb #a47490ce
 import contextlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +20,29 @@ import pandas as pd
 from ..core.errors import ClaimError
 from ..core.files import write_atomic
 from ..core.output import json_value
+from ..core.parallel import available_cores
 from ..core.paths import papers_dir
 from ..data.datasets import is_embedded
+from ..evaluation.calibration import choose_threshold
 from ..evaluation.comparison import repeated_interval
 from ..evaluation.intervals import Interval
-from .claims import load_claims
+from deepfake_nb.evaluation.repeats import (
+    ScoredSet,
+    repeated_fall,
+    repeated_mean,
+    spread_difference,
+)
+from .claims import load_claims, own_datasets, rules_of
 from deepfake_nb.reporting.rules import (
     Basis,
     Outcome,
+    bearing_check,
     difference_rule,
     earn_verdict,
     equivalence_rule,
     number_rule,
     order_rule,
+    simultaneous_level,
 )
 
 # %% ../../nbs/11_reporting/11_evidence.ipynb #cd95d466
@@ -76,8 +89,10 @@ def model_names(scores: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(name.partition("@")[0] for name in columns))
 
 
-def part_scores(scores: pd.DataFrame, model: str, part: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the rows of a part, and a model's scores of them, (trainings, n).
+def part_scores(
+    scores: pd.DataFrame, model: str | Sequence[str], part: str
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the rows of a part, and the scores of them by a model, or by several, (trainings, n).
 
     Raises
     ------
@@ -85,7 +100,8 @@ def part_scores(scores: pd.DataFrame, model: str, part: str) -> tuple[pd.DataFra
         If the model has no scores of the part, or lacks some.
     """
     rows = scores[scores["part"] == part]
-    columns = [name for name in scores.columns if name.partition("@")[0] == model]
+    wanted = [model] if isinstance(model, str) else list(model)
+    columns = [c for name in wanted for c in scores.columns if c.partition("@")[0] == name]
     matrix = rows[columns].to_numpy(float).T
     if not matrix.size or np.isnan(matrix).any():
         raise ClaimError(f"model {model!r} lacks scores of part {part!r}")
@@ -95,10 +111,10 @@ def part_scores(scores: pd.DataFrame, model: str, part: str) -> tuple[pd.DataFra
 # %% ../../nbs/11_reporting/11_evidence.ipynb #72ee5d88
 def measure(
     scores: pd.DataFrame,
-    model: str,
+    model: str | Sequence[str],
     part: str,
-    against: str | None = None,
-    metric: str = "AUC",
+    against: str | Sequence[str] | None = None,
+    metric: str | Callable = "AUC",
     confidence_level: float = 0.95,
 ) -> Interval:
     """Return a metric of a model on a part, or its difference from another's, with its interval.
@@ -107,14 +123,14 @@ def measure(
     ----------
     scores : pd.DataFrame
         See `read_pack_scores`.
-    model : str
-        Its name.
+    model : str or sequence of str
+        Its name; the trainings of several models count as those of one.
     part : str
         One of the parts.
-    against : str, optional
+    against : str or sequence of str, optional
         Model whose metric is subtracted, on the same samples.
-    metric : str, default "AUC"
-        A key of `METRICS`.
+    metric : str or Callable, default "AUC"
+        See `bootstrap_interval`; "mean" for the mean of values that are no scores.
     confidence_level : float, default 0.95
         Nominal coverage.
 
@@ -129,6 +145,10 @@ def measure(
         As `part_scores`.
     """
     rows, matrix = part_scores(scores, model, part)
+    if metric == "mean":
+        if against is not None:
+            matrix = matrix - part_scores(scores, against, part)[1]
+        return repeated_mean(matrix, rows["group"].to_numpy(), confidence_level=confidence_level)
     return repeated_interval(
         rows["label"].to_numpy(),
         matrix,
@@ -138,6 +158,134 @@ def measure(
         against=None if against is None else part_scores(scores, against, part)[1],
         resample_trainings=len(matrix) > 1,
     )
+
+
+# %% ../../nbs/11_reporting/11_evidence.ipynb #a5c9e356
+def _combined(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcome of a claim that holds if all its parts do."""
+    held = [outcome.holds for outcome in outcomes]
+    holds = False if False in held else None if None in held else True
+    cannot_fail = [o.cannot_fail for o in outcomes if o.cannot_fail]
+    cannot_decide = [o.cannot_decide for o in outcomes if o.cannot_decide]
+    return Outcome(
+        holds,
+        "; ".join(outcome.found for outcome in outcomes),
+        cannot_fail[0] if cannot_fail else "",
+        cannot_decide[0] if cannot_decide else "",
+    )
+
+
+def _scored_set(scores: pd.DataFrame, rule: Mapping, part: str, model: str = "model") -> ScoredSet:
+    """Return a part, scored by a rule's model and by the one that it is compared with."""
+    rows, matrix = part_scores(scores, rule[model], part)
+    against = part_scores(scores, rule["against"], part)[1] if rule.get("against") else None
+    return ScoredSet(rows["label"].to_numpy(), matrix, rows["group"].to_numpy(), against)
+
+
+def _limits(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a metric, or a mean of values, is more than `least`, or less than `most`."""
+    outcomes = []
+    for model in _models_of(rule):
+        measured = measure(scores, model, rule["part"], metric=rule.get("metric", "AUC"))
+        if not np.isfinite(measured.low):
+            outcomes.append(Outcome(None, f"{measured.value:.3f}", "", "there is no interval"))
+            continue
+        found = f"{measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
+        limit = rule["least"] if rule["name"] == "above" else rule["most"]
+        above = True if measured.low > limit else False if measured.high < limit else None
+        holds = above if rule["name"] == "above" or above is None else not above
+        outcomes.append(Outcome(holds, found))
+    return _combined(outcomes)
+
+
+def _all_better(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that each of several changes improves on the model without any of them."""
+    part, metric = rule["part"], rule.get("metric", "AUC")
+    baseline = measure(scores, rule["against"], part, metric=metric).value
+    outcomes = []
+    for model in rule["models"]:
+        difference = measure(scores, model, part, rule["against"], metric)
+        outcomes.append(difference_rule(difference, rule["least"], baseline))
+    return _combined(outcomes)
+
+
+def _ordered(scores: pd.DataFrame, pairs: Sequence, part: str, metric: str) -> Outcome:
+    """Judge that the first of each pair of models is higher, all pairs together."""
+    level = simultaneous_level(len(pairs))
+    return order_rule([measure(scores, a, part, b, metric, level) for a, b in pairs])
+
+
+def _extreme_loss(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a model's loss is lower, or higher, than that of each of several others."""
+    pairs = [(other, rule["model"]) for other in rule["against"]]
+    if rule["name"] == "highest loss":
+        pairs = [(model, other) for other, model in pairs]
+    return _ordered(scores, pairs, rule["part"], "log loss")
+
+
+def _higher(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that the mean of one value is higher than that of another, of the same samples."""
+    model, part, against = rule["model"], rule["part"], rule["against"]
+    baseline = measure(scores, against, part, metric="mean").value
+    difference = measure(scores, model, part, against, "mean")
+    return difference_rule(difference, rule["least"], baseline, rule.get("limit", np.inf))
+
+
+def _all_same(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that any two of several models are equally good within a margin."""
+    outcomes = []
+    for one, other in combinations(rule["models"], 2):
+        baseline = measure(scores, other, rule["part"]).value
+        difference = measure(scores, one, rule["part"], other, confidence_level=0.9)
+        outcomes.append(equivalence_rule(difference, rule["margin"], baseline))
+    return _combined(outcomes)
+
+
+def _steadier(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a model's trainings end nearer to each other than another's."""
+    spread = spread_difference(_scored_set(scores, rule, rule["part"]), rule.get("metric", "AUC"))
+    return difference_rule(spread, rule["least"], 0.0, np.inf)
+
+
+def _falls_more(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a model's metric falls more from its own data to others than another's."""
+    own, *others = (_scored_set(scores, rule, part) for part in _parts_of(rule))
+    fall = repeated_fall(own, others, rule.get("metric", "AUC"))
+    return difference_rule(fall, rule["least"], 0.0)
+
+
+def _level(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a model's metric is the same on its own data and on each of others."""
+    own, *others = (_scored_set(scores, rule, part) for part in _parts_of(rule))
+    outcomes = []
+    for other in others:
+        fall = repeated_fall(own, [other], rule.get("metric", "AUC"), confidence_level=0.9)
+        outcomes.append(equivalence_rule(fall, rule["margin"], 0.0))
+    return _combined(outcomes)
+
+
+def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge the printed best thresholds, one a model."""
+    outcomes = []
+    for model, reported in zip(rule["models"], np.atleast_1d(np.asarray(value, float))):
+        measured = measure(scores, model, rule["part"], metric=choose_threshold)
+        outcomes.append(number_rule(float(reported), measured, (0.0, 1.0)))
+    return _combined(outcomes)
+
+
+_FURTHER_RULES: dict[str, Callable] = {
+    "above": _limits,
+    "below": _limits,
+    "all better": _all_better,
+    "lowest loss": _extreme_loss,
+    "highest loss": _extreme_loss,
+    "higher": _higher,
+    "all same": _all_same,
+    "steadier": _steadier,
+    "falls more": _falls_more,
+    "level": _level,
+    "thresholds": _thresholds,
+}
 
 
 # %% ../../nbs/11_reporting/11_evidence.ipynb #c0d7a1f7
@@ -151,7 +299,7 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     rule : mapping
         From `claims.toml`.
     value : object
-        The number that the report prints, where the rule is 'number'.
+        The number that the report prints, where the rule is 'number' and states no other.
 
     Returns
     -------
@@ -164,13 +312,17 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
         For an unknown rule, and if models or parts are missing.
     """
     name, part, metric = rule["name"], rule["part"], rule.get("metric", "AUC")
+    if name in _FURTHER_RULES:
+        return _FURTHER_RULES[name](scores, rule, value)
     if name == "number":
-        return number_rule(float(str(value)), measure(scores, rule["model"], part, metric=metric))
+        measured = measure(scores, rule["model"], part, metric=metric)
+        reported = float(str(rule.get("value", value)))
+        return number_rule(reported, measured, rule.get("scale", (0.5, 1.0)))
     if name == "order":
-        pairs = zip(rule["models"], rule["models"][1:])
-        return order_rule([measure(scores, a, part, b, metric) for a, b in pairs])
+        return _ordered(scores, list(zip(rule["models"], rule["models"][1:])), part, metric)
     if name not in ("better", "no gain", "same"):
-        raise ClaimError(f"unknown rule {name!r}; expected number, order, better, no gain or same")
+        known = ["number", "order", "better", "no gain", "same", *_FURTHER_RULES]
+        raise ClaimError(f"unknown rule {name!r}; expected one of {known}")
     baseline = measure(scores, rule["against"], part, metric=metric).value
     level = 0.95 if name == "better" else 0.9
     difference = measure(scores, rule["model"], part, rule["against"], metric, level)
@@ -181,11 +333,33 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
 
 def _models_of(rule: Mapping) -> list[str]:
     """Return the models that a rule compares, the one that is judged first."""
-    return rule.get("models") or [rule["model"], *filter(None, [rule.get("against")])]
+    judged = rule.get("models") or [rule["model"]]
+    named = [*judged, *filter(None, [rule.get("against")])]
+    return [name for names in named for name in ([names] if isinstance(names, str) else names)]
+
+
+def _parts_of(rule: Mapping) -> list[str]:
+    """Return the parts that a rule looks at."""
+    return [rule["part"], *rule.get("others", [])]
+
+
+def _names(rows: pd.DataFrame) -> set[str]:
+    """Return groups that have names; numbers count the groups of a part, each part anew."""
+    return {group for group in rows["group"] if not group.isdigit()}
+
+
+def files_of(rule: Mapping, health: Sequence[Mapping]) -> str | None:
+    """Return the dataset whose files a rule's part holds; None for that of the pack."""
+    others = {row["dataset"] for row in health if row.get("dataset")}
+    return rule.get("files") or (rule["part"] if rule["part"] in others else None)
 
 
 def basis_of(
-    scores: pd.DataFrame, rule: Mapping, unhealthy: str = "", chosen_here: str = ""
+    scores: pd.DataFrame,
+    rule: Mapping,
+    unhealthy: str = "",
+    chosen_here: str = "",
+    health: Sequence[Mapping] = (),
 ) -> Basis:
     """Return what stands behind a rule's outcome, counted from the scores.
 
@@ -199,6 +373,9 @@ def basis_of(
         The health check that failed and bears on the claim.
     chosen_here : str, default ""
         What was chosen on the data that judge.
+    health : sequence of mapping, optional
+        The health checks of the dataset; see `bearing_check`. Groups of the training data in the
+        part that judges fail a check of their own.
 
     Returns
     -------
@@ -208,19 +385,31 @@ def basis_of(
         said to be equally good.
     """
     models = _models_of(rule)
-    seeds, constant, learnt = None, False, []
+    seeds, constant, learnt, groups = None, False, [], []
+    for part in _parts_of(rule):
+        rows = scores[scores["part"] == part]
+        groups.append(int(rows.groupby("label")["group"].nunique().min()))
     for model in models:
-        rows, matrix = part_scores(scores, model, rule["part"])
+        matrix = part_scores(scores, model, rule["part"])[1]
         constant |= bool((np.ptp(matrix, axis=1) == 0).all())
         if any(name.startswith(f"{model}@") for name in scores.columns):
             seeds = len(matrix) if seeds is None else min(seeds, len(matrix))
+    for model in rule.get("rests_on", models):
         with contextlib.suppress(ClaimError):  # it has no scores of its training data
             own = measure(scores, model, "training")
             learnt.append(np.isfinite(own.low) and not own.contains(0.5))
-    needed = learnt if rule["name"] in ("no gain", "same") else learnt[:1]
+    all_needed = "rests_on" in rule or rule["name"] in ("no gain", "same")
+    needed = learnt if all_needed else learnt[:1]
     left_chance = all(needed) if needed else None
-    groups = int(rows.groupby("label")["group"].nunique().min())
-    return Basis(groups, seeds, constant, left_chance, unhealthy, chosen_here)
+    rows = scores[scores["part"] == rule["part"]]
+    detects = rule.get("metric") != "mean" and rule["name"] != "higher"
+    trained_on = _names(scores[scores["part"] == "training"]) & _names(rows)
+    if trained_on and detects and rule["part"] not in ("training", "development"):
+        unhealthy = unhealthy or f"{len(trained_on)} groups were trained on"
+    checks = [row for row in health if row.get("dataset") == files_of(rule, health)]
+    if checks and detects and rows["label"].nunique() == 2:
+        unhealthy = unhealthy or bearing_check(checks, measure(scores, models[0], rule["part"]))
+    return Basis(min(groups), seeds, constant, left_chance, unhealthy, chosen_here)
 
 
 def judge_claims(
@@ -229,6 +418,7 @@ def judge_claims(
     dataset: str,
     unhealthy: Mapping[int, str] | None = None,
     chosen_here: Mapping[int, str] | None = None,
+    health: Sequence[Mapping] = (),
 ) -> list[dict]:
     """Judge all claims whose rule can be applied to some scores.
 
@@ -244,32 +434,51 @@ def judge_claims(
         By claim: the health check that failed and bears on it.
     chosen_here : mapping of int to str, optional
         By claim: what was chosen on the data that judge.
+    health : sequence of mapping, optional
+        The health checks of the dataset; see `bearing_check`.
 
     Returns
     -------
     list of dict
-        Of each claim: claim, source, verdict, found, reason, groups, seeds.
+        Of each claim and rule: claim, rule, source, verdict, found, reason, groups, seeds.
     """
-    known, parts, verdicts = model_names(scores), set(scores["part"]), []
-    for number, claim in claims[claims["rule"].notna()].iterrows():
-        rule = claim["rule"]
-        if not set(_models_of(rule)) <= set(known) or rule["part"] not in parts:
-            continue
+    known, parts, verdicts = set(model_names(scores)), set(scores["part"]), []
+    for number, claim in claims.iterrows():
         source = "rendered" if is_embedded(dataset) else "other real data"
-        source = "own data" if claim["data"] == dataset else source
-        outcome = apply_rule(scores, rule, claim["value"])
-        because = [(of or {}).get(number, "") for of in (unhealthy, chosen_here)]
-        basis = basis_of(scores, rule, *because)
-        verdict, reason = earn_verdict(outcome, basis, source)
-        if rule["name"] == "number" and source != "own data":
-            verdict, reason = "not tested", "A number is judged on the report's own data alone."
-        row = {"claim": int(number), "source": source, "verdict": verdict, "found": outcome.found}
-        verdicts.append(row | {"reason": reason, "groups": basis.groups, "seeds": basis.seeds})
+        source = "own data" if dataset in own_datasets(claim) else source
+        ill, chosen = ((of or {}).get(number, "") for of in (unhealthy, chosen_here))
+        for rule in rules_of(claim):
+            if not set(_models_of(rule)) <= known or not set(_parts_of(rule)) <= parts:
+                continue
+            outcome = apply_rule(scores, rule, claim["value"])
+            basis = basis_of(scores, rule, ill, chosen, health)
+            verdict, reason = earn_verdict(outcome, basis, source)
+            if rule["name"] == "number" and source != "own data":
+                verdict, reason = "not tested", "A number is judged on the report's own data alone."
+            found = outcome.found + (" from one training" if basis.seeds == 1 else "")
+            row = {"claim": int(number), "rule": rule["name"], "source": source}
+            row |= {"verdict": verdict, "found": found, "reason": reason}
+            verdicts.append(row | {"groups": basis.groups, "seeds": basis.seeds})
     return verdicts
 
 
 # %% ../../nbs/11_reporting/11_evidence.ipynb #5da0bb03
 _DIGITS = "%.6g"
+
+
+def _metrics_of(rows: pd.DataFrame, columns: list[str]) -> tuple[str, ...]:
+    """Return the metrics that tell about a model's scores, decisions or values of a part."""
+    part = str(rows["part"].iloc[0])
+    if part.startswith("values of "):
+        return ("mean",)
+    if rows["label"].nunique() < 2:
+        return ()
+    if rows[columns].isin((0, 1)).all(axis=None):  # decisions
+        return ("precision", "recall", "F1")
+    if part == "training":  # it shows whether a model has learnt anything
+        return ("AUC",)
+    ranks = ("AUC", "average precision", "EER", "TPR at 1 % FPR")
+    return (*ranks, "log loss") if part == "validation" else ranks
 
 
 def pack_numbers(scores: pd.DataFrame) -> list[dict]:
@@ -278,9 +487,9 @@ def pack_numbers(scores: pd.DataFrame) -> list[dict]:
     for model in model_names(scores):
         columns = [name for name in scores.columns if name.partition("@")[0] == model]
         for part, rows in scores.groupby("part", sort=False):
-            if rows[columns].isna().any(axis=None) or rows["label"].nunique() < 2:
+            if rows[columns].isna().any(axis=None):
                 continue
-            for metric in ("AUC", "average precision", "EER", "TPR at 1 % FPR"):
+            for metric in _metrics_of(rows, columns):
                 found = measure(scores, model, str(part), metric=metric)
                 row = {"model": model, "part": part, "metric": metric, "trainings": len(columns)}
                 about = {name: json_value(value) for name, value in found.as_row().items()}
@@ -296,6 +505,7 @@ def write_pack(
     provenance: Mapping,
     unhealthy: Mapping[int, str] | None = None,
     chosen_here: Mapping[int, str] | None = None,
+    health: Sequence[Mapping] = (),
 ) -> Path:
     """Write the scores of a paper on a dataset, and every number and verdict made of them.
 
@@ -316,6 +526,8 @@ def write_pack(
         By claim: the health check that failed and bears on it.
     chosen_here : mapping of int to str, optional
         By claim: what was chosen on the data that judge.
+    health : sequence of mapping, optional
+        The health checks of the dataset; see `bearing_check`.
 
     Returns
     -------
@@ -324,12 +536,14 @@ def write_pack(
     """
     place = Path(folder) / f"{paper}-{dataset}"
     text = scores.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
+    text = re.sub(",+\n", "\n", text)  # a part lacks the scores of the models that come after it
     write_atomic(place / "scores.csv", text)
     pack = {
         "paper": paper,
         "dataset": dataset,
         "unhealthy": {str(claim): reason for claim, reason in (unhealthy or {}).items()},
         "chosen_here": {str(claim): reason for claim, reason in (chosen_here or {}).items()},
+        "health": [{name: json_value(value) for name, value in row.items()} for row in health],
         "provenance": dict(provenance),
     }
     pack |= _follow_from_scores(place, pack)
@@ -337,12 +551,37 @@ def write_pack(
     return place
 
 
+def renew_pack(place: str | Path, health: Sequence[Mapping] | None = None) -> Path:
+    """Judge the scores of a pack anew, after the rules or `claims.toml` have changed.
+
+    Parameters
+    ----------
+    place : str or Path
+        The pack's folder.
+    health : sequence of mapping, optional
+        The health checks of the dataset; None for those that the pack holds.
+
+    Returns
+    -------
+    Path
+        The same folder.
+    """
+    place = Path(place)
+    pack = json.loads((place / "pack.json").read_text(encoding="utf-8"))
+    ill, chosen = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
+    checks = list(pack.get("health", ())) if health is None else health
+    scores = read_pack_scores(place / "scores.csv")
+    paper, dataset, provenance = pack["paper"], pack["dataset"], pack["provenance"]
+    return write_pack(place.parent, paper, dataset, scores, provenance, ill, chosen, checks)
+
+
 def _follow_from_scores(place: Path, pack: Mapping, claims: pd.DataFrame | None = None) -> dict:
     """Return the numbers and verdicts that follow from a pack's scores."""
     scores = read_pack_scores(place / "scores.csv")
     claims = load_claims(pack["paper"]) if claims is None else claims
-    because = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
-    verdicts = judge_claims(scores, claims, pack["dataset"], *because)
+    ill, chosen = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
+    health = pack.get("health", ())
+    verdicts = judge_claims(scores, claims, pack["dataset"], ill, chosen, health)
     return {"numbers": pack_numbers(scores), "verdicts": verdicts}
 
 
@@ -374,7 +613,7 @@ def verify_pack(place: str | Path) -> list[str]:
     except (OSError, KeyError, ValueError) as error:
         raise ClaimError(f"{place} is not a complete pack: {error}") from error
     differing = []
-    for kind, keys in (("numbers", ("model", "part", "metric")), ("verdicts", ("claim",))):
+    for kind, keys in (("numbers", ("model", "part", "metric")), ("verdicts", ("claim", "rule"))):
         kept, made = (
             {tuple(row[k] for k in keys): row for row in of[kind]} for of in (pack, again)
         )
@@ -408,6 +647,51 @@ def pack_folders(folder: str | Path | None = None) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/pack.json"))
 
 
+def measured_on(
+    paper: str,
+    models: Sequence[str],
+    part: str,
+    metric: str = "AUC",
+    against: str | None = None,
+    folder: str | Path | None = None,
+) -> pd.DataFrame:
+    """Measure models on every real dataset that there is a pack of.
+
+    Parameters
+    ----------
+    paper : str
+        Name of the paper notebook.
+    models : sequence of str
+        Their names; packs without one of them or without the part leave it out.
+    part : str
+        One of the parts.
+    metric : str, default "AUC"
+        A key of `METRICS`.
+    against : str, optional
+        Model whose metric is subtracted.
+    folder : str or Path, optional
+        Folder of all packs; by default the one beside the papers.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns name (the model), group (the dataset), value, low, high, as `plot_intervals` takes
+        them.
+    """
+    rows = []
+    for place in pack_folders(folder):
+        dataset = place.name.removeprefix(f"{paper}-")
+        if dataset == place.name or is_embedded(dataset):
+            continue
+        scores = read_pack_scores(place / "scores.csv")
+        for model in models:
+            with contextlib.suppress(ClaimError):  # not in this pack
+                found = measure(scores, model, part, against, metric)
+                row = {"name": model, "group": dataset}
+                rows.append(row | {"value": found.value, "low": found.low, "high": found.high})
+    return pd.DataFrame(rows, columns=["name", "group", "value", "low", "high"])
+
+
 def verify_command(folder: str | Path | None = None) -> int:
     """Verify all packs and print what differs: `deepfake-nb ledger --verify`.
 
@@ -422,7 +706,14 @@ def verify_command(folder: str | Path | None = None) -> int:
         The exit status: 0 if everything follows from the scores, else 1.
     """
     places = pack_folders(folder)
-    differing = [text for place in places for text in verify_pack(place)]
+    by_size = sorted(places, key=lambda place: -(place / "scores.csv").stat().st_size)
+    workers = min(len(places), available_cores())
+    if workers > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            found = dict(zip(by_size, pool.map(verify_pack, by_size)))
+    else:
+        found = {place: verify_pack(place) for place in places}
+    differing = [text for place in places for text in found[place]]
     for text in differing:
         print(text)
     print(f"{len(places)} packs of evidence verified, {len(differing)} numbers or verdicts differ")

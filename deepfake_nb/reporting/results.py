@@ -194,6 +194,7 @@ class Results:
         scores: pd.DataFrame,
         unhealthy: Mapping[int, str] | None = None,
         chosen_here: Mapping[int, str] | None = None,
+        dataset: str = "",
     ) -> None:
         """Keep the scores of all samples, from which numbers and verdicts can be made again.
 
@@ -205,11 +206,15 @@ class Results:
             By claim: the health check that failed and bears on it.
         chosen_here : mapping of int to str, optional
             By claim: what was chosen on the data that judge.
+        dataset : str, default ""
+            Name of the data, where they are not those that the run is named after: their scores
+            are kept apart.
         """
-        _save_csv(self.folder / "scores.csv", scores)
+        end = f"-{dataset}" if dataset else ""
+        _save_csv(self.folder / f"scores{end}.csv", scores)
         reasons = {"unhealthy": dict(unhealthy or {}), "chosen_here": dict(chosen_here or {})}
         text = json.dumps(reasons, indent=1, ensure_ascii=False)
-        write_atomic(self.folder / "evidence.json", text + "\n")
+        write_atomic(self.folder / f"evidence{end}.json", text + "\n")
 
     def remark(self, text: str) -> None:
         """Show a passage whose numbers come from this run, so that it agrees with the tables.

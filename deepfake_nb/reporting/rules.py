@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #2f502dd8
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -147,13 +147,18 @@ def difference_rule(
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #e10ced62
+def simultaneous_level(n_differences: int) -> float:
+    """Return the confidence level at which n intervals together cover at 95 % (Bonferroni)."""
+    return 1 - 0.05 / n_differences
+
+
 def order_rule(differences: Sequence[Interval]) -> Outcome:
     """Judge an order: each model is better than the next by the interval of their difference.
 
     Parameters
     ----------
     differences : sequence of Interval
-        Of each model minus the next, paired.
+        Of each model minus the next, paired, at the level of `simultaneous_level`.
 
     Returns
     -------
@@ -163,10 +168,17 @@ def order_rule(differences: Sequence[Interval]) -> Outcome:
     Raises
     ------
     ClaimError
-        Without differences.
+        Without differences, or if their level is lower.
     """
     if not len(differences):
         raise ClaimError("an order needs at least one difference")
+    level = simultaneous_level(len(differences))
+    lowest = min(difference.confidence_level for difference in differences)
+    if lowest < level - 1e-9:
+        raise ClaimError(
+            f"{len(differences)} differences at confidence level {lowest}: "
+            f"expected {level:.4f}, so that they cover together at 0.95"
+        )
     found = ", ".join(_signed(difference) for difference in differences)
     if not all(np.isfinite(difference.low) for difference in differences):
         return Outcome(None, found, cannot_decide="there is no interval")
@@ -229,6 +241,57 @@ def equivalence_rule(
     if holds is None and half >= margin:
         weak = f"the interval is wider than the margin of {margin:g}"
     return Outcome(holds, _signed(difference), cannot_fail=ceiling, cannot_decide=weak)
+
+
+# %% ../../nbs/11_reporting/10_rules.ipynb #2380247b
+#: Properties of files that do not reach a model that reads decoded pixels.
+NEVER_SEEN = ("format", "codec", "encoder", "pixel_format", "sound", "duration", "frame_rate")
+
+#: Checks of the splits that a dataset comes with; a pack's own parts are checked by their groups.
+OF_GIVEN_SPLITS = ("both classes in every part", "no person, original or video in two parts")
+
+
+def bearing_check(health: Sequence[Mapping], model_auc: Interval | None) -> str:
+    """Return the first failed health check that bears on a claim about telling real from fake.
+
+    Parameters
+    ----------
+    health : sequence of mapping
+        Of each check: check, result and verdict ('pass', 'fail' or 'undecided'); of a property of
+        the files also feature, auc, low and high.
+    model_auc : Interval or None
+        AUC of the model that the claim is about, on the part that judges it; None if unknown.
+
+    Returns
+    -------
+    str
+        What failed, or an empty text.
+
+    Examples
+    --------
+    >>> size = {"check": "file_size", "feature": "file_size", "verdict": "fail"}
+    >>> size |= {"result": "AUC 0.61", "auc": 0.61, "low": 0.54, "high": 0.68}
+    >>> bearing_check([size], Interval(0.63, 0.58, 0.68, n=400, groups=80))
+    'file_size tells the classes apart (AUC 0.61), and the model is not shown to be better'
+    """
+    for row in health:
+        of_no_concern = row.get("feature") in NEVER_SEEN or row["check"] in OF_GIVEN_SPLITS
+        if row["verdict"] != "fail" or of_no_concern:
+            continue
+        if row.get("feature") is None:
+            return f"{row['check']}: {row['result']}"
+        alone = max(row["auc"], 1 - row["auc"])
+        better = False
+        if model_auc is not None and np.isfinite(model_auc.low):
+            # the two are measured on samples of one dataset, so that independence is cautious
+            half = np.hypot(model_auc.high - model_auc.low, row["high"] - row["low"]) / 2
+            better = model_auc.value - alone > half
+        if not better:
+            return (
+                f"{row['feature']} tells the classes apart (AUC {alone:.2f}), "
+                "and the model is not shown to be better"
+            )
+    return ""
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #b2726229
@@ -318,7 +381,8 @@ def earn_verdict(outcome: Outcome, basis: Basis, source: Source) -> tuple[str, s
     if basis.groups is not None and basis.groups < MINIMUM_GROUPS:
         return "underpowered", f"{basis.groups} independent groups, fewer than {MINIMUM_GROUPS}."
     if basis.seeds is not None and basis.seeds < MINIMUM_SEEDS:
-        return "underpowered", f"{basis.seeds} trainings, fewer than {MINIMUM_SEEDS}."
+        trained = "One training" if basis.seeds == 1 else f"{basis.seeds} trainings"
+        return "underpowered", f"{trained}, fewer than {MINIMUM_SEEDS}."
     if outcome.cannot_decide:
         return "underpowered", f"These data could not decide: {outcome.cannot_decide}."
     if outcome.holds is None:

@@ -414,14 +414,15 @@ def ledger_command(
     root: str | Path | None = None,
     as_json: bool = False,
 ) -> int:
-    """Print the verdicts, counted by report or by run: `deepfake-nb ledger`.
+    """Print the verdicts, counted by source or by run: `deepfake-nb ledger`.
 
     Parameters
     ----------
     root : str | Path | None, default None
-        Folder of runs; None: the paper notebooks as they are shipped.
+        Folder of runs; None: the ledger of four sources, from the notebooks and packs of evidence
+        as they are shipped.
     as_json : bool, default False
-        Whether to print JSON, a record a report or run.
+        Whether to print JSON: a record a claim, or a run.
 
     Returns
     -------
@@ -433,18 +434,22 @@ def ledger_command(
     ReportError
         If no run has a ledger.
     """
-    from deepfake_nb.reporting.ledger import load_ledgers, summarise_ledgers
+    from deepfake_nb.reporting.claims import load_claims
+    from deepfake_nb.reporting.ledger import summarise_ledgers
+    from deepfake_nb.reporting.sources import load_sources, sources_record, sources_text
 
     if root is None:
-        ledgers, total = load_ledgers(), True
-        title = "The ledger of claims, from the notebooks as they are shipped"
-    else:
-        ledgers, total = _ledgers_below(root)
-        title = f"The ledger of claims, from the runs in {root}"
+        ledger = load_sources()
+        if as_json:
+            print_json(sources_record(ledger, load_claims()))
+        else:
+            print(f"Verdicts on the reports' claims, by source\n\n{sources_text(ledger)}")
+        return 0
+    ledgers, total = _ledgers_below(root)
     if as_json:
         print_json(summarise_ledgers(ledgers, total).rename_axis("name").reset_index())
     else:
-        show_ledgers(ledgers, title, total)
+        show_ledgers(ledgers, f"The ledger of claims, from the runs in {root}", total)
     return 0
 
 

@@ -8,25 +8,73 @@ __all__ = []
 # %% ../../nbs/12_runs/11_evidence.ipynb #a3d9244e
 import json
 import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
-from ..core.errors import DatasetNotFoundError, ReportError, RunFailed
+from deepfake_nb.core.errors import (
+    DatasetNotFoundError,
+    ParameterError,
+    ReportError,
+    RunFailed,
+)
 from ..core.paths import papers_dir
-from ..data.manifests import locate
+from ..data.datasets import is_embedded, load_samples
+from ..data.manifests import list_datasets, locate
+from ..reporting.claims import load_claims, rules_of
 from ..reporting.evidence import write_pack
 from .execute import failed_folder
 from .grid import run_grid
 from .plan import plan_grid
 from .progress import LogLines
+from ..studies.audit import health_check
 
 # %% ../../nbs/12_runs/11_evidence.ipynb #260e8cfc
 _KEPT = ("commit", "code", "data", "further data", "profile", "parameters", "packages", "threads")
 
 
-def pack_run(run: str | Path, folder: str | Path | None = None) -> Path:
-    """Write the evidence of a run.
+def dataset_health(dataset: str, seed: int = 0, **options) -> list[dict]:
+    """Return the health checks of a dataset, and each property of its files that leaks.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the dataset.
+    seed : int, default 0
+        Seed of the draws.
+    **options
+        As of `load_samples`.
+
+    Returns
+    -------
+    list of dict
+        Of each check: check, result, verdict; of a property also feature, auc, low, high, as
+        `bearing_check` takes them.
+    """
+    try:
+        result = health_check(load_samples(dataset, **options), seed=seed)
+    except (ParameterError, DatasetNotFoundError) as error:
+        told = str(error).partition(";")[0].partition(" (")[0]
+        return [{"check": "health check", "result": told, "verdict": "undecided"}]
+    leaks = "no file feature tells the classes apart"
+    rows = result.summary[result.summary["check"] != leaks].to_dict("records")
+    for row in result.leaks.itertuples():
+        failed = {"leak": "fail", "undecided": "undecided"}.get(row.verdict, "pass")
+        said = f"AUC {row.auc:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        about = {"check": f"{row.feature} does not tell the classes apart", "result": said}
+        bounds = {name: float(getattr(row, name)) for name in ("auc", "low", "high")}
+        rows.append(about | {"verdict": failed, "feature": row.feature} | bounds)
+    return rows
+
+
+def pack_run(
+    run: str | Path,
+    folder: str | Path | None = None,
+    health: Callable[..., Sequence[Mapping]] = dataset_health,
+) -> list[Path]:
+    """Write the evidence of a run, a pack for each dataset whose scores it kept.
 
     Parameters
     ----------
@@ -34,11 +82,13 @@ def pack_run(run: str | Path, folder: str | Path | None = None) -> Path:
         Folder of a finished run.
     folder : str or Path, optional
         Folder of all packs; by default the one beside the papers.
+    health : Callable, default `dataset_health`
+        Function of a dataset's name and options that returns its health checks.
 
     Returns
     -------
-    Path
-        The pack's folder.
+    list of Path
+        The packs' folders.
 
     Raises
     ------
@@ -46,22 +96,30 @@ def pack_run(run: str | Path, folder: str | Path | None = None) -> Path:
         If the run kept no scores.
     """
     run = Path(run)
-    if not (run / "scores.csv").is_file():
+    kept = sorted(run.glob("scores*.csv"))
+    if not kept:
         raise ReportError(f"{run} has no scores.csv; its paper keeps no scores of samples")
     provenance = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
-    reasons = json.loads((run / "evidence.json").read_text(encoding="utf-8"))
-    kept = {name: provenance[name] for name in _KEPT if name in provenance}
-    kept["parameters"].pop("data_root", None)  # a path of this machine
+    paper = provenance["paper"]
+    about = {name: provenance[name] for name in _KEPT if name in provenance}
+    about["parameters"].pop("data_root", None)  # a path of this machine
     profiles = tomllib.loads((papers_dir() / "profiles.toml").read_text(encoding="utf-8"))
-    kept["looked"] = profiles[provenance["paper"]].get("real", {}).get("looked", "not stated")
-    return write_pack(
-        folder or papers_dir() / "evidence",
-        provenance["paper"],
-        provenance["dataset"],
-        pd.read_csv(run / "scores.csv", dtype={"sample": str, "group": str}),
-        kept,
-        **reasons,
-    )
+    about["looked"] = profiles[paper].get("real", {}).get("looked", "not stated")
+    claims = load_claims(paper)
+    files = {rule.get("files") for _, claim in claims.iterrows() for rule in rules_of(claim)}
+    packs = []
+    for path in kept:
+        end = path.stem.removeprefix("scores")
+        dataset = end.removeprefix("-") or provenance["dataset"]
+        reasons = json.loads((run / f"evidence{end}.json").read_text(encoding="utf-8"))
+        scores = pd.read_csv(path, dtype={"sample": str, "group": str})
+        place = folder or papers_dir() / "evidence"
+        options = about["parameters"].get("dataset_options") if is_embedded(dataset) else None
+        checks = list(health(dataset, **(options or {})))
+        for other in sorted({*scores["part"], *files} & set(list_datasets())):
+            checks += [{**row, "dataset": other} for row in health(other)]
+        packs.append(write_pack(place, paper, dataset, scores, about, **reasons, health=checks))
+    return packs
 
 
 # %% ../../nbs/12_runs/11_evidence.ipynb #d15657b4
@@ -101,9 +159,32 @@ def make_evidence(
             plans += plan_grid([paper], [dataset], "real", root=root)
     states = run_grid(plans, jobs, watch=LogLines())
     whole = [state.plan.folder for state in states if state.state != "failed"]
-    packs = [pack_run(run, folder) for run in whole if (run / "scores.csv").is_file()]
+    health = lru_cache(dataset_health)
+    packs = []
+    for run in whole:
+        if list(run.glob("scores*.csv")):
+            packs += pack_run(run, folder, health)
     for state in states:
         if state.state == "failed":
             partial = failed_folder(state.plan.folder) / f"{state.plan.paper}.ipynb"
             raise RunFailed(f"{state.plan}: {state.reason}", state.notebook or partial)
     return packs
+
+
+def pack_rendered(root: str | Path = "runs", folder: str | Path | None = None) -> list[Path]:
+    """Write the evidence of the runs at `quick` on rendered data that `make papers` has made.
+
+    Parameters
+    ----------
+    root : str or Path, default "runs"
+        Folder of all runs.
+    folder : str or Path, optional
+        Folder of all packs; by default the one beside the papers.
+
+    Returns
+    -------
+    list of Path
+        The packs of the papers that keep scores.
+    """
+    runs = [plan.folder for plan in plan_grid(root=root)]
+    return [pack for run in runs if list(run.glob("scores*.csv")) for pack in pack_run(run, folder)]

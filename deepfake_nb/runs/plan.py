@@ -463,7 +463,7 @@ def _no_rendering(values: dict, given: dict) -> dict:
     options = {
         name: _options_name(name)
         for name in values
-        if name == "dataset" or name.endswith("_dataset")
+        if name == "dataset" or (name.endswith("_dataset") and values[name])
     }
     return {
         own: {}
@@ -521,7 +521,13 @@ def _further_data(values: dict, known: dict) -> dict:
             values[name], values["data_root"], values.get(_options_name(name), {}), known
         )
         for name in values
-        if name.endswith("_dataset")
+        if name.endswith("_dataset") and values[name]
+    }
+    prints |= {
+        each: _data_print(each, values["data_root"], {}, known)
+        for name, value in values.items()
+        if name.endswith("_datasets")
+        for each in value
     }
     arrays = {name for name in list_datasets() if load_manifest(name).kind == "arrays"}
     return prints | {
@@ -536,10 +542,11 @@ _BASES = ("base", "bases", "ablation_bases")  # parameters that name backbones
 
 def _weights(values: dict, given: dict) -> dict:
     """Resolve the weights of each backbone; load Keras only if there are any."""
-    wanted = {
-        base: values["base_weights"]
-        for base in (*values.get("bases", []), *([values["base"]] if "base" in values else []))
-    }
+    bases = [values.get("stand_in_base") or base for base in values.get("bases", [])]
+    bases += [values["base"]] if "base" in values else []
+    wanted = {base: values["base_weights"] for base in bases}
+    if "head_base" in values:
+        wanted[values["head_base"]] = values["head_weights"]
     wanted |= {base: values["ablation_weights"] for base in values.get("ablation_bases", [])}
     if set(wanted.values()) <= {"none"} and not given.keys() & set(_BASES):
         return {base: {"kind": "none", "sha256": None} for base in wanted}

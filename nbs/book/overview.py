@@ -17,27 +17,33 @@ COUNTED = "deepfake_nb ledger"  # name of the counts in the picture's metadata
 SIDE, PATCH, SEED = 64, 10, 0  # pixels that the network sees, pixels hidden at once
 VERDICT_COLOURS = {
     "reproduced": "#009E73",
+    "agrees": "#66C2A5",
     "not reproduced": "#D55E00",
+    "disagrees": "#FC8D62",
+    "undecided": "#E6C229",
+    "underpowered": "#B3A369",
+    "void": "#8C6BB1",
     "contradicted by the report itself": "#CC79A7",
-    "value lost": "#E69F00",
-    "not comparable": "#999999",
+    "value lost": "#A6761D",
+    "source damaged": "#7A4B1E",
+    "not tested": "#DDDDDD",
 }
 
 
-def ledger_counts() -> dict[str, int]:
-    "Verdicts of all committed ledgers; claims of reports that have not been run are left out."
-    from deepfake_nb.reporting.claims import VERDICTS
-    from deepfake_nb.reporting.ledger import load_ledgers, summarise_ledgers
+def ledger_counts() -> dict[str, dict[str, int]]:
+    "Verdicts of the ledger by source, those that occur."
+    from deepfake_nb.reporting.sources import count_sources, load_sources
 
+    counts = count_sources(load_sources())
     return {
-        verdict: int(n)
-        for verdict, n in summarise_ledgers(load_ledgers()).loc["all", list(VERDICTS)].items()
+        source: {verdict: int(n) for verdict, n in column.items() if n}
+        for source, column in counts.items()
     }
 
 
 def counts_in(
     picture: Path,  # written by `main`
-) -> dict[str, int]:
+) -> dict[str, dict[str, int]]:
     "The counts that a picture was drawn from."
     from PIL import Image
 
@@ -110,7 +116,7 @@ def example() -> dict:
     }
 
 
-def draw(shown: dict, counts: dict[str, int]) -> bytes:
+def draw(shown: dict, counts: dict[str, dict[str, int]]) -> bytes:
     "The picture, as PNG."
     import matplotlib.pyplot as plt
     import numpy as np
@@ -118,11 +124,11 @@ def draw(shown: dict, counts: dict[str, int]) -> bytes:
     from deepfake_nb.reporting.results import COLOURS, use_style
 
     use_style()
-    figure = plt.figure(figsize=(10, 2.95), dpi=110)
+    figure = plt.figure(figsize=(10, 3.7), dpi=110)
     axes = figure.subplot_mosaic(
         [["real", "fake", "mask", "map", "spectrum"], ["bar"] * 5],
         width_ratios=[1, 1, 1, 1, 1.35],
-        height_ratios=[1, 0.16],
+        height_ratios=[1, 0.55],
     )
     grey, side = shown["fake"] @ np.array([0.299, 0.587, 0.114]), shown["fake"].shape[0]
     for name in ("real", "fake"):
@@ -170,29 +176,38 @@ def draw(shown: dict, counts: dict[str, int]) -> bytes:
     return small(buffer.getvalue(), counts)
 
 
-def bar(ax, counts: dict[str, int]) -> None:
-    "One bar of all verdicts, each with its number."
-    left = 0
-    for verdict, n in counts.items():
-        ax.barh(0, n, left=left, color=VERDICT_COLOURS[verdict], label=f"{verdict} {n}")
-        left += n
-    ax.set(xlim=(0, left), yticks=[], xticks=[])
+def bar(ax, counts: dict[str, dict[str, int]]) -> None:
+    "A bar a source, with a piece for each verdict."
+    for y, of_source in enumerate(counts.values()):
+        left = 0
+        for verdict in (name for name in VERDICT_COLOURS if name in of_source):
+            n = of_source[verdict]
+            ax.barh(y, n, left=left, color=VERDICT_COLOURS[verdict], height=0.75)
+            if n >= 2:
+                ax.text(left + n / 2, y, n, ha="center", va="center", fontsize=7)
+            left += n
+    ax.set(xlim=(0, left), xticks=[], yticks=range(len(counts)), yticklabels=list(counts))
+    ax.tick_params(axis="y", length=0, labelsize=8)
+    ax.invert_yaxis()
     ax.grid(False)
     for side in ax.spines.values():
         side.set_visible(False)
-    ax.set_title(f"{left} claims, one verdict each", fontsize=9, pad=3)
+    ax.set_title(f"{left} claims, a verdict from each of four sources", fontsize=9, pad=3)
+    present = [name for name in VERDICT_COLOURS if any(name in some for some in counts.values())]
     ax.legend(
-        ncol=len(counts),
+        [ax.barh(0, 0, color=VERDICT_COLOURS[name]) for name in present],
+        present,
+        ncol=(len(present) + 1) // 2,
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.05),
+        bbox_to_anchor=(0.5, -0.02),
         frameon=False,
-        fontsize=8.5,
+        fontsize=8,
         handlelength=1,
-        columnspacing=1.6,
+        columnspacing=1.4,
     )
 
 
-def small(png: bytes, counts: dict[str, int]) -> bytes:
+def small(png: bytes, counts: dict[str, dict[str, int]]) -> bytes:
     "The same in 256 colours."
     from PIL import Image, PngImagePlugin
 
