@@ -338,6 +338,7 @@ PURE = (
     "forensics.spectrum forensics.spectrum_classifiers studies.factorial "
     "reporting.claims reporting.ledger reporting.crate reporting.scores reporting.judge "
     "reporting.judge_page reporting.commands reporting.rules reporting.evidence "
+    "reporting.sources "
     "runs.collect runs.compare"
 )
 NOT_CORE = (

@@ -150,7 +150,7 @@ def repeated_fall(
     strata = [group_strata(s.y_true, s.groups) for s in sets]
     low = high = np.nan
     if n_resamples and all(enough for _, _, enough in strata):
-        fall = 0.0
+        fall = np.zeros((1, 1))
         for i, (sign, scored) in enumerate(zip(signs, sets)):
             blocks = resample_weights(scored.y_true, scored.groups, n_resamples, [seed, i])
             found = [scored.metrics(metric, weights) for weights in blocks]

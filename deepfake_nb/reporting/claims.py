@@ -48,7 +48,7 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     text = Path(path or papers_dir() / "claims.toml").read_text(encoding="utf-8")
     columns = ["id", "report", "place", "text", "kind", "value"]
     columns += ["in_text_only", "contradiction", "lost", "loose", "damaged", "implausible"]
-    columns += ["data", "condition", "rule", "decided_by", "published", "trainings"]
+    columns += ["data", "condition", "rule", "decided_by", "published", "trainings", "shown"]
     claims = pd.DataFrame(tomllib.loads(text)["claim"]).reindex(columns=columns)
     claims = claims.astype({"value": object})
     claims["in_text_only"] = claims["in_text_only"].eq(True)

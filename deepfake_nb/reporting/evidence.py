@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/11_reporting/11_evidence.ipynb #a47490ce
 import contextlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -521,6 +522,7 @@ def write_pack(
     """
     place = Path(folder) / f"{paper}-{dataset}"
     text = scores.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
+    text = re.sub(",+\n", "\n", text)  # a part lacks the scores of the models that come after it
     write_atomic(place / "scores.csv", text)
     pack = {
         "paper": paper,

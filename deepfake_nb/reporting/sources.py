@@ -112,7 +112,7 @@ def judge_published(claim: Mapping) -> dict:
             holds = not holds  # the most of all: another must not be over it
         outcome = Outcome(bool(holds), said["found"])
         verdict, reason = earn_verdict(outcome, Basis(None, None), "published record")
-        reason = f"Computed: {', '.join(f'{number:,.4g}' for number in computed)}."
+        reason = f"Computed: {', '.join(f'{number:,.6g}' for number in computed)}."
         if verdict == "disagrees" and record.get("own"):
             verdict = "contradicted by the report itself"
             reason += f" {claim['contradiction']}"
@@ -391,12 +391,13 @@ def sources_record(ledger: pd.DataFrame, claims: pd.DataFrame) -> list[dict]:
 
 
 # %% ../../nbs/11_reporting/12_sources.ipynb #a1782078
-#: Independent groups of the smaller class in the part that judges, of the real data at hand.
-GROUPS_AT_HAND: dict[str, tuple[int, str]] = {
+#: Independent groups of the smaller class in the part that judges, by dataset.
+GROUPS: dict[str, tuple[int, str]] = {
     "uadfv": (10, "evaluation videos of the lab; 38 in development"),
     "dfdc-faces": (1000, "originals, a fifth of the 4,995"),
     "faceforensics": (12, "identity pairs"),
     "real-and-fake-face": (768, "composites; people may recur"),
+    "celeb-df-v1": (30, "videos of the lab's list; not at hand"),
 }
 
 
@@ -428,7 +429,7 @@ def planned_difference(groups: int, auc: float = 0.75) -> float:
 
 
 def testable_claims(claims: pd.DataFrame) -> pd.DataFrame:
-    """List the claims that the real data at hand can test, with the power to do so.
+    """List the claims that real data can test, with the power to do so.
 
     Parameters
     ----------
@@ -438,16 +439,16 @@ def testable_claims(claims: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        A row a claim with a rule and own data at hand: dataset, rule, groups, of what,
+        A row a claim with a rule and own data of known size: dataset, rule, groups, of what,
         shows: the smallest difference in AUC that would show.
     """
     rows = {}
     for number, claim in claims.iterrows():
-        at_hand = [name for name in own_datasets(claim) if name in GROUPS_AT_HAND]
-        if not (at_hand and rules_of(claim)):
+        known = [name for name in own_datasets(claim) if name in GROUPS]
+        if not (known and rules_of(claim)):
             continue
-        groups, of_what = GROUPS_AT_HAND[at_hand[0]]
+        groups, of_what = GROUPS[known[0]]
         names = ", ".join(rule["name"] for rule in rules_of(claim))
-        rows[number] = {"dataset": at_hand[0], "rule": names, "groups": groups, "of": of_what}
+        rows[number] = {"dataset": known[0], "rule": names, "groups": groups, "of": of_what}
         rows[number]["shows"] = round(planned_difference(groups), 3)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")

@@ -12,14 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.files import atomic_path, stat_key
-from ..core.paths import cache_folder
+from ..core.paths import cache_dir
 from ..faces.video import read_frames
 from ..synthetic.datasets import write_video
 
 
 # %% ../../nbs/10_studies/10_compression.ipynb #dd61fff3
 def recompressed(
-    samples: pd.DataFrame, crf: int, n_frames: int, cache: str | Path | bool | None = True
+    samples: pd.DataFrame, crf: int, n_frames: int, cache: str | Path | None = None
 ) -> pd.DataFrame:
     """Return a table of the same videos, cut to their first frames and encoded anew.
 
@@ -34,8 +34,8 @@ def recompressed(
         Constant rate factor of H.264, 0 to 51; higher is stronger.
     n_frames : int
         How many frames to keep from the start.
-    cache : str or Path or bool, optional
-        Folder of the encoded videos, see `cache_folder`.
+    cache : str or Path, optional
+        Folder of the encoded videos; None for `recompressed` in the library's cache.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def recompressed(
     VideoError
         If a video cannot be read.
     """
-    folder = cache_folder(cache or True, "recompressed")
+    folder = Path(cache or cache_dir() / "recompressed")
     paths = []
     for path in samples["path"]:
         target = folder / f"{stat_key(path, 'first', n_frames, crf)}.mp4"

@@ -41,7 +41,7 @@ def spoilt_votes(
     for repeat, (good, bad) in enumerate(zip(called, called_spoilt)):
         for k in range(int(samples.groupby("video").size().median()) + 1):
             videos = video_rule(samples, np.where(place <= k, bad, good))
-            row = {"repeat": repeat, "bad frames": k}
+            row: dict[str, float] = {"repeat": repeat, "bad frames": k}
             for label, name in ((0, "reals"), (1, "fakes")):
                 right = videos.loc[videos["label"] == label, "fake"] == bool(label)
                 row[f"{name} called right"] = float(right.mean())

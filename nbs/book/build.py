@@ -94,7 +94,7 @@ def stage(
             reference.write_module(m, context.names, partial(cite_in_rst, context=context)),
         )
     write(out / "reference/index.md", reference_index(modules))
-    write(out / "ledger.md", lists.ledger_page(context))
+    write(out / "ledger.md", lists.ledger_page(context, [p for p in pages if p.paper]))
     write(out / "datasets.md", lists.datasets_page(context))
     write(out / "figures.md", lists.figures_page([p for p in pages if p.paper]))
     write(out / "bibliography.md", lists.bibliography_page())
@@ -145,7 +145,7 @@ def paper_end(cells: list[dict], page: Page) -> list[dict]:
     "A report's page says after its opening which report it is, and where the notebook lies."
     line = (
         f"The report: {{cite:t}}`{page.stem}`. "
-        f"Its claims and their verdicts: [the ledger](#ledger-{page.stem}). "
+        f"Its claims and their verdicts: [the ledger](#ledger-claims). "
         f"This page is the notebook [nbs/{page.name}]({URL}nbs/{page.name})."
     )
     known = page.stem in page.context.titles.values()

@@ -57,6 +57,7 @@ html_static_path = [str(HERE / "static"), str(MATHJAX)]
 html_theme = "furo"
 html_title = project
 html_css_files = ["book.css"]
+html_js_files = ["ledger.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_permalinks_icon = "#"

@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from collections import Counter
 from html import escape
 from pathlib import Path
 
@@ -10,14 +9,6 @@ from pages import Context, Page, plain, slug
 from tables import Table
 
 ALSO_TITLED = {"The DeepFake Detection Challenge Dataset": "dolhansky2020dfdc"}
-VERDICTS = (
-    "reproduced",
-    "not reproduced",
-    "contradicted by the report itself",
-    "value lost",
-    "not comparable",
-)
-STAND_INS = ("agrees", "disagrees", "inconclusive")
 
 
 def bibtex(path: Path) -> dict[str, dict[str, str]]:
@@ -47,14 +38,6 @@ def know(context: Context, entries: dict[str, dict[str, str]]) -> None:
     context.titles |= {plain(title): key for title, key in ALSO_TITLED.items() if key in entries}
 
 
-def verdicts(notebook: Path) -> tuple[dict[int, dict[str, str]], str]:
-    "The ledger's rows in the outputs of a paper, by claim, and on which data it was made."
-    from deepfake_nb.reporting.ledger import read_ledger
-
-    ledger = read_ledger(notebook)
-    return ledger.to_dict("index"), ledger.attrs.get("stamp", "")
-
-
 def shown(claim: dict) -> str:
     "The reported value."
     if claim.get("lost"):
@@ -71,122 +54,215 @@ def shown(claim: dict) -> str:
     )
 
 
-def ledger_page(context: Context) -> str:
-    "Every claim of every report, with what came out and the verdict."
-    claims = sorted(
-        tomllib.loads((context.root / "nbs/papers/claims.toml").read_text(encoding="utf-8"))[
-            "claim"
-        ],
-        key=lambda c: c["id"],
+WORDS = {
+    "reproduced": "the claim holds on the report's own data",
+    "not reproduced": "it does not hold there",
+    "agrees": "another source says the same",
+    "disagrees": "another source says the opposite",
+    "undecided": "the interval allows both, or sources of one kind differ",
+    "underpowered": "fewer than five groups of people or three trainings, or the data could not "
+    "have shown the difference",
+    "void": "the test means nothing: the rule could not fail, the model learnt nothing, a health "
+    "check failed, or the rule was chosen on these data",
+    "contradicted by the report itself": "its own text or arithmetic says otherwise",
+    "value lost": "the value was in a figure that the text does not carry",
+    "source damaged": "the printed source cannot be right as we have it",
+    "not tested": "no evidence from this source",
+}
+
+
+def ledger_page(context: Context, pages: list[Page]) -> str:
+    "Every claim of every report, with what each source of evidence says."
+    from deepfake_nb.reporting.claims import load_claims
+    from deepfake_nb.reporting.sources import count_sources, load_sources, real_share
+
+    papers = context.root / "nbs/papers"
+    claims, ledger = load_claims(path=papers / "claims.toml"), load_sources(papers)
+    real = real_share(ledger)
+    taken = {(page.stem, kind.lower(), name) for page in pages for kind, _, name, _ in page.taken}
+    counts = count_sources(ledger)
+    counted = Table.of(
+        ["verdict", *counts.columns],
+        [[mark(name), *(str(n or "–") for n in row)] for name, row in counts.T.items()],
     )
-    reports = list(dict.fromkeys(c["report"] for c in claims))
-    found = {
-        r: verdicts(path) if (path := context.root / f"nbs/papers/{r}.ipynb").exists() else ({}, "")
-        for r in reports
-    }
-    missing = [
-        c["id"] for c in claims if found[c["report"]][0] and c["id"] not in found[c["report"]][0]
-    ]
-    if missing:
-        raise ValueError(
-            f"claims {missing} are not in the outputs of their reports: run `make papers`"
-        )
-    page = [
-        "# The ledger of claims",
-        "",
-        f"> {len(claims)} claims of {len(reports)} reports, "
-        "each with what a run found and a verdict.",
-        "",
-        "A verdict about numbers needs the report's own data. "
-        "On other data it is *not comparable*, and *stand-in* tells what these data show instead. "
-        "Behind a claim stands its place in the report; "
-        "† marks a claim that stands in the text but in no table of results. "
-        "All of it comes from the outputs of the reports' notebooks, none of it is typed.",
-        "",
-        "## Counted",
-        "",
-        summary("verdict", "Verdicts by report.", VERDICTS, claims, found),
-        "",
-        summary(
-            "stand-in",
-            "What stand-in data show, by report; claims that were not judged on them are left out.",
-            STAND_INS,
-            claims,
-            found,
-        ),
-        "",
-    ]
-    for report in reports:
-        rows, stamp = found[report]
-        page += [
-            f"## {report.capitalize()}",
-            "",
-            f"The report {{cite:p}}`{report}` is regenerated in {{doc}}`papers/{report}`. "
-            f"Data: {stamp}."
-            if rows
-            else f"The report {{cite:p}}`{report}` has not been run yet.",
-            "",
-            "````{html-table}",
-            f":name: ledger-{report}",
-            ":class: ledger",
-            "",
-            f"The claims of the report *{report.capitalize()}*.",
-            "%%%",
-            claim_table([c for c in claims if c["report"] == report], rows, made_on(stamp)).html(
-                labels=True
-            ),
-            "````",
-            "",
-        ]
-    return "\n".join(page)
-
-
-def made_on(stamp: str) -> str:
-    "The datasets in a ledger's stamp, which goes on with the profile."
-    return re.split(r"[,;] profile\b", stamp)[0].strip()
-
-
-def claim_table(claims: list[dict], rows: dict[int, dict[str, str]], dataset: str = "") -> Table:
-    "A row a claim; where nothing was regenerated, there is no dataset."
-    body = []
-    for c in claims:
-        r = rows.get(c["id"], {})
-        place = f" <small>{escape(str(c['place']))}{' †' if c.get('in_text_only') else ''}</small>"
-        verdict, found = r.get("verdict", "not run yet"), r.get("regenerated", "")
-        mark = f'<span class="verdict {slug(verdict)}">{escape(verdict)}</span>'
-        body.append(
-            [
-                f"{c['id']}",
-                escape(c["text"]) + place,
-                shown(c),
-                escape(found),
-                mark,
-                escape(r.get("stand-in", "")),
-                escape(dataset) if found not in ("", "–") else "",
-                escape(r.get("reason", "")),
-            ]
-        )
-    return Table.of(
-        ["no.", "claim", "reported", "regenerated", "verdict", "stand-in", "dataset", "reason"],
-        body,
+    rows = "".join(
+        claim_row(int(n), claim, ledger[ledger["claim"] == n], taken, context)
+        for n, claim in claims.iterrows()
     )
-
-
-def summary(column: str, caption: str, values: tuple, claims: list[dict], found: dict) -> str:
-    "Counts of a column's values, by report and in all."
-    reports = list(dict.fromkeys(c["report"] for c in claims))
-    counts = {r: Counter(row[column] for row in found[r][0].values()) for r in reports}
-    body = [
+    sources = list(counts.columns)
+    return "\n".join(
         [
-            value,
-            *(str(counts[r][value] or "–") for r in reports),
-            str(sum(counts[r][value] for r in reports)),
+            "# The ledger of claims",
+            "",
+            f"> {len(claims)} claims of {claims['report'].nunique()} reports, "
+            "and what each of four sources of evidence says about them.",
+            "",
+            f"{real['tested']} claims ({real['tested'] / real['claims']:.0%}) were tested on real "
+            f"data, which decided {real['decided']}. All of it is counted from the reports' "
+            "notebooks and from packs of scores; none of it is typed. "
+            "`deepfake-nb ledger --verify` makes every number of the packs again.",
+            "",
+            table("ledger-counts", "numbers", "Verdicts by source.", counted.html()),
+            "",
+            "## Claims",
+            "",
+            "One row a claim. The four cells are the report's *own data*, the *published record*, "
+            "*other real data* and *rendered* people; † marks a claim that stands in the text but "
+            "in no table of results. Open a row for the reasons and for where they come from.",
+            "",
+            "```{raw} html",
+            controls(list(dict.fromkeys(claims["report"])), sources, list(counts.index)),
+            "```",
+            "",
+            table("ledger-claims", "ledger", "", head() + f"<tbody>{rows}</tbody>"),
+            "",
+            "## The words",
+            "",
+            table(
+                "ledger-words",
+                "value words",
+                "A verdict is earned: it goes through one gate, whatever its source.",
+                Table.of(
+                    ["verdict", "says"], [[mark(w), escape(s)] for w, s in WORDS.items()]
+                ).html(),
+            ),
+            "",
+            "## What the data at hand can show",
+            "",
+            "These claims were listed as testable by the data of the rows. The last column is the "
+            "smallest difference in AUC that so many independent groups in each "
+            "class would show four times in five, from their number alone, at an AUC of 0.75. "
+            "Anything smaller is undecided or underpowered, whatever the scores turn out to be.",
+            "",
+            table("ledger-power", "numbers", "Testable claims and power.", power(claims)),
+            "",
         ]
-        for value in values
+    )
+
+
+def table(name: str, kind: str, caption: str, html: str) -> str:
+    "The directive of a table."
+    return f"````{{html-table}}\n:name: {name}\n:class: {kind}\n\n{caption}\n%%%\n{html}\n````"
+
+
+def mark(verdict: str) -> str:
+    "A verdict as a coloured word."
+    return f'<span class="verdict {slug(verdict)}">{escape(verdict)}</span>'
+
+
+def power(claims) -> str:
+    "The testable claims by dataset, with what would show."
+    from deepfake_nb.reporting.sources import testable_claims
+
+    body = []
+    for (dataset, groups, of, shows), some in testable_claims(claims).groupby(
+        ["dataset", "groups", "of", "shows"], sort=False
+    ):
+        numbers = ", ".join(f'<a href="#claim-{n}">{n}</a>' for n in some.index)
+        link = f'<a href="datasets.html#dataset-{dataset}">{dataset}</a>'
+        body.append([link, f"{groups}", escape(of), numbers, f"{shows:.2f}"])
+    return Table.of(["data", "groups", "which", "claims", "difference that shows"], body).html()
+
+
+def controls(reports: list[str], sources: list[str], verdicts: list[str]) -> str:
+    "The filters; without JavaScript they stay hidden."
+    one = "".join(
+        f'<label>{name} <select data-filter="{name}"><option value="">all</option>'
+        + "".join(f"<option>{escape(v)}</option>" for v in values)
+        + "</select></label>"
+        for name, values in (
+            ("report", reports),
+            ("source", sources),
+            ("verdict", [*verdicts, "no evidence from any source"]),
+        )
+    )
+    return f'<form class="ledger-filter" hidden>{one}<output></output></form>'
+
+
+def head() -> str:
+    "The head of the table of claims."
+    names = ("no.", "the report says", "verdicts", "found")
+    return f"<thead><tr>{''.join(f'<th scope=col>{n}</th>' for n in names)}</tr></thead>"
+
+
+def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
+    "The row of a claim."
+    place = (
+        f"{claim['report'].capitalize()}, {claim['place']}{' †' if claim['in_text_only'] else ''}"
+    )
+    value = shown({k: claim[k] for k in ("value", "lost") if not missing(claim[k])})
+    said = f"{escape(claim['text'])} <small>{escape(place)}; value: {value}</small>"
+    strip, numbers, reasons = [], [], []
+    for entry in entries.to_dict("records"):
+        verdict, source = entry["verdict"], entry["source"]
+        strip.append(
+            f'<span class="cell {slug(verdict)}"><small>{source}</small>{escape(verdict)}</span>'
+        )
+        if verdict not in ("not tested", "value lost") and entry["found"]:
+            numbers.append(f"{escape(entry['found'])} <small>{source}</small>")
+        reason = escape(entry["reason"])
+        if entry["further"]:
+            reason += f" Further: {escape(entry['further'])}."
+        where = origin(entry, claim, context)
+        reasons.append(f"<dt>{source}: {escape(verdict)}</dt><dd>{reason}{where}</dd>")
+    at = f"papers/{claim['report']}.html#{claim['report']}"
+    links = [f'<a href="{at}-table-verdicts">cell of the verdict</a>']
+    if not missing(claim["shown"]):
+        kind, name = claim["shown"].split()
+        if (claim["report"], kind, name) in taken:
+            links.insert(0, f'<a href="{at}-{kind}-{slug(name)}">{kind}</a>')
+    about = f"<p>Measured on: {escape(claim['condition'])}. {decided(claim)}</p>"
+    by_source = "|".join(f"{e['source']}={e['verdict']}" for e in entries.to_dict("records"))
+    cells = [
+        ("td", "the report says", said),
+        ("td", "verdicts", f'<div class="strip">{"".join(strip)}</div>'),
+        (
+            "td",
+            "found",
+            f"<div>{'<br>'.join(numbers) or '–'}<details><summary>reasons, sources</summary>"
+            f"<dl>{''.join(reasons)}</dl>{about}"
+            f"<p>In the paper: {', '.join(links)}</p></details></div>",
+        ),
     ]
-    table = Table.of([column, *(r.capitalize() for r in reports), "all"], body)
-    options = f":name: ledger-{column}\n:class: numbers\n"
-    return f"````{{html-table}}\n{options}\n{caption}\n%%%\n{table.html()}\n````"
+    body = "".join(f'<{tag} data-label="{label}">{html}</{tag}>' for tag, label, html in cells)
+    return (
+        f'<tr id="claim-{number}" data-report="{claim["report"]}" data-verdicts="{by_source}">'
+        f'<th scope="row" data-label="no."><div>{number}</div></th>{body}</tr>'
+    )
+
+
+def missing(value) -> bool:
+    "Whether a claim lacks something."
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def origin(entry: dict, claim, context: Context) -> str:
+    "Links to the pack and the dataset, or the publication."
+    if entry["source"] == "published record":
+        return f" <small>{escape(entry['origin'])}</small>" if entry["origin"] else ""
+    links = []
+    if (context.root / "nbs/papers/evidence" / str(entry["origin"]) / "pack.json").is_file():
+        links.append(f'<a href="{context.url}nbs/papers/evidence/{entry["origin"]}">pack</a>')
+    named = [entry["dataset"]] if entry["dataset"] else []
+    if not named and entry["source"] == "own data":
+        data = claim["data"]
+        named = data if isinstance(data, list) else [] if missing(data) else data.split("+")
+    for name in named:
+        if (context.root / f"data_manifests/{name}.toml").is_file():
+            links.append(f'<a href="datasets.html#dataset-{name}">{name}</a>')
+    return f" <small>{', '.join(links)}</small>" if links else ""
+
+
+def decided(claim) -> str:
+    "The rule of a claim, with its margin."
+    from deepfake_nb.reporting.claims import rules_of
+
+    rules = rules_of(claim) or ([] if missing(claim["decided_by"]) else [claim["decided_by"]])
+    told = []
+    for rule in rules:
+        limits = [f"{k} {rule[k]:g}" for k in ("margin", "least", "most") if k in rule]
+        told.append(", ".join([f"“{rule.get('name', rule.get('rule'))}”", *limits]))
+    return f"Rule: {escape('; '.join(told))}." if told else "No rule: nothing to measure."
 
 
 def manifests(context: Context) -> list[dict]:
@@ -246,6 +322,7 @@ def datasets_page(context: Context) -> str:
             "Stand-in": f"`{m['stand_in']}`" if m.get("stand_in") else "",
         }
         page += [
+            f"(dataset-{m['name']})=",
             f"### {m['title']}",
             "",
             (f"{{cite:p}}`{key[1]}` · " if key else "") + f"[homepage]({m['homepage']})"
