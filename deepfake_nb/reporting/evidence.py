@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..core.errors import ClaimError
 from ..core.files import write_atomic
+from ..core.parallel import map_threads
 from ..core.paths import papers_dir
 from ..data.datasets import is_embedded
 from ..evaluation.calibration import choose_threshold
@@ -691,7 +692,7 @@ def verify_command(folder: str | Path | None = None) -> int:
         The exit status: 0 if everything follows from the scores, else 1.
     """
     places = pack_folders(folder)
-    differing = [text for place in places for text in verify_pack(place)]
+    differing = [text for texts in map_threads(verify_pack, places) for text in texts]
     for text in differing:
         print(text)
     print(f"{len(places)} packs of evidence verified, {len(differing)} numbers or verdicts differ")
