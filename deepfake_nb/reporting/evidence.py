@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pandas as pd
 
 from ..core.errors import ClaimError
 from ..core.files import write_atomic
-from ..core.parallel import map_threads
+from ..core.parallel import available_cores
 from ..core.paths import papers_dir
 from ..data.datasets import is_embedded
 from ..evaluation.calibration import choose_threshold
@@ -342,6 +343,17 @@ def _parts_of(rule: Mapping) -> list[str]:
     return [rule["part"], *rule.get("others", [])]
 
 
+def _names(rows: pd.DataFrame) -> set[str]:
+    """Return groups that have names; numbers count the groups of a part, each part anew."""
+    return {group for group in rows["group"] if not group.isdigit()}
+
+
+def files_of(rule: Mapping, health: Sequence[Mapping]) -> str | None:
+    """Return the dataset whose files a rule's part holds; None for that of the pack."""
+    others = {row["dataset"] for row in health if row.get("dataset")}
+    return rule.get("files") or (rule["part"] if rule["part"] in others else None)
+
+
 def basis_of(
     scores: pd.DataFrame,
     rule: Mapping,
@@ -391,11 +403,12 @@ def basis_of(
     left_chance = all(needed) if needed else None
     rows = scores[scores["part"] == rule["part"]]
     detects = rule.get("metric") != "mean" and rule["name"] != "higher"
-    trained_on = set(scores.loc[scores["part"] == "training", "group"]) & set(rows["group"])
+    trained_on = _names(scores[scores["part"] == "training"]) & _names(rows)
     if trained_on and detects and rule["part"] not in ("training", "development"):
         unhealthy = unhealthy or f"{len(trained_on)} groups were trained on"
-    if health and detects and rows["label"].nunique() == 2:
-        unhealthy = unhealthy or bearing_check(health, measure(scores, models[0], rule["part"]))
+    checks = [row for row in health if row.get("dataset") == files_of(rule, health)]
+    if checks and detects and rows["label"].nunique() == 2:
+        unhealthy = unhealthy or bearing_check(checks, measure(scores, models[0], rule["part"]))
     return Basis(min(groups), seeds, constant, left_chance, unhealthy, chosen_here)
 
 
@@ -438,7 +451,7 @@ def judge_claims(
             if not set(_models_of(rule)) <= known or not set(_parts_of(rule)) <= parts:
                 continue
             outcome = apply_rule(scores, rule, claim["value"])
-            basis = basis_of(scores, rule, *because, health)
+            basis = basis_of(scores, rule, *because, health=health)
             verdict, reason = earn_verdict(outcome, basis, source)
             if rule["name"] == "number" and source != "own data":
                 verdict, reason = "not tested", "A number is judged on the report's own data alone."
@@ -559,7 +572,7 @@ def renew_pack(place: str | Path, health: Sequence[Mapping] | None = None) -> Pa
     health = pack.get("health", ()) if health is None else health
     scores = read_pack_scores(place / "scores.csv")
     about = (pack["paper"], pack["dataset"], scores, pack["provenance"])
-    return write_pack(place.parent, *about, *because, health)
+    return write_pack(place.parent, *about, *because, health=health)
 
 
 def _follow_from_scores(place: Path, pack: Mapping, claims: pd.DataFrame | None = None) -> dict:
@@ -567,7 +580,8 @@ def _follow_from_scores(place: Path, pack: Mapping, claims: pd.DataFrame | None 
     scores = read_pack_scores(place / "scores.csv")
     claims = load_claims(pack["paper"]) if claims is None else claims
     because = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
-    verdicts = judge_claims(scores, claims, pack["dataset"], *because, pack.get("health", ()))
+    health = pack.get("health", ())
+    verdicts = judge_claims(scores, claims, pack["dataset"], *because, health=health)
     return {"numbers": pack_numbers(scores), "verdicts": verdicts}
 
 
@@ -692,7 +706,14 @@ def verify_command(folder: str | Path | None = None) -> int:
         The exit status: 0 if everything follows from the scores, else 1.
     """
     places = pack_folders(folder)
-    differing = [text for texts in map_threads(verify_pack, places) for text in texts]
+    by_size = sorted(places, key=lambda place: -(place / "scores.csv").stat().st_size)
+    workers = min(len(places), available_cores())
+    if workers > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            found = dict(zip(by_size, pool.map(verify_pack, by_size)))
+    else:
+        found = {place: verify_pack(place) for place in places}
+    differing = [text for place in places for text in found[place]]
     for text in differing:
         print(text)
     print(f"{len(places)} packs of evidence verified, {len(differing)} numbers or verdicts differ")

@@ -22,7 +22,8 @@ from deepfake_nb.core.errors import (
 )
 from ..core.paths import papers_dir
 from ..data.datasets import is_embedded, load_samples
-from ..data.manifests import locate
+from ..data.manifests import list_datasets, locate
+from ..reporting.claims import load_claims, rules_of
 from ..reporting.evidence import write_pack
 from .execute import failed_folder
 from .grid import run_grid
@@ -104,6 +105,8 @@ def pack_run(
     about["parameters"].pop("data_root", None)  # a path of this machine
     profiles = tomllib.loads((papers_dir() / "profiles.toml").read_text(encoding="utf-8"))
     about["looked"] = profiles[paper].get("real", {}).get("looked", "not stated")
+    claims = load_claims(paper)
+    files = {rule.get("files") for _, claim in claims.iterrows() for rule in rules_of(claim)}
     packs = []
     for path in kept:
         end = path.stem.removeprefix("scores")
@@ -112,7 +115,9 @@ def pack_run(
         scores = pd.read_csv(path, dtype={"sample": str, "group": str})
         place = folder or papers_dir() / "evidence"
         options = about["parameters"].get("dataset_options") if is_embedded(dataset) else None
-        checks = health(dataset, **(options or {}))
+        checks = list(health(dataset, **(options or {})))
+        for other in sorted({*scores["part"], *files} & set(list_datasets())):
+            checks += [row | {"dataset": other} for row in health(other)]
         packs.append(write_pack(place, paper, dataset, scores, about, **reasons, health=checks))
     return packs
 

@@ -4,6 +4,7 @@ import re
 import tomllib
 from html import escape
 from pathlib import Path
+from textwrap import shorten
 
 from pages import Context, Page, plain, slug
 from tables import Table
@@ -129,7 +130,7 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "",
             "## What the data at hand can show",
             "",
-            "These claims were listed as testable by the data of the rows. The last column is the "
+            "Claims with a rule, by the data that can test them. The last column is the "
             "smallest difference in AUC that so many independent groups in each "
             "class would show four times in five, from their number alone, at an AUC of 0.75. "
             "Anything smaller is undecided or underpowered, whatever the scores turn out to be.",
@@ -199,8 +200,11 @@ def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
             f'<span class="cell {slug(verdict)}"><small>{source}</small>{escape(verdict)}</span>'
         )
         if verdict not in ("not tested", "value lost") and entry["found"]:
-            numbers.append(f"{escape(entry['found'])} <small>{source}</small>")
+            brief = shorten(entry["found"], 150, placeholder=" …")
+            numbers.append(f"<div>{escape(brief)} <small>{source}</small></div>")
         reason = escape(entry["reason"])
+        if len(entry["found"]) > 150:
+            reason = f"{escape(entry['found'])}. {reason}"
         if entry["further"]:
             reason += f" Further: {escape(entry['further'])}."
         where = origin(entry, claim, context)
@@ -219,7 +223,7 @@ def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
         (
             "td",
             "found",
-            f"<div>{'<br>'.join(numbers) or '–'}<details><summary>reasons, sources</summary>"
+            f"<div>{''.join(numbers) or '–'}<details><summary>reasons, sources</summary>"
             f"<dl>{''.join(reasons)}</dl>{about}"
             f"<p>In the paper: {', '.join(links)}</p></details></div>",
         ),
