@@ -446,12 +446,12 @@ def judge_claims(
     for number, claim in claims.iterrows():
         source = "rendered" if is_embedded(dataset) else "other real data"
         source = "own data" if dataset in own_datasets(claim) else source
-        because = [(of or {}).get(number, "") for of in (unhealthy, chosen_here)]
+        ill, chosen = ((of or {}).get(number, "") for of in (unhealthy, chosen_here))
         for rule in rules_of(claim):
             if not set(_models_of(rule)) <= known or not set(_parts_of(rule)) <= parts:
                 continue
             outcome = apply_rule(scores, rule, claim["value"])
-            basis = basis_of(scores, rule, *because, health=health)
+            basis = basis_of(scores, rule, ill, chosen, health)
             verdict, reason = earn_verdict(outcome, basis, source)
             if rule["name"] == "number" and source != "own data":
                 verdict, reason = "not tested", "A number is judged on the report's own data alone."
@@ -568,20 +568,20 @@ def renew_pack(place: str | Path, health: Sequence[Mapping] | None = None) -> Pa
     """
     place = Path(place)
     pack = json.loads((place / "pack.json").read_text(encoding="utf-8"))
-    because = [{int(claim): why for claim, why in pack[key].items()} for key in _REASONS]
-    health = pack.get("health", ()) if health is None else health
+    ill, chosen = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
+    checks = list(pack.get("health", ())) if health is None else health
     scores = read_pack_scores(place / "scores.csv")
-    about = (pack["paper"], pack["dataset"], scores, pack["provenance"])
-    return write_pack(place.parent, *about, *because, health=health)
+    paper, dataset, provenance = pack["paper"], pack["dataset"], pack["provenance"]
+    return write_pack(place.parent, paper, dataset, scores, provenance, ill, chosen, checks)
 
 
 def _follow_from_scores(place: Path, pack: Mapping, claims: pd.DataFrame | None = None) -> dict:
     """Return the numbers and verdicts that follow from a pack's scores."""
     scores = read_pack_scores(place / "scores.csv")
     claims = load_claims(pack["paper"]) if claims is None else claims
-    because = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
+    ill, chosen = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
     health = pack.get("health", ())
-    verdicts = judge_claims(scores, claims, pack["dataset"], *because, health=health)
+    verdicts = judge_claims(scores, claims, pack["dataset"], ill, chosen, health)
     return {"numbers": pack_numbers(scores), "verdicts": verdicts}
 
 

@@ -117,7 +117,7 @@ def pack_run(
         options = about["parameters"].get("dataset_options") if is_embedded(dataset) else None
         checks = list(health(dataset, **(options or {})))
         for other in sorted({*scores["part"], *files} & set(list_datasets())):
-            checks += [row | {"dataset": other} for row in health(other)]
+            checks += [{**row, "dataset": other} for row in health(other)]
         packs.append(write_pack(place, paper, dataset, scores, about, **reasons, health=checks))
     return packs
 
