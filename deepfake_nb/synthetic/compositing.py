@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/01_synthetic/07_compositing.ipynb #9c52bd1f
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import cv2
 import numpy as np
@@ -85,14 +85,63 @@ QUALITIES: dict[str, Quality] = {
         ripple=0.0265,
         skip=0.74,
     ),
+    "hard": Quality(
+        detail=0.9,
+        colour=1.2,
+        flicker=0.15,
+        contrast=1.0,
+        feather=0.25,
+        shift=0.003,
+        grain=1.45,
+        ripple=0.006,
+        skip=0.95,
+    ),
+    "sharp": Quality(
+        detail=0.9,
+        colour=1.2,
+        flicker=0.15,
+        contrast=1.0,
+        feather=0.25,
+        shift=0.003,
+        grain=1.0,
+        ripple=0.006,
+        skip=0.95,
+    ),
 }
 
 
-def quality_named(name: str) -> Quality:
-    """Return a quality by its name, or raise a ValueError that lists the names."""
-    if name not in QUALITIES:
-        raise ParameterError(f"quality={name!r}: expected one of {', '.join(QUALITIES)}")
-    return QUALITIES[name]
+DIAL: tuple[str, ...] = ("crude", "careful", "hard")  # the qualities at 0, 1 and 2
+
+
+def quality_at(dial: str | float) -> Quality:
+    """Return a quality by its name, or by a position on the dial of difficulty.
+
+    Parameters
+    ----------
+    dial : str or float
+        A name in `QUALITIES`, or a number from 0 (crude) over 1 (careful) to 2 (hard);
+        between these, each number of a quality is interpolated linearly.
+
+    Returns
+    -------
+    Quality
+        How well a manipulation is made.
+
+    Raises
+    ------
+    ParameterError
+        If the name is unknown or the number is off the dial.
+    """
+    if isinstance(dial, str) and dial in QUALITIES:
+        return QUALITIES[dial]
+    is_number = isinstance(dial, (int, float)) and not isinstance(dial, bool)
+    if not is_number or not 0 <= dial <= len(DIAL) - 1:
+        names = ", ".join(QUALITIES)
+        raise ParameterError(
+            f"quality={dial!r}: expected one of {names}, or a number from 0 to {len(DIAL) - 1}"
+        )
+    marks = [astuple(QUALITIES[name]) for name in DIAL]
+    return Quality(*(float(np.interp(dial, range(len(DIAL)), v)) for v in zip(*marks)))
 
 
 # %% ../../nbs/01_synthetic/07_compositing.ipynb #d84f2929

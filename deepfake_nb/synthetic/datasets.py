@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -33,6 +34,7 @@ from deepfake_nb.synthetic.layouts import (
     cast_people,
     check_options,
     plan_takes,
+    plant,
 )
 from .manipulations import face_box, generate_face, reenact_mouth, swap_face
 from .people import LIGHTINGS, Identity, State, trajectory
@@ -181,6 +183,22 @@ def _write_faces(
     return rows
 
 
+# %% ../../nbs/01_synthetic/10_datasets.ipynb #d1a20001
+def _degrade(frames: list[np.ndarray], options: dict) -> list[np.ndarray]:
+    """Give the frames of a fake the history that a planted truth asks for."""
+    planted = options.get("planted")
+    if planted == "resized":
+        size, half = frames[0].shape[1::-1], (options["size"] // 2,) * 2
+        small = [cv2.resize(frame, half, interpolation=cv2.INTER_AREA) for frame in frames]
+        return [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in small]
+    if planted == "re-encoded":
+        buffer = io.BytesIO()
+        write_video(buffer, frames, crf=36, fps=options["fps"])
+        buffer.seek(0)
+        return read_video(buffer)
+    return frames
+
+
 # %% ../../nbs/01_synthetic/10_datasets.ipynb #30740c02
 def _make_take(options: dict, take: Take, folder: str, number: int) -> None:
     """Render one take and its fakes, and write their files.
@@ -193,22 +211,32 @@ def _make_take(options: dict, take: Take, folder: str, number: int) -> None:
     keep_freed_memory(network=False)
     cv2.setNumThreads(1)
     seed, key = options["seed"], (take.identity, take.take)
-    lighting = list(LIGHTINGS)[sum(key) % len(LIGHTINGS)]
+    planted, (lighting, keeps_real, keeps_fakes) = options.get("planted"), plant(options, take)
+    lighting = lighting or list(LIGHTINGS)[sum(key) % len(LIGHTINGS)]
     person = cast_people(seed, options["identities"])[take.identity]
     margin = np.random.default_rng([seed, 9, *key]).uniform(1.2, 1.4)
     states = trajectory([seed, 7, *key], options["frames"], options["fps"], lighting)
+    states = [replace(s, lens_blur=options.get("lens_blur", s.lens_blur)) for s in states]
     spoken = trajectory([seed, 8, *key], options["frames"], options["fps"])
 
     real, fakes = [], [([], []) for _ in take.fakes]
-    for state, other in zip(states, spoken):  # a frame and its fakes share what is cached
+    for k, (state, other) in enumerate(zip(states, spoken)):  # fakes share what a frame caches
         real.append(render_frame(person, state, options["size"]).image)
         for fake, (frames, masks) in zip(take.fakes, fakes):
             frame, mask = _manipulate(options, fake, real[-1], person, state, other)
+            from_middle = abs(k - (len(states) - 1) / 2)
+            if planted == "few-frames" and from_middle > max(len(states) / 10, 0.5):
+                frame, mask = real[-1], np.zeros_like(mask)
             frames.append(frame)
             masks.append(mask)
 
     boxes = [face_box(person, state, options["size"], margin) for state in states]
-    videos = [(None, real, None)] + [(fake, *made) for fake, made in zip(take.fakes, fakes)]
+    videos = [(None, real, None)] if keeps_real else []
+    if keeps_fakes:
+        videos += [
+            (fake, _degrade(frames, options), masks)
+            for fake, (frames, masks) in zip(take.fakes, fakes)
+        ]
     rows = []
     for fake, frames, masks in videos:
         row = _row(options, take, lighting, fake)
@@ -308,7 +336,7 @@ def generate(
     layout: Literal["faces", "dfdc", "faceforensics", "celeb-df"],
     cache: str | os.PathLike | None = None,
     *,
-    quality: Literal["careful", "crude"] = "careful",
+    quality: str | float = "careful",
     identities: int | None = None,
     videos: int | None = None,
     frames: int | None = None,
@@ -318,6 +346,8 @@ def generate(
     codec: Literal["h264", "vp9"] = "h264",
     fps: int | None = None,
     manipulations: Sequence[str] | None = None,
+    lens_blur: float = 0.45,
+    planted: str | None = None,
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
@@ -330,8 +360,9 @@ def generate(
         How files are laid out; it also decides the defaults of what is None below.
     cache : str or Path, optional
         Folder for rendered datasets; None for the library's cache.
-    quality : {"careful", "crude"}, default "careful"
-        How well the manipulations are made.
+    quality : {"crude", "careful", "hard"} or float, default "careful"
+        How well the manipulations are made; a number from 0 (crude) over 1 (careful) to 2 (hard)
+        is a position in between.
     identities : int, optional
         Number of people, even.
     videos : int, optional
@@ -350,6 +381,10 @@ def generate(
         Frames a second.
     manipulations : sequence of str, optional
         Some of "face-swap", "mouth" and "generated"; None for all that the layout has a place for.
+    lens_blur : float, default 0.45
+        Standard deviation of the camera's blur, in pixels of a frame of 256².
+    planted : {"identity", "lighting", "few-frames", "resized", "re-encoded"}, optional
+        A cause, other than the manipulation, that ties a sample to its class.
     seed : int, default 0
         Another seed gives other people.
     workers : int, optional
@@ -380,8 +415,12 @@ def generate(
         "manipulations": manipulations,
         "seed": seed,
     }
-    if codec != "h264":  # which keeps the keys of datasets made before there was a choice
+    if codec != "h264":  # what is not the default alone enters the key
         options["codec"] = codec
+    if lens_blur != 0.45:
+        options["lens_blur"] = lens_blur
+    if planted is not None:
+        options["planted"] = planted
     options = check_options(options)
     if workers is not None and workers < 1:
         raise ParameterError(f"workers={workers!r}: expected at least 1, or None for one a core")

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..core.errors import ParameterError
-from .compositing import QUALITIES
+from .compositing import quality_at
 from .manipulations import MANIPULATIONS
 from .people import Identity, make_identity
 
@@ -185,6 +185,36 @@ def plan_takes(options: dict) -> list[Take]:
     return plans[options["layout"]](options)
 
 
+# %% ../../nbs/01_synthetic/09_layouts.ipynb #d1a10002
+PLANTED: tuple[str, ...] = ("identity", "lighting", "few-frames", "resized", "re-encoded")
+
+
+def plant(options: dict, take: Take) -> tuple[str | None, bool, bool]:
+    """Return what a planted truth decides about a take.
+
+    Parameters
+    ----------
+    options : dict
+        The options of a dataset.
+    take : Take
+        A take of it.
+
+    Returns
+    -------
+    tuple
+        The lighting, or None to leave it open; whether the real video is kept; and whether the
+        fakes are.
+    """
+    planted = options.get("planted")
+    if planted == "identity":
+        is_fake = take.identity // 2 % 2 == 1
+        return None, not is_fake, is_fake
+    if planted == "lighting":
+        is_fake = (take.identity + take.take) % 2 == 1
+        return ("side" if is_fake else "front"), not is_fake, is_fake
+    return None, True, True
+
+
 # %% ../../nbs/01_synthetic/09_layouts.ipynb #73477eb1
 CODECS: dict[str, tuple[Literal["libx264", "libvpx-vp9"], dict[str, str]]] = {
     # name: encoder, and its options
@@ -220,8 +250,13 @@ def check_options(options: dict) -> dict:
     need(layout in LAYOUTS, "layout", f"one of {', '.join(LAYOUTS)}")
     defaults = {name: v for name, v in LAYOUTS[layout].items() if options[name] is None}
     options = options | defaults
-    need(options["quality"] in QUALITIES, "quality", f"one of {', '.join(QUALITIES)}")
+    quality_at(options["quality"])  # raises if there is no such quality
+    planted = options.get("planted")
+    need(planted is None or planted in PLANTED, "planted", f"one of {', '.join(PLANTED)}, or None")
     need(options.get("codec", "h264") in CODECS, "codec", f"one of {', '.join(CODECS)}")
+    lens_blur = options.get("lens_blur", 0.45)
+    positive = isinstance(lens_blur, (int, float)) and 0 < lens_blur <= 10
+    need(positive, "lens_blur", "a number above 0, at most 10")
     for name, (low, high) in _RANGES.items():
         value = options[name]
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -8,7 +8,6 @@ __all__ = ["swap_face", "reenact_mouth", "generate_face"]
 # %% ../../nbs/01_synthetic/08_manipulations.ipynb #2f8e1761
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from deepfake_nb.synthetic.compositing import (
     bare_face,
     blend_face,
     face_region,
-    quality_named,
+    quality_at,
 )
 from .heads import build_head
 from .people import Identity, State
@@ -112,7 +111,7 @@ def swap_face(
     target: Identity,
     source: Identity,
     state: State,
-    quality: Literal["crude", "careful"] = "careful",
+    quality: str | float = "careful",
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Replace the inner face of the person in a frame by another person's.
@@ -127,8 +126,8 @@ def swap_face(
         The person whose face is inserted.
     state : State
         The state in which the frame was rendered.
-    quality : {"crude", "careful"}, default "careful"
-        How well the swap is made.
+    quality : str or float, default "careful"
+        How well the swap is made; see `quality_at`.
     seed : int, default 0
         Draws the forger's errors.
 
@@ -139,7 +138,7 @@ def swap_face(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the quality is unknown.
 
     Examples
@@ -153,7 +152,7 @@ def swap_face(
     >>> bool((fake != frame)[mask == 255].any())
     True
     """
-    q, size = quality_named(quality), frame.shape[0]
+    q, size = quality_at(quality), frame.shape[0]
     patch = bare_face(source, state, size)
     move = _similarity(landmarks(source, state, size), landmarks(target, state, size))
     return blend_face(frame, patch, move, face_region(target, state, size, "face"), state, q, seed)
@@ -165,7 +164,7 @@ def reenact_mouth(
     target: Identity,
     state: State,
     spoken: State,
-    quality: Literal["crude", "careful"] = "careful",
+    quality: str | float = "careful",
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Replace the mouth of the person in a frame by one that says something else.
@@ -180,8 +179,8 @@ def reenact_mouth(
         The state in which the frame was rendered.
     spoken : State
         The state whose mouth is inserted.
-    quality : {"crude", "careful"}, default "careful"
-        How well the manipulation is made.
+    quality : str or float, default "careful"
+        How well the manipulation is made; see `quality_at`.
     seed : int, default 0
         Draws the forger's errors.
 
@@ -192,10 +191,10 @@ def reenact_mouth(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the quality is unknown.
     """
-    q, size = quality_named(quality), frame.shape[0]
+    q, size = quality_at(quality), frame.shape[0]
     patch = bare_face(target, replace(state, mouth=spoken.mouth, smile=spoken.smile), size)
     move = np.array([[1, 0, 0], [0, 1, 0]], float)
     return blend_face(frame, patch, move, face_region(target, state, size, "mouth"), state, q, seed)
@@ -241,7 +240,7 @@ def _kernel(ripple: float, seed: Sequence[int]) -> np.ndarray:
 def generate_face(
     frame: np.ndarray,
     state: State,
-    quality: Literal["crude", "careful"] = "careful",
+    quality: str | float = "careful",
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rebuild a whole frame by strided up-convolutions.
@@ -252,8 +251,8 @@ def generate_face(
         (size, size, 3) uint8 RGB.
     state : State
         The state in which the frame was rendered.
-    quality : {"crude", "careful"}, default "careful"
-        How well the generator works.
+    quality : str or float, default "careful"
+        How well the generator works; see `quality_at`.
     seed : int, default 0
         The generator's weights and its noise.
 
@@ -264,10 +263,10 @@ def generate_face(
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the quality is unknown.
     """
-    q, size = quality_named(quality), frame.shape[0]
+    q, size = quality_at(quality), frame.shape[0]
     levels = [frame.astype(np.float32)]
     for _ in range(3):
         levels.append(_half(levels[-1]))

@@ -307,6 +307,8 @@ class State:
         Seed of the scene behind the person.
     pan : float, default 0
         Movement of that scene, as a fraction of the image's size.
+    lens_blur : float, default 0.45
+        Standard deviation of the lens's blur, in pixels of an image of 256².
     noise : float, default 2
         Standard deviation of the sensor noise in grey levels.
     noise_seed : int, default 0
@@ -330,6 +332,7 @@ class State:
     warmth: float = 0.0
     background: int = 0
     pan: float = 0.0
+    lens_blur: float = 0.45
     noise: float = 2.0
     noise_seed: int = 0
 

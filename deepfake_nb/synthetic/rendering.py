@@ -180,7 +180,7 @@ def render_frame(identity: Identity, state: State, size: int = 256) -> Rendered:
         scene = paste_layer(scene, _hair_behind(identity, state, size))
     layer = cv2.remap(canonical_frame(identity, state, size), *maps, cv2.INTER_LINEAR)
     levels = develop_photo(paste_layer(scene, layer))
-    levels = cv2.GaussianBlur(levels, (0, 0), 0.45 * size / 256)  # of the lens
+    levels = cv2.GaussianBlur(levels, (0, 0), state.lens_blur * size / 256)
     image = finish_photo(levels + sensor_noise(state, size))
     regions = cv2.remap(head.regions, *maps, cv2.INTER_LINEAR)
     return Rendered(image, dict(zip(("face", "mouth", "head"), np.moveaxis(regions, 2, 0))))
