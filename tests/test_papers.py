@@ -60,7 +60,8 @@ def test_run_is_whole(run):
         "parameters",
     } <= set(about)
     if paper == "torlapati":
-        assert about["weights"]["ResNet50"] == {"kind": "none", "sha256": None}
+        stand_in = about["parameters"]["stand_in_base"]
+        assert about["weights"][stand_in] == {"kind": "none", "sha256": None}
     if paper == "kaminskyi":
         assert (
             set(about["further data"]) == {"second_dataset", "third_dataset"}
