@@ -186,7 +186,7 @@ def test_failed_cell_leaves_the_partial_notebook(tmp_path, capsys):
         (["-p", "seed=one"], "expected int"),
         (["--profile", "huge"], "unknown profile 'huge'"),
         (["--dataset", "nothing"], "nothing"),
-        (["-p", "base_weights=imagenet"], "DenseNet121"),
+        (["-p", "base_weights=imagenet"], "MobileNet-0.25"),
     ],
 )
 def test_wrong_words_stop_before_anything_starts(words, says, tmp_path, capsys, monkeypatch):

@@ -544,17 +544,17 @@ def _weights(values: dict, given: dict) -> dict:
     """Resolve the weights of each backbone; load Keras only if there are any."""
     bases = [values.get("stand_in_base") or base for base in values.get("bases", [])]
     bases += [values["base"]] if "base" in values else []
-    wanted = {base: values["base_weights"] for base in bases}
+    wanted = [(base, values["base_weights"]) for base in bases]
     if "head_base" in values:
-        wanted[values["head_base"]] = values["head_weights"]
-    wanted |= {base: values["ablation_weights"] for base in values.get("ablation_bases", [])}
-    if set(wanted.values()) <= {"none"} and not given.keys() & set(_BASES):
-        return {base: {"kind": "none", "sha256": None} for base in wanted}
+        wanted.append((values["head_base"], values["head_weights"]))
+    wanted += [(base, values["ablation_weights"]) for base in values.get("ablation_bases", [])]
+    if {which for _, which in wanted} <= {"none"} and not given.keys() & set(_BASES):
+        return {base: {"kind": "none", "sha256": None} for base, _ in wanted}
     with without_chatter():
         from deepfake_nb.models.weights import resolve_weights
     return {
         base: {"kind": w.kind, "sha256": w.sha256}
-        for base, w in ((b, resolve_weights(b, v)) for b, v in wanted.items())
+        for base, w in [(b, resolve_weights(b, v)) for b, v in wanted]
     }
 
 
