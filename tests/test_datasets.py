@@ -227,7 +227,7 @@ def real_data():
     [
         ("dfdc", 1, 2),
         ("dfdc-faces", 4995, 4995),
-        ("faceforensics", 6, 18),
+        ("faceforensics", 24, 41),  # with the short videos
         ("real-and-fake-face", 864, 768),
     ],
 )

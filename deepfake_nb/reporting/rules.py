@@ -269,6 +269,7 @@ def bearing_check(health: Sequence[Mapping], model_auc: Interval | None) -> str:
 
     Examples
     --------
+    >>> from deepfake_nb.evaluation.intervals import Interval
     >>> size = {"check": "file_size", "feature": "file_size", "verdict": "fail"}
     >>> size |= {"result": "AUC 0.61", "auc": 0.61, "low": 0.54, "high": 0.68}
     >>> bearing_check([size], Interval(0.63, 0.58, 0.68, n=400, groups=80))
