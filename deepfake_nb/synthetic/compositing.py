@@ -134,8 +134,7 @@ def quality_at(dial: str | float) -> Quality:
     """
     if isinstance(dial, str) and dial in QUALITIES:
         return QUALITIES[dial]
-    is_no_number = isinstance(dial, bool) or not isinstance(dial, (int, float))
-    if is_no_number or not 0 <= dial <= len(DIAL) - 1:
+    if not isinstance(dial, (int, float)) or dial is True or not 0 <= dial <= len(DIAL) - 1:
         names = ", ".join(QUALITIES)
         raise ParameterError(
             f"quality={dial!r}: expected one of {names}, or a number from 0 to {len(DIAL) - 1}"
