@@ -134,7 +134,8 @@ def quality_at(dial: str | float) -> Quality:
     """
     if isinstance(dial, str) and dial in QUALITIES:
         return QUALITIES[dial]
-    if not isinstance(dial, (int, float)) or dial is True or not 0 <= dial <= len(DIAL) - 1:
+    is_number = isinstance(dial, (int, float))
+    if not is_number or isinstance(dial, bool) or not 0 <= dial <= len(DIAL) - 1:
         names = ", ".join(QUALITIES)
         raise ParameterError(
             f"quality={dial!r}: expected one of {names}, or a number from 0 to {len(DIAL) - 1}"
