@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/01_synthetic/07_compositing.ipynb #9c52bd1f
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import cv2
 import numpy as np
@@ -96,18 +96,8 @@ QUALITIES: dict[str, Quality] = {
         ripple=0.006,
         skip=0.95,
     ),
-    "sharp": Quality(
-        detail=0.9,
-        colour=1.2,
-        flicker=0.15,
-        contrast=1.0,
-        feather=0.25,
-        shift=0.003,
-        grain=1.0,
-        ripple=0.006,
-        skip=0.95,
-    ),
 }
+QUALITIES["sharp"] = replace(QUALITIES["hard"], grain=1.0)
 
 
 DIAL: tuple[str, ...] = ("crude", "careful", "hard")  # the qualities at 0, 1 and 2
