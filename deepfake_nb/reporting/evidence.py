@@ -182,6 +182,24 @@ def _scored_set(scores: pd.DataFrame, rule: Mapping, part: str, model: str = "mo
     return ScoredSet(rows["label"].to_numpy(), matrix, rows["group"].to_numpy(), against)
 
 
+def _number(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge a metric that the report prints as a number."""
+    measured = measure(scores, rule["model"], rule["part"], metric=rule.get("metric", "AUC"))
+    reported = float(str(rule.get("value", value)))
+    return number_rule(reported, measured, rule.get("scale", (0.5, 1.0)))
+
+
+def _compared(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that a model is better than another, no better, or as good within a margin."""
+    name, part, metric = rule["name"], rule["part"], rule.get("metric", "AUC")
+    baseline = measure(scores, rule["against"], part, metric=metric).value
+    level = 0.95 if name == "better" else 0.9
+    difference = measure(scores, rule["model"], part, rule["against"], metric, level)
+    if name == "better":
+        return difference_rule(difference, rule["least"], baseline)
+    return equivalence_rule(difference, rule["margin"], baseline, gain_only=name == "no gain")
+
+
 def _limits(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that a metric, or a mean of values, is more than `least`, or less than `most`."""
     outcomes = []
@@ -213,6 +231,12 @@ def _ordered(scores: pd.DataFrame, pairs: Sequence, part: str, metric: str) -> O
     """Judge that the first of each pair of models is higher, all pairs together."""
     level = simultaneous_level(len(pairs))
     return order_rule([measure(scores, a, part, b, metric, level) for a, b in pairs])
+
+
+def _order(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that each of several models is better than the next."""
+    pairs = list(zip(rule["models"], rule["models"][1:]))
+    return _ordered(scores, pairs, rule["part"], rule.get("metric", "AUC"))
 
 
 def _extreme_loss(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
@@ -273,7 +297,12 @@ def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     return _combined(outcomes)
 
 
-_FURTHER_RULES: dict[str, Callable] = {
+_RULES: dict[str, Callable[[pd.DataFrame, Mapping, object], Outcome]] = {
+    "number": _number,
+    "order": _order,
+    "better": _compared,
+    "no gain": _compared,
+    "same": _compared,
     "above": _limits,
     "below": _limits,
     "all better": _all_better,
@@ -311,24 +340,10 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     ClaimError
         For an unknown rule, and if models or parts are missing.
     """
-    name, part, metric = rule["name"], rule["part"], rule.get("metric", "AUC")
-    if name in _FURTHER_RULES:
-        return _FURTHER_RULES[name](scores, rule, value)
-    if name == "number":
-        measured = measure(scores, rule["model"], part, metric=metric)
-        reported = float(str(rule.get("value", value)))
-        return number_rule(reported, measured, rule.get("scale", (0.5, 1.0)))
-    if name == "order":
-        return _ordered(scores, list(zip(rule["models"], rule["models"][1:])), part, metric)
-    if name not in ("better", "no gain", "same"):
-        known = ["number", "order", "better", "no gain", "same", *_FURTHER_RULES]
-        raise ClaimError(f"unknown rule {name!r}; expected one of {known}")
-    baseline = measure(scores, rule["against"], part, metric=metric).value
-    level = 0.95 if name == "better" else 0.9
-    difference = measure(scores, rule["model"], part, rule["against"], metric, level)
-    if name == "better":
-        return difference_rule(difference, rule["least"], baseline)
-    return equivalence_rule(difference, rule["margin"], baseline, gain_only=name == "no gain")
+    name = rule["name"]
+    if name not in _RULES:
+        raise ClaimError(f"unknown rule {name!r}; expected one of {', '.join(_RULES)}")
+    return _RULES[name](scores, rule, value)
 
 
 def _models_of(rule: Mapping) -> list[str]:
