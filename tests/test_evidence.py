@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_nb.reporting.evidence import pack_folders, read_pack_scores, verify_pack
+from deepfake_nb.reporting.evidence import pack_folders, verify_pack
+from deepfake_nb.reporting.verdicts import read_pack_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKS = pack_folders(ROOT / "nbs/papers/evidence")

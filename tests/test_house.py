@@ -337,7 +337,7 @@ PURE = (
     "evaluation.repeats studies.settings studies.votes studies.map_tests "
     "forensics.spectrum forensics.spectrum_classifiers studies.factorial "
     "reporting.claims reporting.ledger reporting.crate reporting.scores reporting.judge "
-    "reporting.judge_page reporting.commands reporting.rules reporting.evidence "
+    "reporting.judge_page reporting.commands reporting.rules reporting.verdicts reporting.evidence "
     "reporting.sources "
     "runs.collect runs.compare"
 )

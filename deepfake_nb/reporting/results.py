@@ -201,7 +201,7 @@ class Results:
         Parameters
         ----------
         scores : pd.DataFrame
-            Columns sample, label, group, part, and a column a model; see `reporting.evidence`.
+            Columns sample, label, group, part, and a column a model; see `reporting.verdicts`.
         unhealthy : mapping of int to str, optional
             By claim: the health check that failed and bears on it.
         chosen_here : mapping of int to str, optional
