@@ -14,13 +14,14 @@ __all__ = [
 
 # %% ../../nbs/11_reporting/03_figures.ipynb #6bc5d326
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..core.errors import ParameterError
 from .results import PALETTE
@@ -246,9 +247,11 @@ def plot_intervals(table: pd.DataFrame, xlabel: str, reference: float | None = N
     if reference is not None:
         ax.axvline(reference, ls=":", color="grey")
     limits = (len(names) - 0.5, -0.5)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=xlabel, ylim=limits)
+    labels = [fill(str(name), 26) for name in names]
+    ax.set(yticks=range(len(names)), yticklabels=labels, xlabel=xlabel, ylim=limits)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
     if groups != [None]:
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 
