@@ -249,7 +249,7 @@ def plot_intervals(table: pd.DataFrame, xlabel: str, reference: float | None = N
     limits = (len(names) - 0.5, -0.5)
     labels = [fill(str(name), 26) for name in names]
     ax.set(yticks=range(len(names)), yticklabels=labels, xlabel=xlabel, ylim=limits)
-    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     if groups != [None]:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
