@@ -75,6 +75,40 @@ def own_datasets(claim: Mapping) -> list[str]:
     return data if isinstance(data, list) else [data] if isinstance(data, str) else []
 
 
+# %% ../../nbs/11_reporting/00_claims.ipynb #pf000002
+def load_profiles(folder: str | Path | None = None) -> dict[str, dict[str, dict]]:
+    """Read the profiles of all papers; one that extends another holds the other's values, too.
+
+    Parameters
+    ----------
+    folder : str or Path, optional
+        Folder of paper notebooks and their profiles.toml; None for the library's own.
+
+    Returns
+    -------
+    dict of str to dict
+        By paper and profile: parameter → value. A value of the key `embedded` replaces that of
+        the profile that is extended.
+
+    Raises
+    ------
+    ClaimError
+        If a profile extends one that does not exist.
+    """
+    path = Path(folder or papers_dir()) / "profiles.toml"
+    papers = tomllib.loads(path.read_text(encoding="utf-8"))
+    for paper, profiles in papers.items():
+        for name, values in profiles.items():
+            if "extends" not in values:
+                continue
+            base = profiles.get(values.pop("extends"))
+            if base is None or base is values:
+                raise ClaimError(f"{path}: [{paper}.{name}] extends a profile that does not exist")
+            embedded = base.get("embedded", {}) | values.get("embedded", {})
+            profiles[name] = base | values | {"embedded": embedded}
+    return papers
+
+
 # %% ../../nbs/11_reporting/00_claims.ipynb #7bf0c376
 VERDICTS: tuple[str, ...] = (
     "reproduced",

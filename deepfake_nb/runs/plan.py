@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import time
-import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from ..core.errors import ParameterError, did_you_mean
 from ..core.files import hash_files, read_journal, split_archive
 from ..core.output import without_chatter
 from ..core.paths import cache_dir, papers_dir
+from ..reporting.claims import load_profiles
 
 
 # %% ../../nbs/12_runs/00_plan.ipynb #743f7af2
@@ -84,7 +84,7 @@ def profile_parameters(
     paper : str
         Paper notebook.
     profile : str
-        'smoke', 'quick' or 'full'.
+        'smoke', 'quick', 'confirmation' or 'full'.
     embedded : bool, default True
         Whether the dataset is one of the rendered ones.
     papers : str | Path | None, default None
@@ -105,7 +105,7 @@ def profile_parameters(
         raise ParameterError(
             f"{file} does not exist; write a table [{paper}.{profile}] of parameters into it"
         )
-    profiles = tomllib.loads(file.read_text(encoding="utf-8")).get(paper, {})
+    profiles = load_profiles(file.parent).get(paper, {})
     if profile not in profiles:
         raise ParameterError(
             f"unknown profile {profile!r} of {paper}; {did_you_mean(profile, profiles)}"
