@@ -262,7 +262,7 @@ def test_notebook_is_committed_executed_and_small(path):
     outputs = [o for c in cells(path) for o in c["outputs"]]
     assert not [o for o in outputs if o["output_type"] == "error"]
     if path in PAPERS:
-        assert any("image/png" in o.get("data", {}) for o in outputs)
+        assert any({"image/png", "image/jpeg"} & o.get("data", {}).keys() for o in outputs)
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda p: p.stem)
