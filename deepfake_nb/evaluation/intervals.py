@@ -8,8 +8,7 @@ __all__ = ["Interval", "bootstrap_interval", "mean_interval"]
 # %% ../../nbs/03_evaluation/01_intervals.ipynb #1b5327af
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
