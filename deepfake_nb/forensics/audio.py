@@ -47,9 +47,10 @@ class Sound:
 def _decode(path: str | Path, sample_rate: int, remarks: list[str]) -> Iterator[np.ndarray]:
     """Yield blocks of one channel, float32, and append to the remarks."""
     import av
+    from av.error import FFmpegError
 
     try:
-        container = av.open(openable(path))
+        container = av.open(openable(path), "r")
     except Exception as error:  # a damaged header fails in many ways
         raise SoundError(f"{path}: cannot be opened as sound: {error}") from error
     with container:
@@ -71,7 +72,7 @@ def _decode(path: str | Path, sample_rate: int, remarks: list[str]) -> Iterator[
                 for out in resampler.resample(frame):
                     done += out.samples
                     yield out.to_ndarray()[0]
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             remarks.append(f"damaged after {done / sample_rate:.2f} s: {error.strerror}")
         for out in resampler.resample(None):
             yield out.to_ndarray()[0]
