@@ -136,6 +136,24 @@ def _predict(options: argparse.Namespace) -> int:
     )
 
 
+def _robustness(options: argparse.Namespace) -> int:
+    from deepfake_nb.core.output import without_chatter
+
+    with without_chatter():
+        from deepfake_nb.studies.robustness import robustness_command
+
+    return robustness_command(
+        options.model,
+        options.dataset,
+        options.out,
+        root=options.root,
+        treatments=options.treatments,
+        limit=options.limit,
+        seed=options.seed,
+        as_json=options.json,
+    )
+
+
 def _judge(options: argparse.Namespace) -> int:
     from deepfake_nb.reporting.commands import judge_command
 

@@ -269,6 +269,36 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _add_robustness(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `robustness`."""
+    add = parser.add_argument
+    add("model", metavar="DIR", help="a detector from `deepfake-nb train`")
+    add("--dataset", required=True, metavar="NAME", help="a dataset, or several joined by +")
+    add("--root", metavar="DIR", help="folder that holds the dataset")
+    add(
+        "--treatments",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="JPEG, WebP, resize, crop, blur, noise, gamma, H.264, VP9, platform, screenshot, "
+        "moiré (default: all)",
+    )
+    add(
+        "--limit",
+        type=at_least(1),
+        default=400,
+        metavar="N",
+        help="at most this many images (default: 400)",
+    )
+    add("--seed", type=at_least(0), default=0, help="of the draw, noise, intervals (default: 0)")
+    add(
+        "--out",
+        default="robustness",
+        metavar="DIR",
+        help="folder for scores, tables and the figure; a killed run resumes (default: robustness)",
+    )
+    _add_json(parser)
+
+
 def _add_judge(parser: argparse.ArgumentParser) -> None:
     """Add the options of `judge`."""
     add = parser.add_argument
@@ -358,6 +388,11 @@ _COMMANDS = {
         _add_predict,
         "score images, videos and folders with a detector",
         "1 if some files could not be scored",
+    ),
+    "robustness": (
+        _add_robustness,
+        "score treated images with a detector: at which compression, blur, noise … it fails",
+        "",
     ),
     "judge": (_add_judge, "judge the scores of any detector: intervals, tests, power", ""),
     "extract": (
