@@ -13,6 +13,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ..core.errors import ParameterError, did_you_mean
 from .images import check_image, compress_jpeg
@@ -30,9 +31,9 @@ def _resized(image: np.ndarray, fraction: float, back: int = cv2.INTER_LINEAR) -
 
 def _webp(image: np.ndarray, quality: float) -> np.ndarray:
     """Compress as WebP."""
-    settings = [cv2.IMWRITE_WEBP_QUALITY, int(quality)]
-    coded = cv2.imencode(".webp", image[..., ::-1], settings)[1]
-    return cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "WEBP", quality=int(quality))
+    return np.asarray(Image.open(file))
 
 
 def _cropped(image: np.ndarray, kept: float) -> np.ndarray:
