@@ -5,17 +5,21 @@
 # %% ../../nbs/09_detectors/13_commands.ipynb #9d0fb8d8
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from ..core.files import atomic_path
-from ..core.output import print_json
+from ..core.errors import DetectorError
+from ..core.output import print_json, safe_text
 from .card import abstention, card_warnings, format_number, named_metrics
+from .checks import OUTPUTS, check_output, find_files
 from .page import write_page
-from .prediction import find_files, score_files
-from .results import count_states, frames_table, results_table
-from .storage import check_writable, load_detector
+from .prediction import MOST_PEOPLE, add_occlusion, stream_scores
+from .results import FileResult, count_states, frames_table, results_table
+from .storage import load_detector
 from .training import train_detector
 
 # %% auto #0
@@ -34,6 +38,7 @@ def train_command(
     epochs: int | None = None,
     limit: int | None = None,
     seed: int = 0,
+    random_backbone: bool = False,
     progress: bool = True,
 ) -> int:
     """Train a detector and print its test numbers.
@@ -48,7 +53,7 @@ def train_command(
         The kind of model.
     profile : {"smoke", "quick", "full"}
         Scale of the training.
-    root, face_detector, epochs, limit, seed, progress
+    root, face_detector, epochs, limit, seed, random_backbone, progress
         As of `train_detector`.
 
     Returns
@@ -66,6 +71,7 @@ def train_command(
         epochs=epochs,
         limit=limit,
         seed=seed,
+        random_backbone=random_backbone,
         progress=progress,
     )
     card = detector.card
@@ -82,7 +88,62 @@ def train_command(
     return 0
 
 
+# %% ../../nbs/09_detectors/13_commands.ipynb #92a30d71
+@contextmanager
+def growing_tables(out: Path, detector_sha256: str) -> Iterator:
+    """Yield a function that adds a result to the tables of a prediction.
+
+    The tables get their names when the block succeeds; otherwise what they hold remains.
+    """
+    partial = {name: out / f"{Path(name).stem}.partial.csv" for name in OUTPUTS[:2]}
+
+    def add(results: list[FileResult], mode: str = "a") -> None:
+        tables = results_table(results, detector_sha256), frames_table(results)
+        for file, table in zip(partial.values(), tables):
+            head = mode == "w"
+            table.to_csv(file, mode=mode, header=head, index=False, lineterminator="\n")
+
+    out.mkdir(parents=True, exist_ok=True)
+    add([], "w")
+    yield lambda result: add([result])
+    for name, file in partial.items():
+        os.replace(file, out / name)
+
+
 # %% ../../nbs/09_detectors/13_commands.ipynb #00566782
+def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
+    """Say what was found in a file, in a line a person."""
+    if result.state != "scored":
+        return [f"{result.name}: not scored, {safe_text(result.fault)}"]
+    limits = "from {:.3f} to {:.3f}".format(*band)
+    sides = {
+        "abstains": f"; the detector abstains {limits}",
+        "above": f", above the band in which the detector abstains ({limits})",
+        "below": f", below the band in which the detector abstains ({limits})",
+    }
+    lines = []
+    for person in result.people:
+        who = f", person {person.number} of {len(result.people)}" * (len(result.people) > 1)
+        line = f"{result.name}{who}: probability {person.probability:.3f}"
+        if person.span:
+            line += " ({:.3f} to {:.3f} as delivery may change it)".format(*person.span)
+        lines.append(line + (sides[person.side] if person.side else ""))
+    return [*lines, *([f"{result.name}: {result.note}"] if result.note else [])]
+
+
+def _raise_stopped(error: BaseException, kept: str) -> None:
+    """Say what was kept, with an error of the system together with the remedy."""
+    if not isinstance(error, OSError) or error.errno is None:
+        error.add_note(kept)
+        return
+    remedy = "choose another folder with --out"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = f"free some space, or {remedy} and TMPDIR"
+    where = f"{error.filename}: " if error.filename else ""
+    reason = (error.strerror or type(error).__name__).lower()
+    raise DetectorError(f"cannot go on: {where}{reason}; {kept}; {remedy}") from error
+
+
 def predict_command(
     paths: Sequence[str | Path],
     model: str | Path,
@@ -90,6 +151,8 @@ def predict_command(
     *,
     crops: bool = False,
     frames: int | None = None,
+    people: int = MOST_PEOPLE,
+    stress: bool = False,
     maps: int = 50,
     progress: bool = True,
     as_json: bool = False,
@@ -108,8 +171,13 @@ def predict_command(
         Whether images are face crops already, made like those of the training data.
     frames : int, optional
         Number of frames of a video; None for the number that the detector declares.
+    people : int, default 10
+        Highest number of people in a file who are scored.
+    stress : bool, default False
+        Whether to score each face again as it may look after delivery, and abstain where the sides
+        differ.
     maps : int, default 50
-        Number of files, those with the highest probabilities, that get an occlusion map.
+        Number of people, those with the highest probabilities, who get an occlusion map.
     progress : bool, default True
         Whether to show progress bars.
     as_json : bool, default False
@@ -126,38 +194,42 @@ def predict_command(
     DetectorError
         If nothing can be done.
     """
+    out = Path(out)
     files, other = find_files(paths)
-    check_writable(Path(out))
-    detector, out = load_detector(model), Path(out)
-    results = score_files(files, detector, crops=crops, frames=frames, maps=maps, progress=progress)
-    tables = {
-        "scores.csv": results_table(results, detector.sha256),
-        "frames.csv": frames_table(results),
-    }
-    for name, table in tables.items():
-        with atomic_path(out / name) as path:
-            table.to_csv(path, index=False, lineterminator="\n")
-    page = write_page(out / "index.html", results, detector, other)
+    check_output(out)
+    detector = load_detector(model)
+    options = {"crops": crops, "frames": frames, "people": people, "stress": stress, "maps": maps}
+    results: list[FileResult] = []
+    others = [FileResult(path, "other", "", "other", reason) for path, reason in other.items()]
+    try:
+        with growing_tables(out, detector.sha256) as add:
+            for result in stream_scores(files, detector, **options, progress=progress):
+                results.append(result)
+                add(result)
+            for result in others:
+                add(result)
+    except BaseException as error:
+        for line in [line for result in results for line in _lines(result, detector.band)]:
+            print(line)
+        partial = out / "scores.partial.csv"
+        kept = f"{len(results)} of {len(files)} files are scored, and stay in {partial}"
+        _raise_stopped(error, kept)
+        raise
+    try:
+        add_occlusion(results, detector, maps, progress)
+        page = write_page(out / "index.html", results, detector, other)
+    except OSError as error:
+        _raise_stopped(error, f"all scores are in {out / 'scores.csv'}, and there is no page")
+        raise
     status = 0 if all(result.state == "scored" for result in results) else 1
     if as_json:
         decision = {"threshold": detector.threshold, "band": list(detector.band)}
-        print_json({"files": tables["scores.csv"], "other": other, **decision, "page": page})
+        table = results_table([*results, *others], detector.sha256)
+        print_json({"files": table, "other": [*other], **decision, "page": page})
         return status
-    band = "from {:.3f} to {:.3f}".format(*detector.band)
-    sides = {
-        "abstains": f"; the detector abstains {band}",
-        "above": f", above the band in which the detector abstains ({band})",
-        "below": f", below the band in which the detector abstains ({band})",
-    }
-    for result in results:
-        outcome = f"not scored, {result.fault}"
-        if result.side is not None:
-            outcome = f"probability of fake {result.probability:.3f}{sides[result.side]}"
-        print(f"{result.path}: {outcome}")
-    summary = count_states(results)
-    if other:
-        summary += f" Files of other kinds, not scored: {len(other)}."
-    print(summary)
+    for line in [line for result in results for line in _lines(result, detector.band)]:
+        print(line)
+    print(count_states(results, len(other)))
     for title, text in card_warnings(detector.card):
         print(f"{title} {text}")
     print(page)

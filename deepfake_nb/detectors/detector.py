@@ -6,11 +6,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from .prediction import add_occlusion, find_files, predict_files, score_file
-from .results import FileResult
+import numpy as np
+from PIL import Image
+
+from .page import page_html
+from deepfake_nb.detectors.prediction import (
+    MOST_PEOPLE,
+    Source,
+    add_occlusion,
+    find_sources,
+    score_file,
+    stream_scores,
+)
+from .results import FileResult, FileResults
 from .scoring import CalibratedModel
 
 # %% auto #0
@@ -59,45 +71,50 @@ class DeepfakeDetector(CalibratedModel):
     'scored'
     """
 
-    card: dict = field(default_factory=dict, repr=False)
-    sha256: str = ""
-    weights_sha256: str = ""
-
     def predict(
         self,
-        paths: str | Path | Iterable[str | Path],
+        source: Source | Iterable[Source],
         *,
         crops: bool = False,
         frames: int | None = None,
+        people: int = MOST_PEOPLE,
+        stress: bool = False,
         maps: int = 0,
         progress: bool = False,
-    ) -> FileResult | list[FileResult]:
-        """Score a file, or several files and folders.
+    ) -> FileResult | FileResults:
+        """Score a file or an image in memory, or several, or folders.
 
         Parameters
         ----------
-        paths : str or Path, or iterable of them
-            An image, a video or a folder, or several.
+        source : str, Path, np.ndarray or Image.Image, or iterable of them
+            The path of an image, a video or a folder; or pixels: uint8 RGB of shape
+            (height, width, 3) or an image of Pillow; or several.
         crops : bool, default False
             Whether images are face crops already, made like those of the training data.
         frames : int, optional
             Number of frames of a video; None for the number that the preprocessing declares.
+        people : int, default 10
+            Highest number of people in a file who are scored.
+        stress : bool, default False
+            Whether to score each face again as it may look after delivery, and abstain where the
+            sides differ.
         maps : int, default 0
-            Number of files, those with the highest probabilities, that get an occlusion map. Of a
-            list, only these keep their arrays.
+            Number of people, those with the highest probabilities, who get an occlusion map. Of
+            several files, only these people keep their arrays.
         progress : bool, default False
             Whether to show progress bars.
 
         Returns
         -------
-        FileResult or list of FileResult
-            The result of one file; for a folder or several paths, a list. Files that cannot be
-            scored have a result with the reason.
+        FileResult or FileResults
+            The result of one file or image; for a folder or several, a list. Files that cannot be
+            scored have a result with the reason. Both have `table`, `to_json` and `to_html`, and
+            show a page in a notebook.
 
         Raises
         ------
         ParameterError
-            If no paths are given, or something else than paths.
+            If there is nothing to score, or something else than paths and images.
         DetectorError
             If a path does not exist, or there is nothing to score.
 
@@ -110,10 +127,20 @@ class DeepfakeDetector(CalibratedModel):
         >>> [result.state for result in detector.predict(["photos"])]  # doctest: +SKIP
         ['scored', 'no face']
         """
-        if isinstance(paths, str | Path) and not Path(paths).is_dir():
-            (path,), _ = find_files([paths])
-            result = score_file(path, self, crops=crops, frames=frames)
-            if maps:
-                add_occlusion([result], self, progress=progress)
+        view = partial(page_html, detector=self)
+        options = {"crops": crops, "frames": frames, "people": people, "stress": stress}
+        if isinstance(source, str | Path):
+            several = Path(source).is_dir()
+        else:
+            several = not isinstance(source, Image.Image) and getattr(source, "ndim", 4) == 4
+        if not several:
+            result = score_file(find_sources([source])[0], self, **options)
+            add_occlusion([result], self, maps, progress)
+            result.view = view
             return result
-        return predict_files(paths, self, crops=crops, frames=frames, maps=maps, progress=progress)
+        files = find_sources([source] if isinstance(source, str | Path) else source)
+        results = list(stream_scores(files, self, **options, maps=maps, progress=progress))
+        add_occlusion(results, self, maps, progress)
+        for result in results:
+            result.view = view
+        return FileResults(results, view)

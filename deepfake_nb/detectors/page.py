@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..core.files import atomic_path
-from ..core.output import page_template
+from ..core.output import page_template, safe_text
 from .card import abstention, card_warnings, package_versions
-from .detector import DeepfakeDetector
-from .results import FileResult, count_states
+from .results import FileResult, PersonResult, count_states
+from .scoring import CalibratedModel
 from .thumbnails import as_jpeg, map_background, overlay, page_jpegs
 
 # %% auto #0
@@ -23,46 +23,52 @@ __all__ = []
 
 
 # %% ../../nbs/09_detectors/08_page.ipynb #14202b03
-def video_chart(result: FileResult, detector: DeepfakeDetector) -> dict:
+def video_chart(result: FileResult, detector: CalibratedModel) -> dict:
     """Return the positions and texts of a chart of probabilities over time.
 
     Parameters
     ----------
     result : FileResult
         A scored video.
-    detector : DeepfakeDetector
+    detector : CalibratedModel
         The detector that scored it.
 
     Returns
     -------
     dict
-        width, height, left, right, first, last, band, ticks, threshold, scored, missing, label.
+        width, height, left, right, first, last, band, ticks, threshold, people, missing, label.
     """
-    width, height, left, right = 620, 190, 44, 604
+    width, height, left, right = 620, 190, 44, 590
     frames = result.frames
-    is_scored = frames["probability"].notna()
+    has_score = frames["probability"].notna()
     column, unit = "timestamp", "s"
-    if not frames["timestamp"][is_scored].notna().all():
+    if not frames["timestamp"][has_score].notna().all():
         column, unit = "frame", "frame"
     times = frames[column].astype(float)
     first, last = float(times.min()), float(times.max())
 
-    def x(time: float) -> float:
-        return left + (right - left) * ((time - first) / ((last - first) or 1))
+    def point(time: float, p: float, text: str) -> dict:
+        x = left + (right - left) * ((time - first) / ((last - first) or 1))
+        return {"x": x, "y": y(p), "text": f"{time:.2f} {unit}: {text}"}
 
     def y(p: float) -> float:
         return 12 + (height - 46) * (1 - p)
 
-    scored, missing = [], []
-    for time, p, has_score in zip(times, frames["probability"], is_scored):
-        if has_score:
-            point = {"x": x(time), "y": y(p), "text": f"{time:.2f} {unit}: {p:.3f}"}
-            scored.append(point)
-        elif np.isfinite(time):
-            point = {"x": x(time), "y": y(0) - 4, "text": f"{time:.2f} {unit}: no score"}
-            missing.append(point)
+    lines = []
+    for person in result.people:
+        rows = person.rows
+        points = [
+            point(row[column], row["probability"], f"{row['probability']:.3f}") for row in rows
+        ]
+        lines.append({"number": person.number, "points": points})
+    faceless = frames[column][frames["person"].isna() & frames["left"].isna()].astype(float)
+    missing = [point(time, 0.03, "no face") for time in faceless if np.isfinite(time)]
     low, high = detector.band
-    probabilities = frames["probability"][is_scored]
+    ranges = [
+        f"person {person.number} from {min(row['probability'] for row in person.rows):.2f} to "
+        f"{max(row['probability'] for row in person.rows):.2f}, mean {person.probability:.2f}"
+        for person in result.people
+    ]
     return {
         "width": width,
         "height": height,
@@ -73,12 +79,11 @@ def video_chart(result: FileResult, detector: DeepfakeDetector) -> dict:
         "band": {"top": y(high), "height": max(y(low) - y(high), 1)},
         "ticks": [{"y": y(p), "text": f"{p:g}"} for p in (0, 0.5, 1)],
         "threshold": y(detector.threshold),
-        "scored": scored,
+        "people": lines,
         "missing": missing,
         "label": (
-            f"Calibrated probability of {len(scored)} frames over time, from "
-            f"{probabilities.min():.2f} to {probabilities.max():.2f}, mean "
-            f"{result.probability:.2f}; {int((~is_scored).sum())} frames without a score"
+            f"Probability over time: {'; '.join(ranges)}; {len(faceless)} of {result.n_frames} "
+            "frames without a face"
         ),
     }
 
@@ -89,18 +94,60 @@ SIDE_TEXTS: dict[str, str] = {
     "below": "below the band",
     "abstains": "within the band: the detector abstains",
 }
+_NO_EFFECT = 0.01  # smallest change of the probability that counts
+
+
+def _uri(jpeg: bytes) -> str:
+    """Embed a JPEG file."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def occlusion_effect(person: PersonResult, detector: CalibratedModel) -> float:
+    """Return the largest change of the probability where a patch is hidden."""
+    if person.occlusion is None:
+        return 0.0
+    score = max(person.rows, key=lambda row: row["probability"])["score"]
+    hidden = detector.calibration(score - person.occlusion.ravel())
+    return float(np.abs(hidden - detector.calibration(np.array([score]))).max())
+
+
+def page_picture(result: FileResult, picture: Mapping) -> dict:
+    """Return a frame with boxes: uri, alt, width, height, and boxes with number, side and text."""
+    boxes = []
+    for row in result.rows:
+        if row["frame"] != picture["frame"] or row.get("left") is None:
+            continue
+        number, reason = row.get("person"), row["reason"]
+        text = f"face not scored, {reason}"
+        if number:
+            text = f"person {number}: {row['probability']:.3f}"
+        box = {"x": row["left"], "y": row["top"], "number": number, "text": text}
+        box |= {"width": row["right"] - row["left"], "height": row["bottom"] - row["top"]}
+        boxes.append(box)
+    where = f", frame {picture['frame']}," if result.kind == "video" else ""
+    return {
+        "uri": _uri(picture["jpeg"]()),
+        "alt": f"{safe_text(result.path.name)}{where} with boxes around {len(boxes)} faces: "
+        f"{'; '.join(box['text'] for box in boxes)}",
+        "width": picture["width"],
+        "height": picture["height"],
+        "boxes": boxes,
+        "frame": picture["frame"],
+    }
 
 
 def page_images(
-    result: FileResult, detector: DeepfakeDetector, scale: float
+    result: FileResult, person: PersonResult, detector: CalibratedModel, scale: float
 ) -> list[dict[str, str]]:
-    """Return the images of a scored file.
+    """Return the images of a person.
 
     Parameters
     ----------
     result : FileResult
         A scored file.
-    detector : DeepfakeDetector
+    person : PersonResult
+        One of its people.
+    detector : CalibratedModel
         The detector that scored it.
     scale : float
         Drop of the score that is drawn in full red.
@@ -110,46 +157,125 @@ def page_images(
     list of dict
         uri, alt and caption.
     """
-    name, preprocessing = result.path.name, detector.preprocessing
-    jpegs = {key: read() for key, read in result.stored.items()}
-    jpegs = jpegs or page_jpegs(result, preprocessing)
+    name, preprocessing = safe_text(result.path.name), detector.preprocessing
+    jpegs = {key: read() for key, read in person.stored.items()}
+    jpegs = jpegs or page_jpegs(person, preprocessing)
     where, caption = "", "The face, as it was cropped"
     if result.kind == "video":
-        where = f", frame {result.best_frame}"
+        where = f", frame {person.best_frame}"
         caption = f"The face{where}: the frame with the highest probability"
     images = [(jpegs["face"], f"The face that was scored in {name}{where}", caption)]
     if "changed" in jpegs:
-        alt = f"{result.changed_share:.0%} of the face above 0.5"
+        alt = f"{person.changed_share:.0%} of the face above 0.5"
         alt = f"Where the model believes that {name} was changed: {alt}"
         caption = "Where the model believes it was changed: grey 0, yellow 1"
         images.append((jpegs["changed"], alt, caption))
-    if result.occlusion is not None:
-        drop, rise = float(result.occlusion.max()), -float(result.occlusion.min())
-        background = map_background(result, preprocessing)
-        drawn = overlay(background, result.occlusion, "RdBu_r", -scale, scale, neutral=0)
+    if person.occlusion is not None:
+        drop, rise = float(person.occlusion.max()), -float(person.occlusion.min())
+        background = map_background(person, preprocessing)
+        drawn = overlay(background, person.occlusion, "RdBu_r", -scale, scale, neutral=0)
         alt = (
             f"Occlusion map of {name}: the score falls by up to {drop:.3f} and rises by up to "
             f"{rise:.3f} where a patch is hidden"
         )
         caption = (
             f"What the score rests on: red, it falls when this is hidden (by up to "
-            f"{max(drop, 0):.3f}); blue, it rises (by up to {max(rise, 0):.3f})"
+            f"{max(drop, 0):.3f}); blue, it rises (by up to {max(rise, 0):.3f}); one scale for the "
+            "page"
         )
+        if (effect := occlusion_effect(person, detector)) < _NO_EFFECT:
+            caption = (
+                "What the score rests on: no effect. Whatever patch is hidden, the probability "
+                f"changes by at most {effect:.4f}"
+            )
         images.append((as_jpeg(drawn), alt, caption))
-    return [
-        {
-            "uri": f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}",
-            "alt": alt,
-            "caption": caption,
-        }
-        for jpeg, alt, caption in images
-    ]
+    return [{"uri": _uri(jpeg), "alt": alt, "caption": caption} for jpeg, alt, caption in images]
 
 
 # %% ../../nbs/09_detectors/08_page.ipynb #a19b84ce
-def _meaning(results: Sequence[FileResult], detector: DeepfakeDetector) -> list[str]:
+def count_nouns(n: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def error_rates(card: Mapping, faces: int = 1) -> str:
+    """Say in words how often a detector was wrong on its test data.
+
+    Parameters
+    ----------
+    card : Mapping
+        A detector's `card`.
+    faces : int, default 1
+        The most faces that a file has: with each, a false alarm becomes likelier.
+    """
+    if not card:
+        return "nobody has tested it"
+    level = "videos" if "videos" in card["numbers"] else "images"
+    numbers = {row["metric"]: row for row in card["numbers"][level]}
+    flagged, missed, unsure = (
+        numbers[name]["value"]
+        for name in ("reals above the band", "fakes below the band", "abstains")
+    )
+    text = (
+        f"of 100 real {level} it wrongly flags about {100 * flagged:.0f}, of 100 fake ones it "
+        f"misses about {100 * missed:.0f}, and on {100 * unsure:.0f} of 100 it abstains "
+        f"(measured on {numbers['AUC']['n']:,} {level} of its own kind)"
+    )
+    if faces > 1 and flagged:
+        most = min(100, 100 * flagged * faces)
+        text += f"; a real file with {faces} faces is flagged in up to {most:.0f} of 100 cases"
+    return text
+
+
+def three_sentences(
+    results: Sequence[FileResult], detector: CalibratedModel, other: int = 0
+) -> list[tuple[str, str]]:
+    """Say what was looked at, what was found, and what that may be worth.
+
+    Parameters
+    ----------
+    results : sequence of FileResult
+        The files.
+    detector : CalibratedModel
+        The detector that scored them.
+    other : int, default 0
+        Number of files of other kinds.
+    """
+    kinds = [result.kind for result in results]
+    given = [count_nouns(kinds.count(kind), kind) for kind in ("image", "video") if kind in kinds]
+    people = [person for result in results for person in result.people]
+    looked = f"{' and '.join(given)}. {count_states(results, other)}"
+    sides = [person.side for person in people]
+    found = "no face was scored, so nothing can be said."
+    if people:
+        most = max(
+            ((person, result) for result in results for person in result.people),
+            key=lambda pair: pair[0].probability,
+        )
+        who = f", person {most[0].number} of {len(most[1].people)}" * (len(most[1].people) > 1)
+        found = (
+            f"of {count_nouns(len(people), 'face')}, {sides.count('above')} flagged (above the "
+            f"band), {sides.count('below')} not flagged (below it), and the detector abstains on "
+            f"{sides.count('abstains')}. The highest probability of a fake is "
+            f"{most[0].probability:.3f}, of {safe_text(most[1].path.name)}{who}."
+        )
+    crowd = max((len(result.people) for result in results), default=1)
+    worth = (
+        f"{error_rates(detector.card, crowd)}. On other kinds of images it may do much worse, so "
+        "its numbers are a reason to look closer, never proof."
+    )
+    return [
+        ("What was looked at:", looked),
+        ("What was found:", found),
+        ("What that is worth:", worth),
+    ]
+
+
+def _meaning(results: Sequence[FileResult], detector: CalibratedModel) -> list[str]:
     """Say what the numbers of the page mean."""
     card = detector.card
+    if not card:
+        return ["The detector has no card: it was never tested, and its numbers mean nothing yet."]
     texts = [
         "There is no verdict on this page. A score is the output of the model, higher for what it "
         "takes to be fake; a probability is the calibrated score. Neither is proof: a person has "
@@ -167,9 +293,11 @@ def _meaning(results: Sequence[FileResult], detector: DeepfakeDetector) -> list[
     return [*texts, f"Intended use: {card['intended_use']}"]
 
 
-def _about(detector: DeepfakeDetector) -> list[tuple[str, str]]:
+def _about(detector: CalibratedModel) -> list[tuple[str, str]]:
     """Return facts about the detector, and the versions in use."""
     card, preprocessing = detector.card, detector.preprocessing
+    if not card:
+        return [("versions now", ", ".join(map(" ".join, package_versions().items())))]
     data, (height, width) = card["data"], preprocessing.size
     faces = "none searched: whole images"
     if preprocessing.face_detector != "frame":
@@ -206,11 +334,47 @@ def _about(detector: DeepfakeDetector) -> list[tuple[str, str]]:
 
 
 # %% ../../nbs/09_detectors/08_page.ipynb #6b45a65b
+def _page_stream(
+    results: Sequence[FileResult], detector: CalibratedModel, other: Mapping[Path, str]
+):
+    """Return the page in pieces."""
+    drawn = [
+        float(np.abs(person.occlusion).max())
+        for result in results
+        for person in result.people
+        if occlusion_effect(person, detector) >= _NO_EFFECT
+    ]
+    scale, card = max(drawn, default=1.0), detector.card
+    return page_template("prediction.html").stream(
+        title=f"Scores of {count_nouns(len(results), 'file')}",
+        sentences=three_sentences(results, detector, len(other)),
+        name=card.get("name", "without a card"),
+        out_of_scope=card.get("out_of_scope", []),
+        band=detector.band,
+        warnings=card_warnings(card) if card else [],
+        meaning=_meaning(results, detector),
+        results=results,
+        stressed=any(person.stressed for result in results for person in result.people),
+        sides=SIDE_TEXTS,
+        other=[(safe_text(path), reason) for path, reason in other.items()],
+        about=_about(detector),
+        safe=safe_text,
+        picture=page_picture,
+        images=lambda result, person: page_images(result, person, detector, scale),
+        chart=lambda result: video_chart(result, detector),
+    )
+
+
+def page_html(results: Sequence[FileResult], detector: CalibratedModel) -> str:
+    """Return the page of a prediction; parameters as of `write_page`."""
+    return "".join(_page_stream(results, detector, {}))
+
+
 def write_page(
     file: str | Path,
     results: Sequence[FileResult],
-    detector: DeepfakeDetector,
-    other: Sequence[str | Path] = (),
+    detector: CalibratedModel,
+    other: Mapping[Path, str] | None = None,
 ) -> Path:
     """Write the page of a prediction.
 
@@ -220,10 +384,10 @@ def write_page(
         The HTML file to write, completely or not at all.
     results : sequence of FileResult
         The files that were scored, or could not be.
-    detector : DeepfakeDetector
+    detector : CalibratedModel
         The detector that scored them, with its card.
-    other : sequence of str or Path, default ()
-        Files of other kinds, which the page lists.
+    other : Mapping of Path to str, optional
+        Files of other kinds, which the page lists, with the reason.
 
     Returns
     -------
@@ -238,22 +402,7 @@ def write_page(
     >>> write_page("page.html", results, detector)  # doctest: +SKIP
     PosixPath('page.html')
     """
-    occlusion = [result.occlusion for result in results if result.occlusion is not None]
-    scale = max((float(np.abs(drops).max()) for drops in occlusion), default=1.0)
-    stream = page_template("prediction.html").stream(
-        title=f"Scores of {len(results)} file{'' if len(results) == 1 else 's'}",
-        summary=count_states(results),
-        card=detector.card,
-        band=detector.band,
-        warnings=card_warnings(detector.card),
-        meaning=_meaning(results, detector),
-        results=results,
-        sides=SIDE_TEXTS,
-        other=[str(path) for path in other],
-        about=_about(detector),
-        images=lambda result: page_images(result, detector, scale),
-        chart=lambda result: video_chart(result, detector),
-    )
+    stream = _page_stream(results, detector, other or {})
     stream.enable_buffering(64)
     with atomic_path(file) as path:
         stream.dump(str(path), "utf-8")  # piece by piece: many images would fill the memory

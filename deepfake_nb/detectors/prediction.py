@@ -5,86 +5,100 @@
 # %% ../../nbs/09_detectors/06_prediction.ipynb #33f48d20
 from __future__ import annotations
 
+import hashlib
 import heapq
 import io
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 
+import cv2
 import keras
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from ..core.errors import DetectorError, ParameterError, VideoError
-from ..core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, file_hash, file_kind
+from ..core.files import file_hash, file_kind
+from ..core.images import as_shown
 from ..core.parallel import available_cores, map_ahead
+from .checks import find_files
 from .preprocessing import Preprocessing, model_inputs, prepare_images
-from .results import FRAME_COLUMNS, FileResult
+from .results import FileResult, PersonResult
 from .scoring import CalibratedModel
 from .thumbnails import DiskStore, as_jpeg, page_jpegs
 from ..explain.occlusion import occlusion_sensitivity, patch_positions
 from ..faces.detection import FaceDetector, build_face_detector
-from ..faces.extraction import NO_FACE, extract_video
+from ..faces.extraction import NO_FACE, Track, extract_people, reduce_image
 
 # %% auto #0
 __all__ = ["predict_files"]
 
 
-# %% ../../nbs/09_detectors/06_prediction.ipynb #0b7ae345
-def find_files(paths: str | Path | Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
-    """Find the images and videos among files and in folders, at any depth.
+# %% ../../nbs/09_detectors/06_prediction.ipynb #49cdabec
+@dataclass(frozen=True)
+class Pixels:
+    """An image in memory: a name that stands for the path, and uint8 RGB."""
 
-    Parameters
-    ----------
-    paths : str or Path, or iterable of them
-        A file or folder, or several. A file named here is taken whatever its suffix is.
+    path: Path
+    image: np.ndarray
 
-    Returns
-    -------
-    tuple of list of Path
-        The files to score, each once, in order; and the files of other kinds in the folders.
-        Hidden files are ignored.
+
+def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
+    """Check an array, or convert an image of Pillow, rotated as its EXIF data say.
 
     Raises
     ------
     ParameterError
-        If no paths are given, or something else than paths.
-    DetectorError
-        If a path does not exist, or there is nothing to score.
+        If an array is not an RGB image of 8 bits.
+    """
+    if isinstance(image, Image.Image):
+        return Pixels(Path(f"image {number}"), np.asarray(as_shown(image)))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ParameterError(
+            f"image {number} is an array of {image.dtype} and shape {image.shape}: expected uint8 "
+            "RGB of shape (height, width, 3); scale fractions by 255 and round them"
+        )
+    return Pixels(Path(f"image {number}"), np.ascontiguousarray(image))
+
+
+Source = str | Path | np.ndarray | Image.Image
+
+
+def find_sources(sources: Iterable[Source]) -> list[Path | Pixels]:
+    """Find the files of paths, as `find_files` does, and check images in memory.
+
+    Raises
+    ------
+    ParameterError
+        If one is neither a path nor an image.
     """
     try:
-        paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+        sources = list(sources)
     except TypeError as error:
         raise ParameterError(
-            f"paths is of type {type(paths).__name__}: expected the path of a file or folder, or "
-            "several; a detector's `score` takes arrays, from `prepare_images`"
+            f"the source is of type {type(sources).__name__}: expected a path, an image, or several"
         ) from error
-    if not paths:
-        raise ParameterError("paths is empty: expected files or folders")
-    found, other = {}, {}
-    for path in paths:
-        if not path.exists():
-            raise DetectorError(f"{path}: no such file or folder")
-        if path.is_file():
-            found.setdefault(path.resolve(), path)
-            continue
-        for file in sorted(path.rglob("*")):
-            hidden = any(name.startswith(".") for name in file.relative_to(path).parts)
-            if file.is_file() and not hidden:
-                files = found if file_kind(file) else other
-                files.setdefault(file.resolve(), file)
-    if not found:
-        raise DetectorError(
-            f"no images or videos in {', '.join(map(str, paths))} (files of other kinds: "
-            f"{len(other)}); expected {' '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))}"
-        )
-    return list(found.values()), list(other.values())
+    for number, source in enumerate(sources, 1):
+        if not isinstance(source, Source):
+            raise ParameterError(
+                f"source {number} is of type {type(source).__name__}: expected a path or an image"
+            )
+    if all(isinstance(source, str | Path) for source in sources):
+        return [*find_files(sources)[0]]
+    found = []
+    for number, source in enumerate(sources, 1):
+        if isinstance(source, str | Path):
+            found += find_files(source)[0]
+        else:
+            found.append(as_pixels(source, number))
+    return found
 
 
 # %% ../../nbs/09_detectors/06_prediction.ipynb #09efeca1
@@ -102,72 +116,167 @@ def _build_face_detector(preprocessing: Preprocessing, crops: bool) -> FaceDetec
 
 
 # %% ../../nbs/09_detectors/06_prediction.ipynb #94e05169
+SMALLEST_FACE = 40  # pixels: shorter side of a box
+MOST_PEOPLE = 10  # of a file
+_SHOWN = 448  # pixels: longer side of a face that is kept for the page
+_PICTURE = 640  # pixels: longer side of a frame that is kept for the page
+
+
+def _smaller_and_back(face: np.ndarray) -> np.ndarray:
+    """Halve an image, and enlarge it again."""
+    height, width = face.shape[:2]
+    small = cv2.resize(
+        face, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA
+    )
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _cropped(face: np.ndarray) -> np.ndarray:
+    """Cut 5 % off each side, and enlarge the rest."""
+    height, width = face.shape[:2]
+    y, x = height // 20, width // 20
+    kept = np.ascontiguousarray(face[y : height - y, x : width - x])
+    return cv2.resize(kept, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+VARIATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "JPEG quality 50": lambda face: np.asarray(Image.open(io.BytesIO(as_jpeg(face, 50)))),
+    "half the size": _smaller_and_back,
+    "5 % cropped": _cropped,
+    "blurred": lambda face: cv2.GaussianBlur(face, (0, 0), max(face.shape) / 150),
+}
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How files are read: parameters of `predict_files`."""
+
+    crops: bool = False
+    frames: int | None = None
+    people: int = MOST_PEOPLE
+    stress: bool = False
+
+    def __post_init__(self):
+        if self.people < 1:
+            raise ParameterError(f"people={self.people}: expected at least 1")
+
+
 @dataclass
 class _Reading:
-    """A file that was read, and the scores of its faces so far."""
+    """A file that was read, and how many of its images were scored."""
 
     result: FileResult
-    seen: Sequence[int] = ()  # rows of the frames that show a face
-    faces: Sequence[np.ndarray] = ()
-    images: Sequence[np.ndarray] | np.ndarray = ()  # the faces as the model sees them
-    scores: list[float] = field(default_factory=list)
-    probabilities: list[float] = field(default_factory=list)
-    changed: np.ndarray | None = None  # map of the image with the highest probability
+    images: Sequence[np.ndarray] | np.ndarray = ()  # faces as the model sees them
+    places: list[tuple] = field(default_factory=list)  # person, row, variation and face of each
+    n_scored: int = 0
 
     def add_score(self, score: float, probability: float, changed: np.ndarray | None) -> None:
-        """Add the score of the next image."""
-        if changed is not None and probability > max(self.probabilities, default=-1):
-            self.changed = changed.copy()
-        self.scores.append(float(score))
-        self.probabilities.append(float(probability))
+        """Enter the score of the next image."""
+        person, row, variation, face = self.places[self.n_scored]
+        if variation:
+            person.stressed.setdefault(variation, []).append(float(probability))
+        else:
+            if all(probability > other.get("probability", -1) for other in person.rows):
+                person.face, person.image = face, self.images[self.n_scored].copy()
+                person.changed = None if changed is None else changed.copy()
+            row |= {"score": float(score), "probability": float(probability)}
+        self.n_scored += 1
 
     def finish(self, model: CalibratedModel) -> FileResult:
-        """Enter the scores, and the frame with the highest probability, into the result."""
-        result, probabilities = self.result, np.array(self.probabilities)
-        if not self.scores:
-            return result
-        sides = model.side(probabilities)
-        scored = zip(self.seen, self.scores, self.probabilities, sides)
-        for row, score, probability, side in scored:
-            result.rows[row] |= {"score": score, "probability": probability, "side": str(side)}
-        best = int(probabilities.argmax())
-        result.state = "scored"
-        result.score = float(np.mean(self.scores))
-        result.probability = float(probabilities.mean())
-        result.side = model.side(result.probability).item()
-        result.face, result.image = self.faces[best], self.images[best].copy()
-        if self.changed is not None:
-            result.changed = self.changed
-            result.changed_share = float((self.changed > 0.5).mean())
-        return result
+        """Compute what follows from the scores."""
+        self.images, self.places = (), []
+        for person in self.result.people:
+            self.result.state = "scored"
+            probabilities = np.array([row["probability"] for row in person.rows])
+            for row, side in zip(person.rows, model.side(probabilities)):
+                row["side"] = str(side)
+            person.score = float(np.mean([row["score"] for row in person.rows]))
+            person.probability = float(probabilities.mean())
+            person.side = model.side(person.probability).item()
+            if person.span and len(set(model.side(np.array(person.span)))) > 1:
+                person.side = "abstains"
+            if person.changed is not None:
+                person.changed_share = float((person.changed > 0.5).mean())
+        return self.result
 
 
 # %% ../../nbs/09_detectors/06_prediction.ipynb #4b1e7c02
+def _enter_people(
+    result: FileResult, rows: list[dict], tracks: list[Track], most: int
+) -> list[Track]:
+    """Enter people and rows into the result, and return the tracks that are to be scored."""
+    scored, faces = [], []
+    for track in tracks:
+        person, reason = None, ""
+        if scored and track.side < SMALLEST_FACE:
+            result.small += 1
+            reason = f"too small: {track.side:.0f} pixels, {SMALLEST_FACE} are needed"
+        elif len(scored) == most:
+            result.beyond += 1
+            reason = f"more than {most} people"
+        else:
+            scored.append(track)
+            person = PersonResult(len(scored))
+            result.people.append(person)
+        faces.append((track.boxes, person, reason))
+    for t, row in enumerate(rows):
+        frame = {"frame": row["frame"], "timestamp": row["timestamp"], "reason": row["reason"]}
+        here = [(boxes[t], person, reason) for boxes, person, reason in faces if t in boxes]
+        for box, person, reason in here:
+            place = dict(zip(("left", "top", "right", "bottom"), map(float, box)))
+            face = frame | place | {"reason": reason or row["reason"]}
+            result.rows.append(face)
+            if person is not None:
+                face["person"] = person.number
+                person.rows.append(face)
+        if not here:
+            result.rows.append(frame)
+    return scored
+
+
+def _choose_pictures(result: FileResult, rows: list[dict], pictures: dict[int, bytes]) -> None:
+    """Keep the frame that shows most faces, and others until everybody who is scored is shown."""
+    missing = {person.number for person in result.people}
+    for t in sorted(pictures, key=lambda t: -rows[t]["faces"]):
+        here = {row.get("person") for row in result.rows if row["frame"] == rows[t]["frame"]}
+        if result.pictures and not here & missing:
+            continue
+        missing -= here
+        picture = {"frame": rows[t]["frame"], "jpeg": partial(bytes, pictures[t])}
+        picture |= {"width": rows[t]["frame_width"], "height": rows[t]["frame_height"]}
+        result.pictures.append(picture)
+
+
 def _read_file(
-    path: Path,
+    source: Path | Pixels,
     preprocessing: Preprocessing,
-    crops: bool,
-    frames: int | None,
+    options: ReadingOptions,
     face_detector: FaceDetector,
 ) -> _Reading:
     """Hash and decode a file, and crop and prepare its faces."""
-    kind = "image" if file_kind(path) == "image" else "video"
+    path, pixels = source, None
+    if isinstance(source, Pixels):
+        path, pixels = source.path, source.image
+    kind = "image" if pixels is not None or file_kind(path) == "image" else "video"
     result = FileResult(path, kind, sha256="", state="unreadable")
     try:
-        result.sha256 = file_hash(path)
+        result.sha256 = file_hash(path) if pixels is None else hashlib.sha256(pixels).hexdigest()
     except OSError as error:
-        result.reason = error.strerror or "cannot be read"
+        result.reason = (error.strerror or "cannot be read").lower()
+        if path.is_symlink() and not path.exists():
+            result.reason = "a link to nothing"
         return _Reading(result)
 
-    extraction = preprocessing.extraction
-    if frames is not None:
-        extraction = replace(extraction, n=frames)
+    extraction, crops = preprocessing.extraction, options.crops
+    if options.frames is not None:
+        extraction = replace(extraction, n=options.frames)
     if preprocessing.face_detector == "frame" and kind == "image":
         crops = True  # whole images are read as in training, not squeezed into a square
     if crops:
         extraction = replace(extraction, face_detector="frame", confidence=None, size=0)
+    side = 0 if extraction.face_detector == "frame" else _PICTURE
     try:
-        rows, faces = extract_video(path, extraction, face_detector)
+        rows, tracks, pictures = extract_people(path, extraction, face_detector, pixels, side)
     except (VideoError, MemoryError) as error:
         result.reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
         return _Reading(result)
@@ -176,9 +285,9 @@ def _read_file(
         logging.getLogger(__name__).warning("%s: %s", path, result.reason, exc_info=True)
         return _Reading(result)
 
-    result.rows = [{name: row[name] for name in FRAME_COLUMNS if name in row} for row in rows]
-    seen = [i for i, face in enumerate(faces) if face is not None]
-    if not seen:
+    scored = _enter_people(result, rows, tracks, options.people)
+    _choose_pictures(result, rows, pictures)
+    if not tracks:
         faults = [row["reason"] for row in rows if row["reason"] != NO_FACE]
         if not rows:
             faults = ["holds no frames"]
@@ -186,13 +295,24 @@ def _read_file(
         result.reason = faults[0] if faults else NO_FACE
         return _Reading(result)
 
-    shown = [face for face in faces if face is not None]
+    shown, places = [], []
+    variations = {"": None} | (VARIATIONS if options.stress else {})
+    for person, track in zip(result.people, scored):
+        first = next(iter(track.crops.values()))
+        person.aspect = first.shape[1] / first.shape[0]
+        for row, face in zip(person.rows, track.crops.values()):
+            kept = reduce_image(face, _SHOWN)
+            for name, vary in variations.items():
+                shown.append(face if vary is None else vary(face))
+                places.append((person, row, name, kept))
     try:
         if preprocessing.jpeg is not None and not crops:
             jpegs = [as_jpeg(face, preprocessing.jpeg) for face in shown]
             shown = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
-        return _Reading(result, seen, shown, prepare_images(shown, preprocessing))
+            places = [(*place[:3], face) for place, face in zip(places, shown)]
+        return _Reading(result, prepare_images(shown, preprocessing), places)
     except (OSError, ValueError, MemoryError) as error:  # such as a side too long for JPEG
+        result.people = []
         result.reason = f"cannot be prepared: {error or type(error).__name__}"
         return _Reading(result)
 
@@ -220,7 +340,7 @@ def _score_readings(
         probabilities = model.calibration(scores)
         for (reading, _), score, probability, changed in zip(batch, scores, probabilities, maps):
             reading.add_score(score, probability, changed)
-        while waiting and len(waiting[0].scores) == len(waiting[0].images):
+        while waiting and waiting[0].n_scored == len(waiting[0].images):
             yield waiting.popleft().finish(model)
     for reading in waiting:
         yield reading.finish(model)
@@ -228,18 +348,20 @@ def _score_readings(
 
 # %% ../../nbs/09_detectors/06_prediction.ipynb #7d20c9b1
 def score_file(
-    path: str | Path,
+    path: str | Path | Pixels,
     model: CalibratedModel,
     *,
     crops: bool = False,
     frames: int | None = None,
+    people: int = MOST_PEOPLE,
+    stress: bool = False,
     face_detector: FaceDetector | None = None,
 ) -> FileResult:
     """Score one file; whatever is wrong with it is in the result.
 
     Parameters
     ----------
-    path : str or Path
+    path : str or Path or Pixels
         An image or a video.
     model : CalibratedModel
         The model, with its preprocessing.
@@ -247,6 +369,10 @@ def score_file(
         Whether images are face crops already, made like those of the training data.
     frames : int, optional
         Number of frames of a video; None for the number that the preprocessing declares.
+    people : int, default 10
+        Highest number of people who are scored.
+    stress : bool, default False
+        Whether to score each face after `VARIATIONS`, too.
     face_detector : FaceDetector, optional
         A face detector to use again; None for a new one, as declared.
 
@@ -256,7 +382,9 @@ def score_file(
         Without an occlusion map.
     """
     face_detector = face_detector or _build_face_detector(model.preprocessing, crops)
-    reading = _read_file(Path(path), model.preprocessing, crops, frames, face_detector)
+    options = ReadingOptions(crops, frames, people, stress)
+    source = path if isinstance(path, Pixels) else Path(path)
+    reading = _read_file(source, model.preprocessing, options, face_detector)
     batch_size = 1 << max(len(reading.images) - 1, 0).bit_length()  # one image needs no full batch
     return next(_score_readings([reading], model, min(batch_size, _BATCH_SIZE)))
 
@@ -293,15 +421,16 @@ def add_occlusion(
     Parameters
     ----------
     results : sequence of FileResult
-        Those whose `image` is in memory can get a map.
+        People whose `image` is in memory can get a map.
     model : CalibratedModel
         The model that scored them.
     most : int, default 50
-        Highest number of maps; the files with the highest probabilities get one.
+        Highest number of maps; the people with the highest probabilities get one.
     progress : bool, default True
         Whether to show a progress bar.
     """
-    with_image = [(result, result.image) for result in results if result.image is not None]
+    people = [person for result in results for person in result.people]
+    with_image = [(person, person.image) for person in people if person.image is not None]
     with_image.sort(key=lambda pair: -(pair[0].probability or 0))
     chosen = with_image[:most]
     if not chosen:
@@ -311,8 +440,8 @@ def add_occlusion(
     stride = -(-patch[0] // 2), -(-patch[1] // 2)
     network = model.score_network
     if network is None:
-        for result, image in tqdm(chosen, desc="occlusion", unit="file", disable=not progress):
-            result.occlusion = _hidden_patch_drops(model, image, patch, stride)
+        for person, image in tqdm(chosen, desc="occlusion", unit="face", disable=not progress):
+            person.occlusion = _hidden_patch_drops(model, image, patch, stride)
         return
     images, fill = np.stack([image for _, image in chosen]), "mean"
     if model.kind == "localiser":  # whose mean colour is one of the 256 levels
@@ -320,23 +449,26 @@ def add_occlusion(
         fill = model_inputs(means.astype(np.uint8), model.preprocessing)
     inputs, column = model_inputs(images, model.preprocessing), network.output_shape[-1] - 1
     maps = occlusion_sensitivity(network, inputs, patch, stride, fill, column, progress=progress)
-    for (result, _), drops in zip(chosen, maps):
-        result.occlusion = drops
+    for (person, _), drops in zip(chosen, maps):
+        person.occlusion = drops
 
 
 # %% ../../nbs/09_detectors/06_prediction.ipynb #ff91f153
-def score_files(
-    files: Sequence[Path],
+def stream_scores(
+    files: Sequence[Path | Pixels],
     model: CalibratedModel,
     *,
     crops: bool = False,
     frames: int | None = None,
+    people: int = MOST_PEOPLE,
+    stress: bool = False,
     maps: int = 50,
     progress: bool = True,
-) -> list[FileResult]:
-    """Read, score and draw files in a pipeline; parameters as of `predict_files`."""
+) -> Iterator[FileResult]:
+    """Read, score and draw files in a pipeline, and yield each result; see `predict_files`."""
     if maps < 0:
         raise ParameterError(f"maps={maps}: expected at least 0")
+    options = ReadingOptions(crops, frames, people, stress)
     preprocessing, cores = model.preprocessing, min(8, available_cores())
     if not crops and preprocessing.face_detector == "mtcnn":
         n_face_detectors = 1  # mtcnn uses all cores by itself
@@ -346,35 +478,36 @@ def score_files(
     for _ in range(n_face_detectors):
         free.put(_build_face_detector(preprocessing, crops))
 
-    def read(path: Path) -> _Reading:
+    def read(source: Path | Pixels) -> _Reading:
         face_detector = free.get()
         try:
-            return _read_file(path, preprocessing, crops, frames, face_detector)
+            return _read_file(source, preprocessing, options, face_detector)
         finally:
             free.put(face_detector)
 
-    def draw(result: FileResult) -> tuple[FileResult, dict[str, bytes]]:
-        return result, page_jpegs(result, preprocessing)
+    def draw(result: FileResult) -> tuple[FileResult, list[dict[str, bytes]]]:
+        return result, [page_jpegs(person, preprocessing) for person in result.people]
 
     readers, drawers = ThreadPoolExecutor(n_face_detectors), ThreadPoolExecutor(cores)
-    results, best, store = [], [], DiskStore()
+    best, store, n = [], DiskStore(), 0
     try:
         readings = map_ahead(read, files, ahead=2 * cores, pool=readers)
         bar = tqdm(readings, "scoring", len(files), unit="file", disable=not progress)
         scored = _score_readings(bar, model)
-        for result, jpegs in map_ahead(draw, scored, ahead=2 * cores, pool=drawers):
-            results.append(result)
-            result.stored = {name: store.put(content) for name, content in jpegs.items()}
-            if result.state == "scored":
-                heapq.heappush(best, (result.probability, -len(results), result))
-            if len(best) > maps:
-                dropped = heapq.heappop(best)[-1]
-                dropped.face = dropped.image = dropped.changed = None
+        for result, drawn in map_ahead(draw, scored, ahead=2 * cores, pool=drawers):
+            for picture in result.pictures:
+                picture["jpeg"] = store.put(picture["jpeg"]())
+            for person, jpegs in zip(result.people, drawn):
+                person.stored = {name: store.put(content) for name, content in jpegs.items()}
+                n += 1
+                heapq.heappush(best, (person.probability, -n, person))
+                if len(best) > maps:
+                    dropped = heapq.heappop(best)[-1]
+                    dropped.face = dropped.image = dropped.changed = None
+            yield result
     finally:
         readers.shutdown(cancel_futures=True)
         drawers.shutdown(cancel_futures=True)
-    add_occlusion(results, model, maps, progress)
-    return results
 
 
 # %% ../../nbs/09_detectors/06_prediction.ipynb #90b3d6fe
@@ -384,6 +517,8 @@ def predict_files(
     *,
     crops: bool = False,
     frames: int | None = None,
+    people: int = MOST_PEOPLE,
+    stress: bool = False,
     maps: int = 50,
     progress: bool = True,
 ) -> list[FileResult]:
@@ -399,8 +534,13 @@ def predict_files(
         Whether images are face crops already, made like those of the training data.
     frames : int, optional
         Number of frames of a video; None for the number that the preprocessing declares.
+    people : int, default 10
+        Highest number of people in a file who are scored.
+    stress : bool, default False
+        Whether to score each face again as it may look after delivery, and abstain where the sides
+        differ.
     maps : int, default 50
-        Number of files, those with the highest probabilities, that get an occlusion map and keep
+        Number of people, those with the highest probabilities, who get an occlusion map and keep
         their arrays. The images of the others wait on disk for the page.
     progress : bool, default True
         Whether to show progress bars.
@@ -425,4 +565,7 @@ def predict_files(
     [0.83, 0.12]
     """
     files, _ = find_files(paths)
-    return score_files(files, model, crops=crops, frames=frames, maps=maps, progress=progress)
+    options = {"crops": crops, "frames": frames, "people": people, "stress": stress}
+    results = list(stream_scores(files, model, **options, maps=maps, progress=progress))
+    add_occlusion(results, model, maps, progress)
+    return results

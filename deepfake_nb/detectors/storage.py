@@ -21,6 +21,7 @@ from ..core.errors import DetectorError
 from ..core.files import file_hash
 from .calibration import Calibration
 from .card import card_markdown, package_versions
+from .checks import check_detector, check_folder
 from .detector import DeepfakeDetector
 from .preprocessing import Preprocessing, prepare_images
 from ..forensics.spectrum_classifiers import load_classifier, save_classifier
@@ -61,29 +62,6 @@ def _write_model(folder: Path, model: keras.Model | Pipeline) -> Path:
     model.save(file)
     _read_keras(file).save(file)  # without the optimiser
     return file
-
-
-def check_writable(folder: Path) -> None:
-    """Raise `DetectorError` if a folder can neither be written to nor created."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    reason = "is not a folder"
-    if nearest.is_dir():
-        if os.access(nearest, os.W_OK | os.X_OK):
-            return
-        reason = "does not permit it"
-    raise DetectorError(f"cannot write to {folder}: {nearest} {reason}; choose another folder")
-
-
-def check_folder(folder: Path) -> None:
-    """Raise `DetectorError` if a detector cannot be written to a folder.
-
-    The folder must not hold anything but a detector, which is replaced.
-    """
-    check_writable(folder.parent)
-    if not folder.exists() or (folder / "detector.json").is_file():
-        return
-    if folder.is_file() or any(folder.iterdir()):
-        raise DetectorError(f"{folder}: exists and holds no detector; choose another folder")
 
 
 # %% ../../nbs/09_detectors/10_storage.ipynb #3519ffa3
@@ -129,12 +107,8 @@ def write_detector(folder: Path, detector: DeepfakeDetector, card: Mapping) -> N
 # %% ../../nbs/09_detectors/10_storage.ipynb #c4472a2a
 def _check_sums(folder: Path) -> dict[str, str]:
     """Return the hashes in SHA256SUMS after comparing each with its file."""
-    try:
-        lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DetectorError(
-            f"{folder}: no detector here, SHA256SUMS is missing; `deepfake-nb train` makes one"
-        ) from error
+    check_detector(folder)
+    lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     sums = {}
     for line in lines:
         digest, _, name = line.partition("  ")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..core.errors import DetectorError
 from .preprocessing import Preprocessing
-from .results import FileResult
+from .results import PersonResult
 
 # %% auto #0
 __all__ = []
@@ -91,22 +91,22 @@ def overlay(
 
 
 # %% ../../nbs/09_detectors/05_thumbnails.ipynb #c81f3a55
-def map_background(result: FileResult, preprocessing: Preprocessing) -> np.ndarray:
-    """Return the image on which a scored file's maps are drawn."""
-    background = result.image if preprocessing.shown_by.moves_pixels else result.face
+def map_background(person: PersonResult, preprocessing: Preprocessing) -> np.ndarray:
+    """Return the image on which a person's maps are drawn."""
+    background = person.image if preprocessing.shown_by.moves_pixels else person.face
     if background is None:
-        raise DetectorError(f"{result.path}: its face is not in memory; predict with more maps")
+        raise DetectorError("the face is not in memory; predict with more maps")
     return background
 
 
-def page_jpegs(result: FileResult, preprocessing: Preprocessing) -> dict[str, bytes]:
-    """Return the JPEG files of a scored file: "face" and, for localisers, "changed"."""
-    if result.face is None:
+def page_jpegs(person: PersonResult, preprocessing: Preprocessing) -> dict[str, bytes]:
+    """Return the JPEG files of a person: "face" and, for localisers, "changed"."""
+    if person.face is None:
         return {}
-    jpegs = {"face": as_jpeg(thumbnail(result.face))}
-    if result.changed is not None:
-        background = map_background(result, preprocessing)
-        drawn = overlay(background, result.changed, "plasma", low=0, high=1, neutral=0)
+    jpegs = {"face": as_jpeg(thumbnail(person.face))}
+    if person.changed is not None:
+        background = map_background(person, preprocessing)
+        drawn = overlay(background, person.changed, "plasma", low=0, high=1, neutral=0)
         jpegs["changed"] = as_jpeg(drawn)
     return jpegs
 

@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.errors import DetectorError, MaskError, ParameterError, SampleError
+from ..core.errors import DetectorError, MaskError, SampleError
 from ..core.images import read_image
 from ..data.datasets import load_samples
 from ..data.manifests import load_manifest
 from ..data.samples import SPLITS, class_weights, subsample_originals
 from ..data.splits import split_samples
+from .checks import DETECTOR_HEADS, TRAINING_PROFILES, check_training
 from .detector import DeepfakeDetector
 from deepfake_nb.detectors.preprocessing import (
     Preprocessing,
@@ -30,7 +31,6 @@ from deepfake_nb.detectors.preprocessing import (
     prepare_images,
 )
 from .saving import save_detector
-from .storage import check_folder
 from ..faces.dataset import cached_faces
 from ..forensics.mask_datasets import mask_samples
 from ..forensics.spectrum_classifiers import feature_classifier
@@ -39,6 +39,7 @@ from ..models.classifiers import build_classifier, build_convnet, compile_model
 from ..models.losses import BceDiceLoss
 from ..models.registry import BACKBONES
 from ..models.unets import build_pretrained_unet, build_unet
+from ..models.weights import resolve_weights
 from ..training.augmentation import Augmentation
 from ..training.fit import fit
 from ..training.frozen import fit_frozen
@@ -48,44 +49,6 @@ from ..training.scaling import scale_images
 
 # %% auto #0
 __all__ = ["train_detector"]
-
-# %% ../../nbs/09_detectors/12_training.ipynb #f2f0ec4e
-DETECTOR_HEADS: dict[str, str] = {
-    "convnet": "a small convolutional network, from scratch",
-    "mobilenet": "MobileNetV2 (0.35), frozen, with a slim head",
-    "unet": "a U-Net that shows where an image was changed; the dataset needs masks",
-    "localiser": (
-        "a U-Net on MobileNetV2 (0.35), completely trained on pairs; the dataset needs originals "
-        "of its fakes"
-    ),
-    "spectrum": "a support vector machine on the azimuthal spectrum",
-}
-
-# %% ../../nbs/09_detectors/12_training.ipynb #8a61bb74
-# size: pixels a side; limit: most images of a class; embedded: options of a rendered dataset
-TRAINING_PROFILES: dict[str, dict] = {
-    "smoke": {
-        "size": 32,
-        "epochs": 4,
-        "limit": 60,
-        "resamples": 100,
-        "embedded": {"identities": 16, "videos": 1, "frames": 2},
-    },
-    "quick": {
-        "size": 96,
-        "epochs": 15,
-        "limit": 1500,
-        "resamples": 1000,
-        "embedded": {"identities": 80, "videos": 1, "frames": 4},
-    },
-    "full": {
-        "size": 224,
-        "epochs": 40,
-        "limit": None,
-        "resamples": 1000,
-        "embedded": {"identities": 400, "frames": 10},
-    },
-}
 
 # %% ../../nbs/09_detectors/12_training.ipynb #8ccca39b
 _FRACTIONS: dict[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -149,6 +112,9 @@ def _subsample(samples: pd.DataFrame, limit: int, seed: int, by_original: bool) 
 
 
 # %% ../../nbs/09_detectors/12_training.ipynb #662fa01a
+_BACKBONE = "MobileNetV2-0.35"
+
+
 def _early_stopping(start: int = 0) -> keras.callbacks.Callback:
     """Restore the weights of the epoch with the lowest validation loss, from `start` on."""
     return keras.callbacks.EarlyStopping(
@@ -200,9 +166,8 @@ def _fit_mobilenet(
     samples: pd.DataFrame, preprocessing: Preprocessing, epochs: int, seed: int, progress: bool
 ) -> tuple[keras.Model, Preprocessing, dict]:
     """Train a slim head on a frozen backbone, whose features are computed once."""
-    name = "MobileNetV2-0.35"
-    preprocessing = replace(preprocessing, scaling=BACKBONES[name].scaling)
-    backbone, weights = build_backbone(name, "auto", (*preprocessing.size, 3), seed=seed)
+    preprocessing = replace(preprocessing, scaling=BACKBONES[_BACKBONE].scaling)
+    backbone, weights = build_backbone(_BACKBONE, "auto", (*preprocessing.size, 3), seed=seed)
     model = compile_model(build_classifier(backbone, "slim", seed=seed))
     arguments = _classifier_arguments(samples, preprocessing, seed)
     history = fit_frozen(model, **arguments, epochs=epochs, seed=seed, progress=progress)
@@ -265,9 +230,8 @@ def _fit_localiser(
     samples: pd.DataFrame, preprocessing: Preprocessing, epochs: int, seed: int, progress: bool
 ) -> tuple[keras.Model, Preprocessing, dict]:
     """Train a U-Net on a pretrained backbone on pairs of a fake and its original."""
-    name = "MobileNetV2-0.35"
     preprocessing = replace(
-        preprocessing, scaling=BACKBONES[name].scaling, size=_round_up(preprocessing.size, 32)
+        preprocessing, scaling=BACKBONES[_BACKBONE].scaling, size=_round_up(preprocessing.size, 32)
     )
     try:
         masked = mask_samples(samples[samples["split"] != "test"], progress=progress)
@@ -296,7 +260,7 @@ def _fit_localiser(
             "learns from pairs of the two; choose another head, such as convnet, or add a column "
             "'original' to the dataset's table"
         ) from error
-    model, weights = build_pretrained_unet(name, "auto", (*preprocessing.size, 3), seed=seed)
+    model, weights = build_pretrained_unet(_BACKBONE, "auto", (*preprocessing.size, 3), seed=seed)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * len(train))
     model.compile(
         keras.optimizers.AdamW(rate, use_ema=True, ema_momentum=0.99),
@@ -356,6 +320,7 @@ def train_detector(
     epochs: int | None = None,
     limit: int | None = None,
     seed: int = 0,
+    random_backbone: bool = False,
     progress: bool = True,
 ) -> DeepfakeDetector:
     """Train, calibrate, test and save a detector.
@@ -382,6 +347,9 @@ def train_detector(
         Highest number of images of each class; None for the profile's.
     seed : int, default 0
         Seed of the splits, the initial weights and the order of samples.
+    random_backbone : bool, default False
+        Whether "mobilenet" may stand on a backbone of random weights where pretrained ones are
+        unavailable. It is frozen, so the detector can hardly learn.
     progress : bool, default True
         Whether to show progress bars.
 
@@ -393,8 +361,9 @@ def train_detector(
     Raises
     ------
     DetectorError
-        If the head or profile is unknown, the folder holds other files or cannot be written, or the
-        dataset lacks what the head needs.
+        If the head or profile is unknown, the folder holds other files or cannot be written, the
+        dataset lacks what the head needs or a split lacks a class, or the frozen backbone would be
+        random.
     ParameterError
         If `epochs` or `limit` is less than 1, or `seed` less than 0.
 
@@ -405,16 +374,14 @@ def train_detector(
     'abstains'
     """
     started = time.perf_counter()
-    if profile not in TRAINING_PROFILES:
-        expected = ", ".join(TRAINING_PROFILES)
-        raise DetectorError(f"unknown profile {profile!r}; expected one of {expected}")
-    if head not in DETECTOR_HEADS:
-        expected = ", ".join(DETECTOR_HEADS)
-        raise DetectorError(f"unknown head {head!r}; expected one of {expected}")
-    for name, value, least in (("epochs", epochs, 1), ("limit", limit, 1), ("seed", seed, 0)):
-        if value is not None and value < least:
-            raise ParameterError(f"{name}={value}: expected at least {least}")
-    check_folder(Path(folder))
+    check_training(folder, dataset, head, profile, face_detector, root, epochs, limit, seed)
+    weights = resolve_weights(_BACKBONE, "auto") if head == "mobilenet" else None
+    if weights is not None and weights.kind == "none" and not random_backbone:
+        raise DetectorError(
+            f"the head 'mobilenet' would stand on a frozen {_BACKBONE} of random weights, and "
+            f"could hardly learn ({weights.note}); choose another head, such as convnet, or ask "
+            "for it with --random-backbone"
+        )
     scale = TRAINING_PROFILES[profile]
     embedded = root is None and all(load_manifest(name).embedded for name in dataset.split("+"))
     options = dict(options or {}) or (scale["embedded"] if embedded else {})
@@ -423,6 +390,14 @@ def train_detector(
     limit = limit or scale["limit"]
     if limit is not None:
         samples = _subsample(samples, limit, seed, by_original=head == "localiser")
+    for name in SPLITS:
+        labels = samples["label"][samples["split"] == name]
+        reals, fakes = int((labels == 0).sum()), int((labels == 1).sum())
+        if not reals or not fakes:
+            raise DetectorError(
+                f"the {name} split of {dataset} has {reals} real and {fakes} fake images; both are "
+                "needed, so add images of the class, or a dataset with +"
+            )
     found = measured.pop("found", None)
     preprocessing = replace(preprocessing, confidence=None, **measured)
     train = _TRAINERS[head]

@@ -285,6 +285,16 @@ def extract_video(
 
 
 # %% ../../nbs/04_faces/04_extraction.ipynb #9242e52c
+def reduce_image(image: np.ndarray, side: int) -> np.ndarray:
+    """Reduce an image until its longer side has at most `side` pixels."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
 _CROWD = 50  # faces of a frame that are looked at, the most confident ones
 
 
@@ -315,7 +325,7 @@ def extract_people(
     face_detector: FaceDetector,
     image: np.ndarray | None = None,
     picture_side: int = 0,
-) -> tuple[list[dict], list[Track], dict[int, np.ndarray]]:
+) -> tuple[list[dict], list[Track], dict[int, bytes]]:
     """Find and crop the faces of everybody in an image or video.
 
     Parameters
@@ -333,17 +343,18 @@ def extract_people(
 
     Returns
     -------
-    tuple of (list of dict, list of Track, dict of int to np.ndarray)
+    tuple of (list of dict, list of Track, dict of int to bytes)
         A row for each frame, as of `extract_video` but without a box; the people, first the one
         that `extract_video` chooses, then those who are seen longest, the largest first; and the
-        reduced frames by the number of their row.
+        reduced frames as JPEG, by the number of their row.
 
     Raises
     ------
     VideoError
         If nothing of the file can be read.
     """
-    pictures, n = {}, 0
+    pictures: dict[int, bytes] = {}
+    n = 0
 
     def find(frames: list[Frame]) -> list[tuple[np.ndarray, str]]:
         nonlocal n
@@ -353,7 +364,8 @@ def extract_people(
         for frame in frames:
             boxes = NO_BOXES if frame.image is None else next(boxes_of)
             if picture_side and len(boxes):
-                pictures[n] = _reduce(frame.image, picture_side)
+                small = cv2.cvtColor(reduce_image(frame.image, picture_side), cv2.COLOR_RGB2BGR)
+                pictures[n] = cv2.imencode(".jpg", small)[1].tobytes()
             found.append((boxes, face_detector.name))
             n += 1
         return found
@@ -379,16 +391,6 @@ def extract_people(
         if not len(boxes):
             row["reason"] = row["reason"] or NO_FACE
     return rows, people, pictures
-
-
-def _reduce(image: np.ndarray, side: int) -> np.ndarray:
-    """Reduce an image until its longer side has at most `side` pixels."""
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 # %% ../../nbs/04_faces/04_extraction.ipynb #15a82a5c
