@@ -396,8 +396,8 @@ def write_page(
 
     Examples
     --------
-    >>> from deepfake_nb.detectors.storage import load_detector
-    >>> detector = load_detector("detectors/convnet")  # doctest: +SKIP
+    >>> import deepfake_nb as dnb
+    >>> detector = dnb.load_detector("detectors/convnet")  # doctest: +SKIP
     >>> results = detector.predict(["photo.jpg", "video.mp4"], maps=2)  # doctest: +SKIP
     >>> write_page("page.html", results, detector)  # doctest: +SKIP
     PosixPath('page.html')
