@@ -300,6 +300,22 @@ def test_every_file_given_is_in_the_table(folder, tmp_path):
     assert len(table) == 5
 
 
+def test_a_folder_that_cannot_be_read_is_no_success(folder, tmp_path, monkeypatch):
+    inbox, real = tmp_path / "inbox", os.scandir
+    (inbox / "locked").mkdir(parents=True)
+    Image.fromarray(crowd(0)).save(inbox / "face.png")
+
+    def scandir(path="."):
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert predict(folder, tmp_path / "out", inbox) == 1
+    table = pd.read_csv(tmp_path / "out" / "scores.csv")
+    assert table["reason"].tolist()[1] == "the folder cannot be read"
+
+
 NAMES = [
     b"\xe9t\xe9.png",
     "👩‍🚀.png".encode(),

@@ -21,8 +21,8 @@ __all__ = []
 
 
 # %% ../../nbs/09_detectors/01_checks.ipynb #0b7ae345
-def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the files of a folder at any depth, and folders that cannot be read, with the fault.
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder at any depth, and folders that cannot be read.
 
     Links to folders are followed, each folder once; what is hidden is left out.
     """
@@ -37,9 +37,8 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             if not name.startswith("."):
-                yield Path(root, name), ""
-    for fault in faults:
-        yield Path(fault.filename), f"the folder cannot be read: {fault.strerror}"
+                yield Path(root, name)
+    yield from (Path(fault.filename) for fault in faults)
 
 
 def find_files(
@@ -55,8 +54,9 @@ def find_files(
     Returns
     -------
     tuple of (list of Path, dict of Path to str)
-        The files to score, each once, in order, with links to nothing; and all else in the
-        folders, with the reason why it is not scored. Hidden files are ignored.
+        The files to score, each once, in order, with links to nothing and folders that cannot be
+        read; and all else in the folders, with the reason why it is not scored. Hidden files are
+        ignored.
 
     Raises
     ------
@@ -93,10 +93,8 @@ def find_files(
         if not path.is_dir():
             other[path] = "neither a file nor a folder"
             continue
-        for file, fault in sorted(_walk(path)):
-            if fault:
-                other[file] = fault
-            elif not file.exists() or (file.is_file() and file_kind(file)):
+        for file in sorted(_walk(path)):
+            if not file.exists() or file.is_dir() or (file.is_file() and file_kind(file)):
                 take(file)
             elif file.is_file():
                 other[file] = "neither an image nor a video, by its name"

@@ -265,6 +265,8 @@ def _read_file(
         result.reason = (error.strerror or "cannot be read").lower()
         if path.is_symlink() and not path.exists():
             result.reason = "a link to nothing"
+        if path.is_dir():
+            result.reason = "the folder cannot be read"
         return _Reading(result)
 
     extraction, crops = preprocessing.extraction, options.crops
