@@ -42,6 +42,7 @@ from deepfake_nb.detectors.training import train_detector
 from deepfake_nb.models.weights import Weights
 from deepfake_nb.synthetic.people import make_identity, trajectory
 from deepfake_nb.synthetic.rendering import render_frame
+from deepfake_nb.training.loaders import ImageBatches
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "nbs" / "book"))
@@ -521,6 +522,11 @@ def test_a_wrong_source_is_named(detector, source, message):
 def test_swapped_arguments_are_named(detector):
     with pytest.raises(ParameterError, match="the paths come first, the detector second"):
         predict_files(detector, ["photo.jpg"])
+
+
+def test_a_folder_is_no_sample_table():
+    with pytest.raises(ParameterError, match="samples is of type str: expected a sample table"):
+        ImageBatches("folder", "train")
 
 
 # Commands and training.
