@@ -572,6 +572,13 @@ def test_a_random_frozen_backbone_is_refused_unless_asked_for(tmp_path, monkeypa
     with pytest.raises(DetectorError, match="random weights, .*no server.*--random-backbone"):
         train_detector(tmp_path / "a", head="mobilenet", **train)
     assert not (tmp_path / "a").exists()
+    monkeypatch.setattr("deepfake_nb.detectors.training.load_samples", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # it goes on
+        train_detector(tmp_path / "a", head="mobilenet", random_backbone=True, **train)
+    monkeypatch.undo()  # the weights that the package brings
+    monkeypatch.setattr("deepfake_nb.detectors.training.load_samples", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train_detector(tmp_path / "a", head="mobilenet", **train)
 
 
 def test_a_card_says_why_scores_mean_nothing(detector):

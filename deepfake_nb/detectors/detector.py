@@ -130,15 +130,19 @@ class DeepfakeDetector(CalibratedModel):
         view = partial(page_html, detector=self)
         options = {"crops": crops, "frames": frames, "people": people, "stress": stress}
         if isinstance(source, str | Path):
-            several = Path(source).is_dir()
+            sources, several = [source], Path(source).is_dir()
+        elif isinstance(source, Image.Image) or (
+            isinstance(source, np.ndarray) and source.ndim != 4
+        ):
+            sources, several = [source], False
         else:
-            several = not isinstance(source, Image.Image) and getattr(source, "ndim", 4) == 4
+            sources, several = source, True
+        files = find_sources(sources)
         if not several:
-            result = score_file(find_sources([source])[0], self, **options)
+            result = score_file(files[0], self, **options)
             add_occlusion([result], self, maps, progress)
             result.view = view
             return result
-        files = find_sources([source] if isinstance(source, str | Path) else source)
         results = list(stream_scores(files, self, **options, maps=maps, progress=progress))
         add_occlusion(results, self, maps, progress)
         for result in results:

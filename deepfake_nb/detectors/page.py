@@ -250,7 +250,7 @@ def three_sentences(
     if people:
         most = max(
             ((person, result) for result in results for person in result.people),
-            key=lambda pair: pair[0].probability,
+            key=lambda pair: pair[0].probability or 0.0,
         )
         who = f", person {most[0].number} of {len(most[1].people)}" * (len(most[1].people) > 1)
         found = (
@@ -342,7 +342,7 @@ def _page_stream(
         float(np.abs(person.occlusion).max())
         for result in results
         for person in result.people
-        if occlusion_effect(person, detector) >= _NO_EFFECT
+        if person.occlusion is not None and occlusion_effect(person, detector) >= _NO_EFFECT
     ]
     scale, card = max(drawn, default=1.0), detector.card
     return page_template("prediction.html").stream(

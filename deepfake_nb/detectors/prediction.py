@@ -90,8 +90,9 @@ def find_sources(sources: Iterable[Source]) -> list[Path | Pixels]:
             raise ParameterError(
                 f"source {number} is of type {type(source).__name__}: expected a path or an image"
             )
-    if all(isinstance(source, str | Path) for source in sources):
-        return [*find_files(sources)[0]]
+    paths = [source for source in sources if isinstance(source, str | Path)]
+    if len(paths) == len(sources):
+        return [*find_files(paths)[0]]
     found = []
     for number, source in enumerate(sources, 1):
         if isinstance(source, str | Path):
@@ -254,13 +255,17 @@ def _read_file(
     face_detector: FaceDetector,
 ) -> _Reading:
     """Hash and decode a file, and crop and prepare its faces."""
-    path, pixels = source, None
     if isinstance(source, Pixels):
         path, pixels = source.path, source.image
+    else:
+        path, pixels = source, None
     kind = "image" if pixels is not None or file_kind(path) == "image" else "video"
     result = FileResult(path, kind, sha256="", state="unreadable")
     try:
-        result.sha256 = file_hash(path) if pixels is None else hashlib.sha256(pixels).hexdigest()
+        if pixels is None:
+            result.sha256 = file_hash(path)
+        else:
+            result.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
     except OSError as error:
         result.reason = (error.strerror or "cannot be read").lower()
         if path.is_symlink() and not path.exists():

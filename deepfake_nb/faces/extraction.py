@@ -363,7 +363,7 @@ def extract_people(
         found = []
         for frame in frames:
             boxes = NO_BOXES if frame.image is None else next(boxes_of)
-            if picture_side and len(boxes):
+            if frame.image is not None and picture_side and len(boxes):
                 small = cv2.cvtColor(reduce_image(frame.image, picture_side), cv2.COLOR_RGB2BGR)
                 pictures[n] = cv2.imencode(".jpg", small)[1].tobytes()
             found.append((boxes, face_detector.name))
