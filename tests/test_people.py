@@ -37,6 +37,7 @@ from deepfake_nb.detectors.page import error_rates, write_page
 from deepfake_nb.detectors.prediction import predict_files
 from deepfake_nb.detectors.preprocessing import Preprocessing
 from deepfake_nb.detectors.results import TABLE_COLUMNS
+from deepfake_nb.detectors.scoring import CalibratedModel
 from deepfake_nb.detectors.storage import load_detector, write_detector
 from deepfake_nb.detectors.training import train_detector
 from deepfake_nb.models.weights import Weights
@@ -394,6 +395,7 @@ def test_a_full_disk_loses_no_score(folder, four, tmp_path, monkeypatch, capsys)
         return real(table, file, **options)
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", to_csv)
+    monkeypatch.setattr("deepfake_nb.detectors.commands._EVERY", 0)
     assert predict(folder, tmp_path / "out", four) == 2
     said = capsys.readouterr()
     assert "no space left on device; 3 of 4 files are scored" in said.err
@@ -407,6 +409,25 @@ def test_a_full_disk_loses_no_score(folder, four, tmp_path, monkeypatch, capsys)
         "index.html",
         "scores.csv",
     ]
+
+
+def test_an_unforeseen_error_loses_no_score_either(folder, four, tmp_path, monkeypatch, capsys):
+    """It comes with the second batch, and within the second in which the table is not written."""
+    real, calls = CalibratedModel.score_with_maps, []
+
+    def score_with_maps(*arguments):
+        calls.append(1)
+        if len(calls) == 3:  # the first scores the probe of the detector
+            raise RuntimeError("unforeseen")
+        return real(*arguments)
+
+    for number in range(40):
+        Image.fromarray(crowd(0)).save(four / f"a{number}.png")
+    monkeypatch.setattr(CalibratedModel, "score_with_maps", score_with_maps)
+    assert predict(folder, tmp_path / "out", four, "--crops") == 2
+    assert len(pd.read_csv(tmp_path / "out" / "scores.partial.csv")) == 32
+    said = capsys.readouterr().err
+    assert "this is a bug" in said and "32 of 44 files are scored" in said
 
 
 def test_a_page_that_cannot_be_written_leaves_the_tables(

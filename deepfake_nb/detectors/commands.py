@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -89,23 +91,39 @@ def train_command(
 
 
 # %% ../../nbs/09_detectors/13_commands.ipynb #92a30d71
+_EVERY = 1.0  # seconds from one writing of the tables to the next
+
+
 @contextmanager
-def growing_tables(out: Path, detector_sha256: str) -> Iterator:
-    """Yield a function that adds a result to the tables of a prediction.
+def growing_tables(out: Path, detector_sha256: str) -> Iterator[Callable[[FileResult], None]]:
+    """Yield a function that adds a result to the tables of a prediction, within a second.
 
     The tables get their names when the block succeeds; otherwise what they hold remains.
     """
     partial = {name: out / f"{Path(name).stem}.partial.csv" for name in OUTPUTS[:2]}
+    waiting: list[FileResult] = []
+    written = time.monotonic()
 
-    def add(results: list[FileResult], mode: str = "a") -> None:
-        tables = results_table(results, detector_sha256), frames_table(results)
+    def write(mode: str = "a") -> None:
+        nonlocal written
+        tables = results_table(waiting, detector_sha256), frames_table(waiting)
+        waiting.clear()
+        written = time.monotonic()
         for file, table in zip(partial.values(), tables):
-            head = mode == "w"
-            table.to_csv(file, mode=mode, header=head, index=False, lineterminator="\n")
+            table.to_csv(file, mode=mode, header=mode == "w", index=False, lineterminator="\n")
+
+    def add(result: FileResult) -> None:
+        waiting.append(result)
+        if time.monotonic() - written >= _EVERY:
+            write()
 
     out.mkdir(parents=True, exist_ok=True)
-    add([], "w")
-    yield lambda result: add([result])
+    write("w")
+    try:
+        yield add
+    finally:
+        if waiting:
+            write()
     for name, file in partial.items():
         os.replace(file, out / name)
 
@@ -210,9 +228,12 @@ def predict_command(
                 add(result)
     except BaseException as error:
         for line in [line for result in results for line in _lines(result, detector.band)]:
-            print(line)
+            print(line, file=sys.stderr if as_json else None)
         partial = out / "scores.partial.csv"
-        kept = f"{len(results)} of {len(files)} files are scored, and stay in {partial}"
+        kept = (
+            f"{len(results)} of {len(files)} files are scored; they are printed above and, as far "
+            f"as could be written, in {partial}"
+        )
         _raise_stopped(error, kept)
         raise
     try:

@@ -495,13 +495,21 @@ def stream_scores(
     def draw(result: FileResult) -> tuple[FileResult, list[dict[str, bytes]]]:
         return result, [page_jpegs(person, preprocessing) for person in result.people]
 
+    faults = []
+
+    def until_fault(stream: Iterator[FileResult]) -> Iterator[FileResult]:
+        try:
+            yield from stream
+        except BaseException as fault:  # what was scored before is still to be drawn
+            faults.append(fault)
+
     readers, drawers = ThreadPoolExecutor(n_face_detectors), ThreadPoolExecutor(cores)
     best, store, n = [], DiskStore(), 0
     try:
         readings = map_ahead(read, files, ahead=2 * cores, pool=readers)
         bar = tqdm(readings, "scoring", len(files), unit="file", disable=not progress)
         scored = _score_readings(bar, model)
-        for result, drawn in map_ahead(draw, scored, ahead=2 * cores, pool=drawers):
+        for result, drawn in map_ahead(draw, until_fault(scored), ahead=2 * cores, pool=drawers):
             for picture in result.pictures:
                 picture["jpeg"] = store.put(picture["jpeg"]())
             for person, jpegs in zip(result.people, drawn):
@@ -512,6 +520,8 @@ def stream_scores(
                     dropped = heapq.heappop(best)[-1]
                     dropped.face = dropped.image = dropped.changed = None
             yield result
+        if faults:
+            raise faults[0]
     finally:
         readers.shutdown(cancel_futures=True)
         drawers.shutdown(cancel_futures=True)
