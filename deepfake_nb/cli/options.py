@@ -235,6 +235,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="at most this many images per class (default: the profile's)",
     )
     add("--seed", type=at_least(0), default=0, help="of splits, weights and order (default: 0)")
+    add(
+        "--random-backbone",
+        action="store_true",
+        help="train mobilenet on a frozen backbone of random weights if there are no others",
+    )
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -260,11 +265,24 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         help="frames per video (default: the detector's)",
     )
     add(
+        "--people",
+        type=at_least(1),
+        default=10,
+        metavar="N",
+        help="score at most this many people in a file (default: 10)",
+    )
+    add(
+        "--stress",
+        action="store_true",
+        help="score each face again as delivery may change it (encoded, smaller, cropped, "
+        "blurred), show the span, and abstain where the side changes",
+    )
+    add(
         "--maps",
         type=at_least(0),
         default=50,
         metavar="N",
-        help="compute occlusion maps of at most this many files (default: 50)",
+        help="compute occlusion maps of at most this many faces (default: 50)",
     )
     _add_json(parser)
 

@@ -57,7 +57,7 @@ def select_rows(
     SampleError
         If the subset is unknown or empty, or a row is a video.
     ParameterError
-        If `validation_split` is not between 0 and 1.
+        If `validation_split` is not between 0 and 1, or `samples` is no table.
 
     Examples
     --------
@@ -66,6 +66,11 @@ def select_rows(
     >>> select_rows(table, "test")["path"].tolist()
     ['b.jpg']
     """
+    if not isinstance(samples, pd.DataFrame):
+        raise ParameterError(
+            f"samples is of type {type(samples).__name__}: expected a sample table, as of "
+            "`load_samples` or `register_dataset`"
+        )
     rows = samples
     if subset is not None:
         subset = "train" if subset == "training" else subset
