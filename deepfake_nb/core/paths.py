@@ -80,12 +80,22 @@ def manifests_dir() -> Path:
     return folder
 
 
+def custom_dir() -> Path:
+    """Return the folder of registered datasets; it need not exist.
+
+    It is `DEEPFAKE_NB_DATA`, else the user's data folder: never the current folder, whose files may
+    be another's.
+    """
+    folder = os.environ.get("DEEPFAKE_NB_DATA")
+    return Path(folder).expanduser() if folder else platformdirs.user_data_path("deepfake_nb")
+
+
 def custom_manifests_dir() -> Path:
-    """Return the folder of the user's manifests, `manifests` in the data folder; it need not exist.
+    """Return the folder of the user's manifests; it need not exist.
 
     `register_dataset` writes manifests there.
     """
-    return data_dir() / "manifests"
+    return custom_dir() / "manifests"
 
 
 def papers_dir() -> Path:

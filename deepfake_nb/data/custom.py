@@ -18,8 +18,9 @@ import pandas as pd
 
 from ..core.errors import ManifestError
 from ..core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, file_kind, write_atomic
-from ..core.paths import custom_manifests_dir, data_dir, manifests_dir
-from .layouts import read_json, read_text_table, walk_files
+from ..core.paths import custom_dir, custom_manifests_dir, manifests_dir
+from ..core.schema import read_json
+from .layouts import read_text_table, walk_files
 from .manifests import Manifest, list_datasets, read_manifest
 from .samples import SPLITS, make_samples, require_columns
 
@@ -658,13 +659,14 @@ def register_dataset(
     table = table.dropna(axis=1, how="all")
     for column in table.columns.intersection(["path", "mask_path"]):
         table[column] = table[column].map(os.path.abspath, na_action="ignore")
-    write_atomic(data_dir() / name / "samples.csv", table.to_csv(index=False, lineterminator="\n"))
+    content = table.to_csv(index=False, lineterminator="\n")
+    write_atomic(custom_dir() / name / "samples.csv", content)
 
     terms = {"licence": licence, "agreement": agreement, "url": source}
     text = _manifest_text(name, title or name, kinds[0], len(table), list(caveats), stand_in, terms)
     write_atomic(file, text)
     print(
-        f"{name}: {len(table):,} files registered in {data_dir().resolve()} "
+        f"{name}: {len(table):,} files registered in {custom_dir().resolve()} "
         f"({name}/samples.csv and manifests/{name}.toml)"
     )
     return read_manifest(file)

@@ -9,10 +9,8 @@ __all__ = []
 import codecs
 import csv
 import io
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -35,14 +33,6 @@ def sample_row(path: Path, kind: str, label: int, **columns) -> dict:
 def path_if_file(path: Path) -> str | None:
     """Return the path of a mask, or None where there is none."""
     return str(path) if path.is_file() else None
-
-
-def read_json(file: Path) -> Any:
-    """Read a JSON file; raise `ManifestError` naming it where that fails."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ManifestError(f"{file}: cannot be read as JSON: {error}") from error
 
 
 def walk_files(folder: Path) -> list[Path]:

@@ -18,7 +18,8 @@ from pathlib import Path, PureWindowsPath
 import pandas as pd
 
 from ..core.errors import ManifestError
-from .layouts import list_files, path_if_file, read_json, read_text, sample_row
+from ..core.schema import read_json
+from .layouts import list_files, path_if_file, read_text, sample_row
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #03623179
 DFDC_LISTS = (
@@ -475,7 +476,7 @@ def _official_splits(root: Path) -> dict[str, str]:
     for name, split in (("train", "train"), ("val", "validation"), ("test", "test")):
         file = root / "splits" / f"{name}.json"
         if file.is_file():
-            for pair in read_json(file):
+            for pair in read_json(file, [[str]]):
                 splits |= dict.fromkeys(pair, split)
     return splits
 

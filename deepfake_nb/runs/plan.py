@@ -529,7 +529,10 @@ def _further_data(values: dict, known: dict) -> dict:
         if name.endswith("_datasets")
         for each in value
     }
-    arrays = {name for name in list_datasets() if load_manifest(name).kind == "arrays"}
+    known_names = {*list_datasets()} & {
+        value for value in values.values() if isinstance(value, str)
+    }
+    arrays = {name for name in known_names if load_manifest(name).kind == "arrays"}
     return prints | {
         name: _arrays_print(value, values["data_root"], known)
         for name, value in values.items()

@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.errors import ReportError
 from ..core.paths import papers_dir
+from ..core.schema import read_json
 from .plan import Plan, default_parameters, paper_path
 from .process import RunState
 
@@ -45,7 +47,7 @@ def earlier_times(
     for file in Path(root).glob("*/[!.]*/provenance.json"):
         if file.parent.suffix == ".failed":
             continue
-        about = json.loads(file.read_text())
+        about = read_json(file, {}, ReportError)
         if not anywhere and about.get("host") != platform.node():
             continue
         times.setdefault(
