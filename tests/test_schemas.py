@@ -165,7 +165,7 @@ def stored(tmp_path, settings, card=CARD):
         ({"threshold": 2}, "'threshold' is 2; expected a number from 0 to 1"),
         ({"threshold": None}, "'threshold' is None; expected a number from 0 to 1"),
         ({"threshold": True}, "'threshold' is True; expected a number from 0 to 1"),
-        ({"calibration": {"slope": NAN}}, "'calibration.slope' is nan; expected a number, at leas"),
+        ({"calibration": {"slope": NAN}}, "'calibration.slope' is nan; expected a number, at"),
         (
             {"calibration": {"slope": -1}},
             "'calibration.slope' is -1; expected a number, at least 0",

@@ -113,6 +113,7 @@ def _train(options: argparse.Namespace) -> int:
         options.profile,
         root=options.root,
         face_detector=options.face_detector,
+        given_split=options.given_split,
         epochs=options.epochs,
         limit=options.limit,
         seed=options.seed,
@@ -253,6 +254,9 @@ def main(words: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(parser)
     options = parser.parse_args(words)
     _mute_tensorflow()
+    os.environ.pop("DEEPFAKE_NB_ROOT", None)
+    if getattr(options, "root", None):
+        os.environ["DEEPFAKE_NB_ROOT"] = os.path.abspath(os.path.expanduser(options.root))
     command = globals()[f"_{options.command}"]
     errors = contextlib.nullcontext()
     if not sys.stderr.isatty():

@@ -7,11 +7,37 @@ __all__ = []
 
 # %% ../../nbs/13_cli/01_options.ipynb #4fce9d7b
 import argparse
+import difflib
+import re
+from typing import NoReturn
 
 from .words import at_least, parse_assignment, parse_names, parse_numbers
 
 
 # %% ../../nbs/13_cli/01_options.ipynb #6bb5a979
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the nearest command, choice or option for an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message with a suggestion, and exit."""
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        known = re.findall(r"[\w-]+", wrong[2]) if wrong else []
+        if message.startswith("unrecognized arguments: --"):
+            wrong = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+            known = [name for name in self.options if name.startswith("--")]
+        near = difflib.get_close_matches(wrong[1], known, 1) if wrong else []
+        super().error(message + (f"; did you mean {near[0]}?" if near else ""))
+
+    @property
+    def options(self) -> set[str]:
+        """All options of this parser and of its commands."""
+        found = set(self._option_string_actions)
+        for action in self._actions:
+            for inner in action.choices.values() if isinstance(action.choices, dict) else ():
+                found |= inner.options
+        return found
+
+
 def _add_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", metavar="DIR", help="folder of the dataset (default: DEEPFAKE_NB_DATA)"
@@ -228,6 +254,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         default="mtcnn",
         help="applied before inference: mtcnn (default), ssd, yunet, haar, frame (whole images)",
     )
+    add(
+        "--given-split",
+        choices=("check", "keep", "replace"),
+        default="check",
+        help="refuse the dataset's own split if people are in several parts (default), keep it all "
+        "the same, or replace it by one by people",
+    )
     add("--epochs", type=at_least(1), help="at most this many (default: the profile's)")
     add(
         "--limit",
@@ -378,7 +411,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands and their options."""
     from deepfake_nb import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="deepfake-nb",
         description="Five deepfake-detection reports, re-run as living notebooks.",
         epilog=_exit_statuses("1 and 3 as the command's --help says"),

@@ -315,9 +315,8 @@ def check_split(
     twice = sorted(counts[counts > 1].index)
     if twice:
         found = sorted(seen.loc[seen["key"] == twice[0], "split"])
-        raise SampleError(
-            f"{kind} {twice[0]!r} is in {found} ({len(twice)} such {kind} keys in all)"
-        )
+        share = f"{len(twice):,} of {len(counts):,} {kind} keys are in several splits"
+        raise SampleError(f"{kind} {twice[0]!r} is in {found} ({share})")
 
 
 # %% ../../nbs/02_data/01_splits.ipynb #110b9dca

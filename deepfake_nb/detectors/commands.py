@@ -31,6 +31,7 @@ def train_command(
     *,
     root: str | Path | None = None,
     face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn",
+    given_split: Literal["check", "keep", "replace"] = "check",
     epochs: int | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -48,7 +49,7 @@ def train_command(
         The kind of model.
     profile : {"smoke", "quick", "full"}
         Scale of the training.
-    root, face_detector, epochs, limit, seed, progress
+    root, face_detector, given_split, epochs, limit, seed, progress
         As of `train_detector`.
 
     Returns
@@ -63,6 +64,7 @@ def train_command(
         profile,
         root=root,
         face_detector=face_detector,
+        given_split=given_split,
         epochs=epochs,
         limit=limit,
         seed=seed,

@@ -21,7 +21,7 @@ from ..core.images import read_image
 from ..data.datasets import load_samples
 from ..data.manifests import load_manifest
 from ..data.samples import SPLITS, class_weights, subsample_originals
-from ..data.splits import split_samples
+from ..data.splits import check_split, split_samples
 from .detector import DeepfakeDetector
 from deepfake_nb.detectors.preprocessing import (
     Preprocessing,
@@ -91,17 +91,33 @@ TRAINING_PROFILES: dict[str, dict] = {
 _FRACTIONS: dict[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
 
 
-def _with_splits(samples: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, str]:
-    """Return a table with three splits, and how they were made."""
+def _with_splits(
+    samples: pd.DataFrame, seed: int, given_split: str = "check"
+) -> tuple[pd.DataFrame, str]:
+    """Return a table with three splits, and how they were made; `given_split` as in training."""
+    if given_split == "replace":
+        samples = samples.assign(split=pd.NA).astype({"split": "string"})
     given, complete = set(samples["split"].dropna()), samples["split"].notna().all()
+    leaks = ""
+    if complete and {"train", "test"} <= given:
+        try:
+            check_split(samples)
+        except SampleError as error:
+            if given_split != "keep":
+                raise SampleError(
+                    f"the dataset's own split shares people between its parts: {error}; pass "
+                    "given_split='replace' (--given-split replace) for a split by people, or "
+                    "'keep' to test on people of the training split"
+                ) from error
+            leaks = f", which shares people between its parts: {error}"
     if complete and given == set(SPLITS):
-        return samples, "the dataset's own"
+        return samples, f"the dataset's own{leaks}"
     if complete and given == {"train", "test"}:
         test = samples["split"] == "test"
         fractions = {"train": 0.75, "validation": 0.25}
         made, result = split_samples(samples[~test], fractions, seed=seed)
         return pd.concat([made, samples[test]], ignore_index=True), (
-            "the dataset's own test split; validation split drawn from its training split: "
+            f"the dataset's own test split{leaks}; validation split drawn from its training split: "
             f"{result}"
         )
     made, result = split_samples(samples, _FRACTIONS, seed=seed)
@@ -121,6 +137,7 @@ def _load_splits(
     options: Mapping,
     preprocessing: Preprocessing,
     seed: int,
+    given_split: str = "check",
 ) -> tuple[pd.DataFrame, str, dict]:
     """Load images with three splits, how those were made, and how the images are cropped."""
     samples, measured = load_samples(dataset, root, **options), {}
@@ -128,7 +145,7 @@ def _load_splits(
         samples = cached_faces(samples, preprocessing.extraction).samples
     else:
         measured = measure_crops(samples, preprocessing.face_detector, seed=seed)
-    return *_with_splits(samples, seed), measured
+    return *_with_splits(samples, seed, given_split), measured
 
 
 def _subsample(samples: pd.DataFrame, limit: int, seed: int, by_original: bool) -> pd.DataFrame:
@@ -353,6 +370,7 @@ def train_detector(
     root: str | Path | None = None,
     options: Mapping | None = None,
     face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn",
+    given_split: Literal["check", "keep", "replace"] = "check",
     epochs: int | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -376,6 +394,9 @@ def train_detector(
         Options of the dataset.
     face_detector : {"mtcnn", "ssd", "yunet", "haar", "frame"}, default "mtcnn"
         The face detector for videos and for prediction: a key of `FACE_DETECTORS`.
+    given_split : {"check", "keep", "replace"}, default "check"
+        What becomes of the dataset's own split: it is refused if it shares people between its
+        parts, kept all the same, or replaced by one by people.
     epochs : int, optional
         Number of epochs; None for the profile's.
     limit : int, optional
@@ -395,8 +416,10 @@ def train_detector(
     DetectorError
         If the head or profile is unknown, the folder holds other files or cannot be written, or the
         dataset lacks what the head needs.
+    SampleError
+        If the dataset's own split shares people between its parts.
     ParameterError
-        If `epochs` or `limit` is less than 1, or `seed` less than 0.
+        If `given_split` is unknown, `epochs` or `limit` is less than 1, or `seed` less than 0.
 
     Examples
     --------
@@ -414,12 +437,16 @@ def train_detector(
     for name, value, least in (("epochs", epochs, 1), ("limit", limit, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise ParameterError(f"{name}={value}: expected at least {least}")
+    if given_split not in ("check", "keep", "replace"):
+        raise ParameterError(f"given_split={given_split!r}: expected check, keep or replace")
     check_folder(Path(folder))
     scale = TRAINING_PROFILES[profile]
     embedded = root is None and all(load_manifest(name).embedded for name in dataset.split("+"))
     options = dict(options or {}) or (scale["embedded"] if embedded else {})
     preprocessing = Preprocessing(size=(scale["size"],) * 2, face_detector=face_detector)
-    samples, split, measured = _load_splits(dataset, root, options, preprocessing, seed)
+    samples, split, measured = _load_splits(
+        dataset, root, options, preprocessing, seed, given_split
+    )
     limit = limit or scale["limit"]
     if limit is not None:
         samples = _subsample(samples, limit, seed, by_original=head == "localiser")
