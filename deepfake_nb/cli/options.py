@@ -332,6 +332,30 @@ def _exit_statuses(own: str = "") -> str:
     return f"Exit status: {', '.join(filter(None, statuses))}."
 
 
+def _add_source(parser: argparse.ArgumentParser, what: str = "") -> None:
+    """Add a source of samples and how it is read."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help=f"{what}a folder with folders real and fake, a list in CSV with path and label, or a "
+        "list of DeepfakeBench in JSON",
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", help="folder that the paths of a JSON list are relative to"
+    )
+    parser.add_argument("--split", help="read this split of the source alone")
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `audit`."""
+    _add_source(parser, "name of a dataset, ")
+    add = parser.add_argument
+    add("-n", "--n", type=at_least(20), default=400, help="files looked at (default: 400)")
+    add("--seed", type=at_least(0), default=0, help="of all draws (default: 0)")
+    add("--page", metavar="HTML", help="also write a page that names the files concerned")
+    _add_json(parser)
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `data`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -353,6 +377,16 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         epilog=_exit_statuses(statuses),
     )
     lock = actions.add_parser("lock", help="write the SHA-256 of every file of a local copy")
+    add = actions.add_parser(
+        "add",
+        help="give a folder or list of your own a name that every command knows, and audit it",
+        epilog=_exit_statuses(),
+    )
+    _add_source(add)
+    add.add_argument("--name", required=True, help="lower-case letters, digits and hyphens")
+    add.add_argument("--title", default="", help="the name in words (default: NAME)")
+    add.add_argument("--licence", default="unknown", help="goes into every model card")
+    add.add_argument("--replace", action="store_true", help="replace a dataset of this name")
     for action in (describe, verify, lock):
         action.add_argument("name", metavar="NAME", help="name of a dataset")
     for action in (verify, lock):
@@ -398,7 +432,8 @@ _COMMANDS = {
         "detect and crop the faces of a dataset",
         "1 if some files could not be read",
     ),
-    "data": (_add_data, "list, describe, verify and lock datasets", "1 and 3 from verify"),
+    "data": (_add_data, "list, describe, add, verify and lock datasets", "1 and 3 from verify"),
+    "audit": (_add_audit, "look for leaks in any dataset, list or split", "1 if a check failed"),
     "doctor": (
         None,
         "report versions, devices, folders, and what commands lack",

@@ -526,6 +526,47 @@ def read_deepfakebench(
     return make_samples(_settle_splits(table, file, split))
 
 
+# %% ../../nbs/02_data/09_custom.ipynb #5d0e77a9
+def read_source(
+    source: str | Path,
+    dataset: str = "custom",
+    root: str | Path | None = None,
+    split: str | None = None,
+) -> pd.DataFrame:
+    """Read a folder, a CSV file, or a list of DeepfakeBench, by what the source is.
+
+    Parameters
+    ----------
+    source : str or Path
+        A folder, or a file that ends in .csv, .tsv, .txt or .json.
+    dataset : str, default "custom"
+        What the table calls the dataset.
+    root : str or Path, optional
+        Folder that the paths of a JSON list are relative to.
+    split : str, optional
+        Read this split alone.
+
+    Returns
+    -------
+    pd.DataFrame
+        A sample table.
+
+    Raises
+    ------
+    ManifestError
+        If it is something else, or cannot be read.
+    """
+    source = Path(source)
+    if source.is_dir():
+        table = read_folder(source, dataset=dataset)
+        return table if split is None else _settle_splits(table, source, split)
+    if source.suffix.lower() == ".json":
+        return read_deepfakebench(source, root, dataset=dataset, split=split)
+    if source.suffix.lower() in (".csv", ".tsv", ".txt"):
+        return read_list(source, dataset=dataset, split=split)
+    raise ManifestError(f"{source}: expected a folder, or a list that ends in .csv or .json")
+
+
 # %% ../../nbs/02_data/09_custom.ipynb #79ac2bb6
 def _toml_lines(values: Mapping[str, object]) -> list[str]:
     """Return lines of TOML; JSON's strings, lists and numbers are TOML's, too."""
