@@ -124,6 +124,7 @@ def _train(options: argparse.Namespace) -> int:
         options.profile,
         root=options.root,
         face_detector=options.face_detector,
+        given_split=options.given_split,
         epochs=options.epochs,
         limit=options.limit,
         seed=options.seed,
@@ -187,8 +188,38 @@ def _judge(options: argparse.Namespace) -> int:
     )
 
 
+def _audit(options: argparse.Namespace) -> int:
+    from deepfake_nb.studies.audit_report import audit_command
+
+    return audit_command(
+        options.source,
+        options.root,
+        options.split,
+        options.n,
+        options.seed,
+        options.page,
+        options.json,
+    )
+
+
 def _data(options: argparse.Namespace) -> int:
     from deepfake_nb.data import commands
+
+    if options.action == "add":
+        from deepfake_nb.data.custom import read_source, register_dataset
+        from deepfake_nb.studies.audit_report import audit_dataset, print_audit
+
+        samples = read_source(options.source, options.name, options.root, options.split)
+        register_dataset(
+            options.name,
+            samples,
+            options.title,
+            licence=options.licence,
+            source=str(Path(options.source).absolute()),
+            replace=options.replace,
+        )
+        print_audit(audit_dataset(samples, options.name, n=200))
+        return 0
 
     if options.action == "list":
         return commands.list_command(options.json)
@@ -296,6 +327,9 @@ def main(words: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(words)
     _mute_tensorflow()
+    os.environ.pop("DEEPFAKE_NB_ROOT", None)
+    if getattr(options, "root", None):
+        os.environ["DEEPFAKE_NB_ROOT"] = os.path.abspath(os.path.expanduser(options.root))
     command = globals()[f"_{options.command}"]
     errors = contextlib.nullcontext()
     if not sys.stderr.isatty():

@@ -37,6 +37,7 @@ def train_command(
     *,
     root: str | Path | None = None,
     face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn",
+    given_split: Literal["check", "keep", "replace"] = "check",
     epochs: int | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -55,7 +56,7 @@ def train_command(
         The kind of model.
     profile : {"smoke", "quick", "full"}
         Scale of the training.
-    root, face_detector, epochs, limit, seed, random_backbone, progress
+    root, face_detector, given_split, epochs, limit, seed, random_backbone, progress
         As of `train_detector`.
 
     Returns
@@ -70,6 +71,7 @@ def train_command(
         profile,
         root=root,
         face_detector=face_detector,
+        given_split=given_split,
         epochs=epochs,
         limit=limit,
         seed=seed,

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import keras
@@ -19,7 +19,8 @@ from sklearn.pipeline import Pipeline
 
 from ..core.errors import DetectorError
 from ..core.files import file_hash
-from .calibration import Calibration
+from ..core.schema import Number, check_schema, read_json
+from .calibration import CALIBRATIONS, Calibration
 from .card import card_markdown, package_versions
 from .checks import check_detector, check_folder
 from .detector import DeepfakeDetector
@@ -146,6 +147,55 @@ def _check_probe(folder: Path, detector: DeepfakeDetector, settings: Mapping) ->
     )
 
 
+# %% ../../nbs/09_detectors/10_storage.ipynb #5c4e0d01
+_SCHEMA = {
+    "format": Number(whole=True),
+    "model": str,
+    "preprocessing": dict.fromkeys((f"{field.name}?" for field in fields(Preprocessing)), object),
+    "calibration": {
+        "kind": {*CALIBRATIONS},
+        "logit": bool,
+        "slope": Number(0),
+        "intercept": Number(),
+        "scores": [Number()],
+        "shares": [Number(0, 1)],
+        "fakes": Number(0, 1),
+        "n": Number(0, whole=True),
+    },
+    "threshold": Number(0, 1),
+    "band": [Number(0, 1)],
+    "min_points": Number(0),
+    "probe": [Number()],
+    "versions": {"*": str},
+}
+_CARD_SCHEMA = {"name": str, "numbers": dict, "data": dict, "decision": dict, "versions": dict}
+
+
+def _check_decision(settings: Mapping, file: Path) -> None:
+    """Raise `DetectorError` where threshold, band, curve or preprocessing contradict themselves."""
+    curve, band, threshold = (settings[name] for name in ("calibration", "band", "threshold"))
+    knots = [curve["scores"], curve["shares"]]
+    known = {field.name for field in fields(Preprocessing)}
+    faults = {
+        "band": len(band) != 2 or not band[0] <= threshold <= band[1],
+        "calibration": len({*map(len, knots)}) > 1
+        or any(values != sorted(values) for values in knots)
+        or (curve["kind"] == "isotonic" and not knots[0])
+        or not curve.keys() <= {field.name for field in fields(Calibration)},
+        "preprocessing": not settings["preprocessing"].keys() <= known,
+    }
+    expected = {
+        "band": f"two numbers around the threshold {threshold}",
+        "calibration": "a rising curve with the fields of `Calibration` alone",
+        "preprocessing": f"fields of `Preprocessing` alone: {', '.join(sorted(known))}",
+    }
+    for name, wrong in faults.items():
+        if wrong:
+            raise DetectorError(
+                f"{file}: field {name!r} is {settings[name]!r:.200}; expected {expected[name]}"
+            )
+
+
 # %% ../../nbs/09_detectors/10_storage.ipynb #e5bbbd8e
 def load_detector(folder: str | Path, sha256: str | None = None) -> DeepfakeDetector:
     """Load a detector after verifying that it is complete, unchanged, and scores as before.
@@ -180,14 +230,16 @@ def load_detector(folder: str | Path, sha256: str | None = None) -> DeepfakeDete
         raise DetectorError(
             f"{folder}: its SHA-256 is {found}, expected {sha256}: it is another detector"
         )
-    settings = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    if settings.get("format") != _FORMAT:
+    settings = read_json(folder / "detector.json", {"format": object}, DetectorError)
+    card = read_json(folder / "card.json", _CARD_SCHEMA, DetectorError)
+    if settings["format"] != _FORMAT:
         made_by = settings.get("versions", {}).get("deepfake_nb")
         raise DetectorError(
             f"{folder}: its layout is version {settings.get('format')!r}, and this deepfake_nb "
             f"reads version {_FORMAT}; install deepfake_nb {made_by}, which wrote it"
         )
+    check_schema(settings, _SCHEMA, folder / "detector.json", DetectorError)
+    _check_decision(settings, folder / "detector.json")
     name = settings["model"]
     if name not in sums:
         raise DetectorError(

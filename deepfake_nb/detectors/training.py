@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.errors import DetectorError, MaskError, SampleError
+from ..core.errors import DetectorError, MaskError, ParameterError, SampleError
 from ..core.images import read_image
 from ..data.datasets import load_samples
 from ..data.manifests import load_manifest
 from ..data.samples import SPLITS, class_weights, subsample_originals
-from ..data.splits import split_samples
+from ..data.splits import check_split, split_samples
 from .checks import DETECTOR_HEADS, TRAINING_PROFILES, check_training
 from .detector import DeepfakeDetector
 from deepfake_nb.detectors.preprocessing import (
@@ -54,17 +54,33 @@ __all__ = ["train_detector"]
 _FRACTIONS: dict[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
 
 
-def _with_splits(samples: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, str]:
-    """Return a table with three splits, and how they were made."""
+def _with_splits(
+    samples: pd.DataFrame, seed: int, given_split: str = "check"
+) -> tuple[pd.DataFrame, str]:
+    """Return a table with three splits, and how they were made; `given_split` as in training."""
+    if given_split == "replace":
+        samples = samples.assign(split=pd.NA).astype({"split": "string"})
     given, complete = set(samples["split"].dropna()), samples["split"].notna().all()
+    leaks = ""
+    if complete and {"train", "test"} <= given:
+        try:
+            check_split(samples)
+        except SampleError as error:
+            if given_split != "keep":
+                raise SampleError(
+                    f"the dataset's own split shares people between its parts: {error}; pass "
+                    "given_split='replace' (--given-split replace) for a split by people, or "
+                    "'keep' to test on people of the training split"
+                ) from error
+            leaks = f", which shares people between its parts: {error}"
     if complete and given == set(SPLITS):
-        return samples, "the dataset's own"
+        return samples, f"the dataset's own{leaks}"
     if complete and given == {"train", "test"}:
         test = samples["split"] == "test"
         fractions = {"train": 0.75, "validation": 0.25}
         made, result = split_samples(samples[~test], fractions, seed=seed)
         return pd.concat([made, samples[test]], ignore_index=True), (
-            "the dataset's own test split; validation split drawn from its training split: "
+            f"the dataset's own test split{leaks}; validation split drawn from its training split: "
             f"{result}"
         )
     made, result = split_samples(samples, _FRACTIONS, seed=seed)
@@ -84,6 +100,7 @@ def _load_splits(
     options: Mapping,
     preprocessing: Preprocessing,
     seed: int,
+    given_split: str = "check",
 ) -> tuple[pd.DataFrame, str, dict]:
     """Load images with three splits, how those were made, and how the images are cropped."""
     samples, measured = load_samples(dataset, root, **options), {}
@@ -91,7 +108,7 @@ def _load_splits(
         samples = cached_faces(samples, preprocessing.extraction).samples
     else:
         measured = measure_crops(samples, preprocessing.face_detector, seed=seed)
-    return *_with_splits(samples, seed), measured
+    return *_with_splits(samples, seed, given_split), measured
 
 
 def _subsample(samples: pd.DataFrame, limit: int, seed: int, by_original: bool) -> pd.DataFrame:
@@ -317,6 +334,7 @@ def train_detector(
     root: str | Path | None = None,
     options: Mapping | None = None,
     face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn",
+    given_split: Literal["check", "keep", "replace"] = "check",
     epochs: int | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -341,6 +359,9 @@ def train_detector(
         Options of the dataset.
     face_detector : {"mtcnn", "ssd", "yunet", "haar", "frame"}, default "mtcnn"
         The face detector for videos and for prediction: a key of `FACE_DETECTORS`.
+    given_split : {"check", "keep", "replace"}, default "check"
+        What becomes of the dataset's own split: it is refused if it shares people between its
+        parts, kept all the same, or replaced by one by people.
     epochs : int, optional
         Number of epochs; None for the profile's.
     limit : int, optional
@@ -364,8 +385,10 @@ def train_detector(
         If the head or profile is unknown, the folder holds other files or cannot be written, the
         dataset lacks what the head needs or a split lacks a class, or the frozen backbone would be
         random.
+    SampleError
+        If the dataset's own split shares people between its parts.
     ParameterError
-        If `epochs` or `limit` is less than 1, or `seed` less than 0.
+        If `given_split` is unknown, `epochs` or `limit` is less than 1, or `seed` less than 0.
 
     Examples
     --------
@@ -374,6 +397,8 @@ def train_detector(
     'abstains'
     """
     started = time.perf_counter()
+    if given_split not in ("check", "keep", "replace"):
+        raise ParameterError(f"given_split={given_split!r}: expected check, keep or replace")
     check_training(folder, dataset, head, profile, face_detector, root, epochs, limit, seed)
     weights = resolve_weights(_BACKBONE, "auto") if head == "mobilenet" else None
     if weights is not None and weights.kind == "none" and not random_backbone:
@@ -386,7 +411,9 @@ def train_detector(
     embedded = root is None and all(load_manifest(name).embedded for name in dataset.split("+"))
     options = dict(options or {}) or (scale["embedded"] if embedded else {})
     preprocessing = Preprocessing(size=(scale["size"],) * 2, face_detector=face_detector)
-    samples, split, measured = _load_splits(dataset, root, options, preprocessing, seed)
+    samples, split, measured = _load_splits(
+        dataset, root, options, preprocessing, seed, given_split
+    )
     limit = limit or scale["limit"]
     if limit is not None:
         samples = _subsample(samples, limit, seed, by_original=head == "localiser")
