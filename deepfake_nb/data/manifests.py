@@ -155,7 +155,7 @@ _TEXTS = [str]
 _SCHEMA = {
     "name": str,
     "title": str,
-    "kind": {"image", "video", "arrays"},
+    "kind": {"image", "video", "sound", "arrays"},
     "adapter": str,
     "homepage": str,
     "reports": _TEXTS,
