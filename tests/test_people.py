@@ -196,7 +196,7 @@ def test_a_face_that_flashes_up_does_not_speak_for_a_video(detector):
     assert result.probability == 0.2
 
 
-def test_stress_abstains_where_the_side_flips(detector):
+def test_stress_abstains_where_the_side_flips(detector, tmp_path):
     image = crowd(0)
     plain, stressed = detector.predict(image), detector.predict(image, stress=True)
     assert stressed.score == plain.score
@@ -204,7 +204,16 @@ def test_stress_abstains_where_the_side_flips(detector):
     assert low < high
     between = replace(detector, band=((low + high) / 2,) * 2)
     assert between.predict(image).side in ("above", "below")
-    assert between.predict(image, stress=True).side == "abstains"
+    flipped = between.predict(image, stress=True)
+    assert flipped.side == "abstains" and flipped.person.flips
+    assert flipped.table["reason"][0].startswith("the side changes if ")
+    text = write_page(tmp_path / "page.html", [flipped], between).read_text()
+    assert "the side changes if " in text and "within the band" not in text
+
+
+def test_a_side_too_long_for_jpeg_costs_one_row(detector):
+    result = detector.predict(np.zeros((8, 70_000, 3), np.uint8), crops=True, stress=True)
+    assert result.state == "unreadable" and result.reason.startswith("cannot be prepared: ")
 
 
 # The page.
