@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.output import json_value, safe_cell, safe_text
 
 # %% auto #0
-__all__ = ["FileResult", "FileResults"]
+__all__ = ["FileResult"]
 
 # %% ../../nbs/09_detectors/00_results.ipynb #8c65cf76
 FRAME_COLUMNS: tuple[str, ...] = (
@@ -238,6 +238,7 @@ class FileResult:
         return None if self.view is None else _embedded(self.view([self]))
 
 
+# %% ../../nbs/09_detectors/00_results.ipynb #2927b350
 class FileResults(list[FileResult]):
     """The results of several files: a list with the views of one result.
 
