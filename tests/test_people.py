@@ -40,6 +40,8 @@ from deepfake_nb.detectors.results import TABLE_COLUMNS
 from deepfake_nb.detectors.scoring import CalibratedModel
 from deepfake_nb.detectors.storage import load_detector, write_detector
 from deepfake_nb.detectors.training import train_detector
+from deepfake_nb.faces.dataset import extract_faces
+from deepfake_nb.faces.extraction import Extraction
 from deepfake_nb.models.weights import Weights
 from deepfake_nb.synthetic.people import make_identity, trajectory
 from deepfake_nb.synthetic.rendering import render_frame
@@ -196,7 +198,7 @@ def test_a_face_that_flashes_up_does_not_speak_for_a_video(detector):
     assert result.probability == 0.2
 
 
-def test_stress_abstains_where_the_side_flips(detector):
+def test_stress_abstains_where_the_side_flips(detector, tmp_path):
     image = crowd(0)
     plain, stressed = detector.predict(image), detector.predict(image, stress=True)
     assert stressed.score == plain.score
@@ -204,7 +206,16 @@ def test_stress_abstains_where_the_side_flips(detector):
     assert low < high
     between = replace(detector, band=((low + high) / 2,) * 2)
     assert between.predict(image).side in ("above", "below")
-    assert between.predict(image, stress=True).side == "abstains"
+    flipped = between.predict(image, stress=True)
+    assert flipped.side == "abstains" and flipped.person.flips
+    assert flipped.table["reason"][0].startswith("the side changes if ")
+    text = write_page(tmp_path / "page.html", [flipped], between).read_text()
+    assert "the side changes if " in text and "within the band" not in text
+
+
+def test_a_side_too_long_for_jpeg_costs_one_row(detector):
+    result = detector.predict(np.zeros((8, 70_000, 3), np.uint8), crops=True, stress=True)
+    assert result.state == "unreadable" and result.reason.startswith("cannot be prepared: ")
 
 
 # The page.
@@ -359,6 +370,22 @@ def test_no_name_loses_a_prediction(folder, tmp_path, encoding):
     assert table["file"].tolist()[0] == r"\xe9t\xe9.png"
     assert (table["state"] == "scored").all()
     assert r"\xe9t\xe9.png" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_no_name_spoils_the_failures_of_an_extraction(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["=cmd|'calc'!A0.mp4", "carriage\rreturn.mp4"]
+    for name in names:
+        Path(name).write_text("no video")
+    rows = [{"path": name, "video": name, "label": 0, "kind": "video"} for name in names]
+    samples = make_samples([row | {"dataset": "mine"} for row in rows])
+    settings = Extraction(face_detector="haar", n=1)
+    extract_faces(samples, tmp_path / "out", settings, workers=0, progress=False)
+    content = (tmp_path / "out" / "failures.csv").read_bytes().decode()
+    assert len(content.split("\n")) == 4 and "\r" not in content
+    failures = pd.read_csv(io.StringIO(content)).sort_values("video")
+    assert failures["video"].tolist() == ["'=cmd|'calc'!A0.mp4", r"carriage\rreturn.mp4"]
+    assert failures["source_path"].tolist() == ["./=cmd|'calc'!A0.mp4", r"carriage\rreturn.mp4"]
 
 
 @pytest.mark.parametrize("name", ["index.html", "scores.csv", "frames.csv"])

@@ -147,7 +147,10 @@ def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
         line = f"{result.name}{who}: probability {person.probability:.3f}"
         if person.span:
             line += " ({:.3f} to {:.3f} as delivery may change it)".format(*person.span)
-        lines.append(line + (sides[person.side] if person.side else ""))
+        if person.note:
+            lines.append(f"{line}; {person.note}: the detector abstains")
+        else:
+            lines.append(line + (sides[person.side] if person.side else ""))
     return [*lines, *([f"{result.name}: {result.note}"] if result.note else [])]
 
 

@@ -141,9 +141,9 @@ def _cropped(face: np.ndarray) -> np.ndarray:
 
 
 VARIATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "JPEG quality 50": lambda face: np.asarray(Image.open(io.BytesIO(as_jpeg(face, 50)))),
-    "half the size": _smaller_and_back,
-    "5 % cropped": _cropped,
+    "encoded as JPEG 50": lambda face: np.asarray(Image.open(io.BytesIO(as_jpeg(face, 50)))),
+    "halved": _smaller_and_back,
+    "cropped by 5 %": _cropped,
     "blurred": lambda face: cv2.GaussianBlur(face, (0, 0), max(face.shape) / 150),
 }
 
@@ -194,7 +194,10 @@ class _Reading:
             person.score = float(np.mean([row["score"] for row in person.rows]))
             person.probability = float(probabilities.mean())
             person.side = model.side(person.probability).item()
-            if person.span and len(set(model.side(np.array(person.span)))) > 1:
+            for name, varied in person.stressed.items():
+                if model.side(float(np.mean(varied))).item() != person.side:
+                    person.flips.append(name)
+            if person.flips:
                 person.side = "abstains"
             if person.changed is not None:
                 person.changed_share = float((person.changed > 0.5).mean())
@@ -302,24 +305,24 @@ def _read_file(
         result.reason = faults[0] if faults else NO_FACE
         return _Reading(result)
 
-    shown, places = [], []
     variations = {"": None} | (VARIATIONS if options.stress else {})
-    for person, track in zip(result.people, scored):
-        first = next(iter(track.crops.values()))
-        person.aspect = first.shape[1] / first.shape[0]
-        for row, face in zip(person.rows, track.crops.values()):
-            kept = reduce_image(face, _SHOWN)
-            for name, vary in variations.items():
-                shown.append(face if vary is None else vary(face))
-                places.append((person, row, name, kept))
+    shown, places = [], []
     try:
+        for person, track in zip(result.people, scored):
+            first = next(iter(track.crops.values()))
+            person.aspect = first.shape[1] / first.shape[0]
+            for row, face in zip(person.rows, track.crops.values()):
+                kept = reduce_image(face, _SHOWN)
+                for name, vary in variations.items():
+                    shown.append(face if vary is None else vary(face))
+                    places.append((person, row, name, kept))
         if preprocessing.jpeg is not None and not crops:
             jpegs = [as_jpeg(face, preprocessing.jpeg) for face in shown]
             shown = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
             places = [(*place[:3], face) for place, face in zip(places, shown)]
         return _Reading(result, prepare_images(shown, preprocessing), places)
-    except (OSError, ValueError, MemoryError) as error:  # such as a side too long for JPEG
-        result.people = []
+    except (OSError, ValueError, MemoryError, cv2.error) as error:  # as a side too long for JPEG
+        result.people, result.small, result.beyond = [], 0, 0
         result.reason = f"cannot be prepared: {error or type(error).__name__}"
         return _Reading(result)
 

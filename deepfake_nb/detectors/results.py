@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.output import json_value, safe_cell, safe_text
 
 # %% auto #0
-__all__ = ["FileResult", "FileResults"]
+__all__ = ["FileResult"]
 
 # %% ../../nbs/09_detectors/00_results.ipynb #8c65cf76
 FRAME_COLUMNS: tuple[str, ...] = (
@@ -64,6 +64,8 @@ class PersonResult:
         How much its score drops where a patch is hidden, of shape (height, width).
     stressed : dict of str to list of float
         Probabilities of the frames after each variation of `--stress`.
+    flips : list of str
+        The variations that change the side; the detector abstains if there are any.
     stored : dict of str to Callable
         Functions that read the JPEG files of the page.
     aspect : float, default 1.0
@@ -81,6 +83,7 @@ class PersonResult:
     changed_share: float | None = None
     occlusion: np.ndarray | None = field(default=None, repr=False)
     stressed: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    flips: list[str] = field(default_factory=list)
     stored: dict[str, Callable[[], bytes]] = field(default_factory=dict, repr=False)
     aspect: float = 1.0
 
@@ -96,6 +99,11 @@ class PersonResult:
             return None
         means = [self.probability, *(float(np.mean(p)) for p in self.stressed.values())]
         return min(means), max(means)
+
+    @property
+    def note(self) -> str:
+        """Why the detector abstains, if a variation changes the side."""
+        return f"the side changes if {' or '.join(self.flips)}" if self.flips else ""
 
 
 # %% ../../nbs/09_detectors/00_results.ipynb #aab4c9ca
@@ -230,6 +238,7 @@ class FileResult:
         return None if self.view is None else _embedded(self.view([self]))
 
 
+# %% ../../nbs/09_detectors/00_results.ipynb #2927b350
 class FileResults(list[FileResult]):
     """The results of several files: a list with the views of one result.
 
@@ -304,13 +313,14 @@ def results_table(results: Sequence[FileResult], detector_sha256: str = "") -> p
     for result in results:
         for person in result.people or [None]:
             low, high = (None, None) if person is None else person.span or (None, None)
+            notes = [result.reason or result.note, "" if person is None else person.note]
             rows.append(
                 {
                     "file": safe_cell(result.path),
                     "person": None if person is None else person.number,
                     "kind": result.kind,
                     "state": result.state,
-                    "reason": safe_cell(result.reason or result.note),
+                    "reason": safe_cell("; ".join(filter(None, notes))),
                     "frames": result.n_frames,
                     "frames_with_a_face": 0 if person is None else len(person.rows),
                     "score": None if person is None else person.score,

@@ -365,7 +365,8 @@ def extract_people(
             boxes = NO_BOXES if frame.image is None else next(boxes_of)
             if frame.image is not None and picture_side and len(boxes):
                 small = cv2.cvtColor(reduce_image(frame.image, picture_side), cv2.COLOR_RGB2BGR)
-                pictures[n] = cv2.imencode(".jpg", small)[1].tobytes()
+                jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+                pictures[n] = jpeg.tobytes()
             found.append((boxes, face_detector.name))
             n += 1
         return found
