@@ -1,6 +1,5 @@
 """Faults of everyday use: each is met with what is wrong and what to do."""
 
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -197,7 +197,7 @@ def take_balanced(samples: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     chosen = []
     for label in (0, 1):
-        rows = samples.index[samples.label == label].to_numpy()
+        rows = samples.index[samples.label == label].to_numpy(copy=True)
         chosen.append(rng.permutation(rows)[: max(1, n // 2)])
     return samples.loc[np.sort(np.concatenate(chosen))]
 
