@@ -61,9 +61,7 @@ def test_a_list_gives_its_splits_and_is_compared_with_the_labels():
         warnings.simplefilter("error")
         assert set(apply_protocol(samples, "uadfv-lab")["split"]) <= {"train", "test"}
     fake = samples.assign(label=1)
-    with pytest.raises(
-        ManifestError, match="uadfv-lab.csv: video '0000' has label 0, and 1 in the"
-    ):
+    with pytest.raises(ManifestError, match="uadfv-lab.csv: video '0000' has label 0, and 1"):
         apply_protocol(fake, "uadfv-lab")
     with pytest.warns(UserWarning, match="2 of 2 samples are not in it"):
         assert apply_protocol(samples, "celeb-df-lab").empty
@@ -82,7 +80,5 @@ def test_a_changed_protocol_is_refused(name, file, tmp_path, monkeypatch):
     assert changed.read_text() != text
     with pytest.raises(ManifestError, match="its SHA-256 is .*, published was"):
         load_protocol(name)
-    with pytest.raises(
-        ManifestError, match="unknown protocol 'dfd-peple'; did you mean 'dfd-people'"
-    ):
+    with pytest.raises(ManifestError, match="'dfd-peple'; did you mean 'dfd-people'"):
         load_protocol("dfd-peple")
