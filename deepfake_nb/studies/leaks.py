@@ -281,11 +281,11 @@ def leak_test(
                 f"samples of kind {kind!r} have one class only: "
                 "the kind of file itself tells the classes apart"
             )
-        features = file_features(table) if given is None else given.loc[table.index]
+        found = file_features(table) if given is None else given.loc[table.index]
         y_true, groups = table.label.to_numpy(), group_keys(table)[0].to_numpy()
-        for name in features:
-            if features[name].notna().any():
-                result = _test_feature(features[name], y_true, groups, margin, seed)
+        for name in found:
+            if found[name].notna().any():
+                result = _test_feature(found[name], y_true, groups, margin, seed)
                 rows.append({"kind": kind, "feature": name, **result})
     table = pd.DataFrame(rows)
     return table.sort_values("direction_free", ascending=False, kind="stable", ignore_index=True)
