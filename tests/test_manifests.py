@@ -33,6 +33,7 @@ def test_every_named_dataset_has_a_manifest():
         "mnist",
         "synthetic-faces",
         "synthetic-faces-crude",
+        "synthetic-faces-hard",
         "synthetic-dfdc",
         "synthetic-faceforensics",
         "synthetic-celeb-df",
