@@ -322,7 +322,7 @@ def plot_jpeg(curves: pd.DataFrame, shown: Sequence[int]) -> Figure:
         ax.text(0.97, 0.98 - 0.1 * k, told, color=f"C{k}", **where)
     ax.axhline(0, color="grey", ls=":")
     mark_limit(ax)
-    ax.set_ylim(top=ax.get_ylim()[1] + 0.1 * len(shown) * np.ptp(ax.get_ylim()))  # for the names
+    ax.set_ylim(top=ax.get_ylim()[1] + 0.12 * len(shown) * np.ptp(ax.get_ylim()))  # for the names
     ax.set(xlabel="cycles per pixel", ylabel="spectrum, fake − real")
     return figure
 
