@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/10_studies/21_spectra.ipynb #sp512d16
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from ..evaluation.metrics import auc
 from ..evaluation.power import auc_standard_error, detectable_difference
 from ..faces.dataset import cached_faces
 from ..faces.extraction import NO_FACE, Extraction
+from ..forensics.rings import Mode
 from ..forensics.spectrum import azimuthal_spectrum, read_grey
 from ..forensics.spectrum_classifiers import feature_classifier
 
@@ -117,7 +119,7 @@ class FaceSet:
         change: Callable[[np.ndarray], np.ndarray] | None = None,
         n_features: int = 300,
         epsilon: float = 1e-8,
-        mode: str = "reference",
+        mode: Mode = "reference",
     ) -> np.ndarray:
         """Return the 1-D spectrum of each face, (n, n_features), after a change of its pixels."""
         grey = self.grey
@@ -125,7 +127,9 @@ class FaceSet:
             grey = [np.ascontiguousarray(change(face)) for face in grey]
         return azimuthal_spectrum(grey, n_features, epsilon, mode)
 
-    def interval(self, y_score: np.ndarray, metric: str = "AUC", n_resamples: int = 1000):
+    def interval(
+        self, y_score: np.ndarray, metric: str = "AUC", n_resamples: int = 1000
+    ) -> Interval:
         """Return a metric of scores (n,), with its 95 % interval over groups."""
         return bootstrap_interval(metric, self.label, y_score, self.groups, n_resamples)
 
@@ -187,7 +191,7 @@ def out_of_fold(
     faces: FaceSet,
     folds: int = 5,
     seed: int = 0,
-    scaling: str = "none",
+    scaling: Literal["none", "features", "blocks"] = "none",
 ) -> tuple[np.ndarray, float]:
     """Score each face by a classifier that was trained on other groups.
 
@@ -790,7 +794,9 @@ def variance_share(first: np.ndarray, second: np.ndarray) -> float:
     return float(totals[1] / sum(totals))
 
 
-def corner_spectra(samples: pd.DataFrame, n_features: int = 300, epsilon: float = 1e-8):
+def corner_spectra(
+    samples: pd.DataFrame, n_features: int = 300, epsilon: float = 1e-8
+) -> np.ndarray:
     """Return the mean spectrum of the four corners of the images that faces were found in.
 
     Parameters
