@@ -667,16 +667,22 @@ def score_table(
     Returns
     -------
     pd.DataFrame
-        Columns sample, label, group, part, and the models.
+        Columns sample, label, group, part, and the models. Scores, unlike values, are centred and
+        scaled, so that those of a sigmoid kernel, alike up to the eighth digit, stay apart.
     """
     about = {"sample": sample_names(faces.samples), "label": faces.label}
     table = pd.DataFrame(about | {"group": faces.groups, "part": part})
-    return table.assign(**{name: rounded(values, digits) for name, values in scores.items()})
+    are_scores = not part.startswith("values of ")
+    kept = {name: rounded(of, digits, level=are_scores) for name, of in scores.items()}
+    return table.assign(**kept)
 
 
-def rounded(values: np.ndarray, digits: int = 4) -> np.ndarray:
-    """Return numbers with so many significant digits."""
-    return np.array([float(f"{value:.{digits}g}") for value in np.asarray(values, float)])
+def rounded(values: np.ndarray, digits: int = 4, level: bool = False) -> np.ndarray:
+    """Return numbers with so many significant digits, on request with mean 0 and variance 1."""
+    values = np.asarray(values, float)
+    if level and np.ptp(values):
+        values = (values - values.mean()) / values.std()
+    return np.array([float(f"{value:.{digits}g}") for value in values])
 
 
 def videos_would_show(faces: FaceSet, scores: np.ndarray, videos: int, seed: int = 0) -> float:
