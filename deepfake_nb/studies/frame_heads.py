@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/10_studies/13_frame_heads.ipynb #fh000003
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ import pandas as pd
 from ..core.errors import ParameterError
 from ..evaluation.calibration import choose_threshold
 from ..evaluation.comparison import repeated_interval
+from .factorial import factorial_design
+from .images import score_rows
 
 
 # %% ../../nbs/10_studies/13_frame_heads.ipynb #fh000006
@@ -168,15 +170,26 @@ class HeadScores:
     seen: np.ndarray
     updates: float
 
-    def videos(self) -> pd.DataFrame:
-        """Return the first row of each video, in the order of their names."""
-        return self.samples.sort_values("frame").groupby(["dataset", "video"]).first().reset_index()
+    def of_videos(self, aggregation: str = "mean", seen: bool = False) -> pd.DataFrame:
+        """Return scores of videos: a row a (dataset, video), a column a training.
 
-    def of_videos(self, aggregation: str = "mean", seen: bool = False) -> np.ndarray:
-        """Return the scores of the videos, (seeds, videos): "mean" or "max" over their frames."""
-        by = [self.samples["dataset"].to_numpy(), self.samples["video"].to_numpy()]
+        Parameters
+        ----------
+        aggregation : str, default "mean"
+            How the scores of a video's frames become one: "mean" or "max".
+        seen : bool, default False
+            Scores by heads that were trained on everybody.
+        """
         scores = pd.DataFrame((self.seen if seen else self.unseen).T)
-        return scores.groupby(by).agg(aggregation).to_numpy().T
+        return by_video(self.samples, scores, aggregation)
+
+
+def by_video(
+    samples: pd.DataFrame, scores: pd.DataFrame, aggregation: str | Callable = "mean"
+) -> pd.DataFrame:
+    """Return scores of videos, a row a (dataset, video), from those of frames, a row a frame."""
+    keys = [samples["dataset"].to_numpy(), samples["video"].to_numpy()]
+    return scores.groupby(keys).agg(aggregation)
 
 
 def fold_of(group: np.ndarray, folds: int) -> np.ndarray:
@@ -276,45 +289,150 @@ def own_threshold(
     return moved
 
 
-def interval_rows(
-    y_true: np.ndarray,
-    group: np.ndarray,
-    scores: Mapping[str, np.ndarray],
-    metrics: Sequence[str] = ("AUC",),
-    against: str | None = None,
-    n_resamples: int = 1000,
-) -> pd.DataFrame:
-    """Return metrics of several models, with 95 % intervals over trainings and groups together.
+@dataclass(frozen=True)
+class VideoScores:
+    """What several kinds of heads say of the same videos.
+
+    Attributes
+    ----------
+    videos : pd.DataFrame
+        A row a video, with its label and group of connected people, (n,) rows.
+    scores : dict of str to np.ndarray
+        P(fake) of k trainings of each kind, (k, n).
+    """
+
+    videos: pd.DataFrame
+    scores: dict[str, np.ndarray]
+
+    @classmethod
+    def gather(cls, samples: pd.DataFrame, scores: Mapping[str, pd.DataFrame]) -> "VideoScores":
+        """Return the videos that every kind of heads has scored.
+
+        Parameters
+        ----------
+        samples : pd.DataFrame
+            Sample table of frames or videos, with a column `group`.
+        scores : mapping of str to pd.DataFrame
+            From `HeadScores.of_videos` or `by_video`.
+        """
+        about = samples.assign(frame=pd.NA).drop_duplicates(["dataset", "video"])
+        about = about.set_index(["dataset", "video"])
+        common = [key for key in about.index if all(key in s.index for s in scores.values())]
+        of = {name: score.loc[common].to_numpy(float).T for name, score in scores.items()}
+        return cls(about.loc[common].reset_index(), of)
+
+    @property
+    def label(self) -> np.ndarray:
+        """Return 0 for real and 1 for fake, (n,)."""
+        return self.videos["label"].to_numpy()
+
+    @property
+    def group(self) -> np.ndarray:
+        """Return the group of connected people of each video, (n,)."""
+        return self.videos["group"].to_numpy(str)
+
+    def with_own_thresholds(self, names: Sequence[str], folds: int = 4) -> "VideoScores":
+        """Return some kinds as `own_threshold` moves them, called "…, own threshold"."""
+        moved = {}
+        for name in names:
+            score = own_threshold(self.label, self.scores[name], self.group, folds)
+            moved[f"{name}, own threshold"] = score
+        return VideoScores(self.videos, moved)
+
+    def intervals(
+        self,
+        metrics: Sequence[str] = ("AUC",),
+        against: str | None = None,
+        names: Sequence[str] | None = None,
+        n_resamples: int = 1000,
+    ) -> pd.DataFrame:
+        """Return metrics with 95 % intervals over trainings and connected people together.
+
+        Parameters
+        ----------
+        metrics : sequence of str, default ("AUC",)
+            Keys of `METRICS`.
+        against : str, optional
+            A kind whose metric is subtracted, training by training.
+        names : sequence of str, optional
+            Kinds; None for all but `against`.
+        n_resamples : int, default 1000
+            Number of resamples.
+
+        Returns
+        -------
+        pd.DataFrame
+            Columns name, group (the metric), value, low, high, as `plot_intervals` takes them.
+        """
+        rows, other = [], None if against is None else self.scores[against]
+        names = names or [name for name in self.scores if name != against]
+        for metric in metrics:
+            for name in names:
+                found = repeated_interval(
+                    self.label,
+                    self.scores[name],
+                    self.group,
+                    metric,
+                    n_resamples,
+                    against=other,
+                    resample_trainings=True,
+                )
+                about = {"name": name, "group": metric}
+                rows.append(about | {"value": found.value, "low": found.low, "high": found.high})
+        return pd.DataFrame(rows)
+
+    def rows(self, part: str) -> pd.DataFrame:
+        """Return the scores as evidence keeps them; see `score_rows`."""
+        return score_rows(self.videos, self.group, part, self.scores)
+
+
+# %% ../../nbs/10_studies/13_frame_heads.ipynb #fh00000o
+#: What Forbush changes between the first network and the improved one.
+FACTORS: tuple[str, ...] = ("faces", "balance", "more epochs", "lower rate")
+
+#: The improved network: all changes at once.
+IMPROVED: str = " + ".join(FACTORS)
+
+
+def train_combinations(
+    arms: Mapping[str, Frames],
+    n_middle: int,
+    balance: int,
+    rates: Sequence[float],
+    epochs: Sequence[int],
+    seeds: Sequence[int] = range(10),
+) -> dict[str, HeadScores]:
+    """Train heads on all combinations of `FACTORS`.
 
     Parameters
     ----------
-    y_true : np.ndarray
-        Labels, 0 real or 1 fake, (n,).
-    group : np.ndarray
-        Group of connected people of each sample, (n,).
-    scores : mapping of str to np.ndarray
-        P(fake) of k trainings by each model, (k, n).
-    metrics : sequence of str, default ("AUC",)
-        Keys of `METRICS`.
-    against : str, optional
-        Model whose metric is subtracted, training by training; it has no rows then.
-    n_resamples : int, default 1000
-        Number of resamples.
+    arms : mapping of str to Frames
+        "faces" and "whole frames".
+    n_middle : int
+        Frames around the middle of each video.
+    balance : int
+        How many times as many of real videos, where classes are balanced.
+    rates : sequence of float
+        The high rate and the low one.
+    epochs : sequence of int
+        Few and many.
+    seeds : sequence of int, default range(10)
+        One training each.
 
     Returns
     -------
-    pd.DataFrame
-        Columns name, group (the metric), value, low, high, as `plot_intervals` takes them.
+    dict of str to HeadScores
+        16 combinations: "first" without any change, "faces", …, `IMPROVED` with all.
     """
-    rows = []
-    for metric in metrics:
-        for name, score in scores.items():
-            if name == against:
-                continue
-            other = None if against is None else scores[against]
-            found = repeated_interval(
-                y_true, score, group, metric, n_resamples, against=other, resample_trainings=True
-            )
-            about = {"name": name, "group": metric}
-            rows.append(about | {"value": found.value, "low": found.low, "high": found.high})
-    return pd.DataFrame(rows)
+    trained = {}
+    for is_face, crops in enumerate(("whole frames", "faces")):
+        tested = arms[crops].middle(n_middle)
+        for balanced in (0, 1):
+            known = arms[crops].middle(n_middle, n_middle * (balance if balanced else 1))
+            trained[is_face, balanced] = cross_fit(known, tested, rates, epochs, seeds)
+    found = {}
+    for run in factorial_design(list(FACTORS)).to_dict("records"):
+        name = " + ".join(factor for factor in FACTORS if run[factor]) or "first"
+        recipe = epochs[run["more epochs"]], rates[run["lower rate"]]
+        found[name] = trained[run["faces"], run["balance"]][recipe]
+    return found
