@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/10_studies/13_frame_heads.ipynb #fh000003
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,11 @@ class Frames:
     def repeat_reals(self, times: int) -> "Frames":
         """Return the frames with each frame of a real video several times."""
         return self.take(np.repeat(np.arange(len(self.label)), np.where(self.label, 1, times)))
+
+    def halves(self, n_middle: int) -> tuple["Frames", "Frames"]:
+        """Return the frames of half of the groups, and the middle frames of all others."""
+        first = fold_of(self.group, 2) == 0
+        return self.take(first), self.take(~first).middle(n_middle)
 
 
 def _positions(rows: np.ndarray) -> np.ndarray:
@@ -436,3 +442,50 @@ def train_combinations(
         recipe = epochs[run["more epochs"]], rates[run["lower rate"]]
         found[name] = trained[run["faces"], run["balance"]][recipe]
     return found
+
+
+# %% ../../nbs/10_studies/13_frame_heads.ipynb #fh00000v
+def row_of(table: pd.DataFrame, name: str, group: str = "AUC") -> pd.Series:
+    """Return the row of a kind of heads and a metric, from `VideoScores.intervals`."""
+    return table[(table["name"] == name) & (table["group"] == group)].iloc[0]
+
+
+def told(row: Any, form: str = "+.2f") -> str:
+    """Format a value and its interval, of a row or an `Interval`: '+0.09 [+0.03, +0.15]'."""
+    value = f"{row.value:{form}}"
+    if not np.isfinite(row.low):
+        return value
+    return f"{value} [{row.low:{form}}, {row.high:{form}}]"
+
+
+# %% ../../nbs/10_studies/13_frame_heads.ipynb #fh00000s
+def travel_curve(
+    frames: Frames,
+    rates: Sequence[float],
+    epochs: Sequence[int],
+    seeds: Sequence[int] = range(3),
+    n_resamples: int = 1000,
+) -> pd.DataFrame:
+    """Return the AUC of videos after each number of epochs at each rate.
+
+    Parameters
+    ----------
+    frames : Frames
+        Trained on and, by other people, tested on.
+    rates, epochs, seeds
+        See `train_heads`.
+    n_resamples : int, default 1000
+        Resamples of trainings and connected people behind each interval.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns rate, epochs, travel (updates × rate), value (AUC), low, high; by travel.
+    """
+    rows = []
+    for (n, rate), found in cross_fit(frames, frames, rates, epochs, seeds).items():
+        scores = VideoScores.gather(frames.samples, {"head": found.of_videos()})
+        row = scores.intervals(n_resamples=n_resamples).iloc[0]
+        about = {"rate": rate, "epochs": n, "travel": found.updates * rate}
+        rows.append(about | row[["value", "low", "high"]].to_dict())
+    return pd.DataFrame(rows).sort_values(["travel", "epochs"], ignore_index=True)

@@ -25,8 +25,12 @@ from ..faces.dataset import cached_faces
 from ..faces.detection import build_face_detector
 from ..faces.extraction import Extraction
 from ..forensics.temporal import temporal_features
+from ..models.classifiers import compile_model
+from ..models.sequences import build_resnet34, frame_classifier
 from ..models.weights import Weights
+from .factorial import factorial_design
 from deepfake_nb.studies.frame_heads import (
+    FACTORS,
     Frames,
     VideoScores,
     by_video,
@@ -36,7 +40,8 @@ from deepfake_nb.studies.frame_heads import (
     train_heads,
 )
 from ..training.features import deep_features
-from ..training.loaders import load_images
+from ..training.fit import fit, predict_scores
+from ..training.loaders import ImageBatches, load_images
 
 # %% ../../nbs/10_studies/14_planted.ipynb #pl000006
 MARGIN: float = 0.3  #: of crops, the default of `Extraction`
@@ -454,3 +459,123 @@ def slower_by(times: pd.DataFrame, face_detector: str) -> np.ndarray:
     """Return by which factor detection lengthens a step of training, one value a trial."""
     ms = times.pivot(index="trial", columns="step", values="ms")
     return ((ms[face_detector] + ms["training"]) / ms["training"]).to_numpy()
+
+
+# %% ../../nbs/10_studies/14_planted.ipynb #pl000011
+def crop_scores(
+    crops: Frames,
+    balance: int,
+    rates: Sequence[float],
+    epochs: Sequence[int],
+    seeds: Sequence[int] = range(10),
+) -> VideoScores:
+    """Train heads on all combinations of balance, more epochs and a lower rate.
+
+    Parameters
+    ----------
+    crops : Frames
+        One crop of each video.
+    balance : int
+        How often real crops are repeated, where classes are balanced.
+    rates, epochs, seeds
+        See `train_combinations`.
+
+    Returns
+    -------
+    VideoScores
+        8 combinations, scored by heads of other people.
+    """
+    unique = np.arange(len(crops.label)).astype(str)
+    samples = crops.samples.assign(video=crops.samples["video"].fillna(pd.Series(unique)))
+    known = {0: crops, 1: crops.repeat_reals(balance)}
+    trained = {b: cross_fit(frames, crops, rates, epochs, seeds) for b, frames in known.items()}
+    found = {}
+    for run in factorial_design(list(FACTORS[1:])).to_dict("records"):
+        name = " + ".join(factor for factor in FACTORS[1:] if run[factor]) or "first"
+        recipe = epochs[run["more epochs"]], rates[run["lower rate"]]
+        found[name] = trained[run["balance"]][recipe].unseen
+    return VideoScores(samples.assign(frame=pd.NA), found)
+
+
+# %% ../../nbs/10_studies/14_planted.ipynb #pl00000x
+def _normalisations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Return all layers of batch normalisation, of nested models, too."""
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += _normalisations(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            found.append(layer)
+    return found
+
+
+def renew_batch_statistics(model: keras.Model, batches: Sequence) -> None:
+    """Replace moving means and variances by those of batches, each weighing the same.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its weights stay as they are.
+    batches : sequence
+        Of images, (b, h, w, c), or of tuples that begin with them.
+    """
+    layers = _normalisations(model)
+    momenta = [layer.momentum for layer in layers]
+    for i in range(len(batches)):
+        batch = batches[i]
+        for layer in layers:
+            layer.momentum = i / (i + 1)  # the mean of all batches until here
+        model(batch[0] if isinstance(batch, tuple) else batch, training=True)
+    for layer, momentum in zip(layers, momenta):
+        layer.momentum = momentum
+
+
+def network_scores(
+    known: pd.DataFrame,
+    tested: pd.DataFrame,
+    rate: float,
+    epochs: int,
+    size: int = 400,
+    blocks: tuple[int, ...] = (3, 4, 6, 3),
+    weights: str = "none",
+    batch_size: int = 1,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Train Forbush's ResNet on frames, and score others with two kinds of batch statistics.
+
+    Parameters
+    ----------
+    known, tested : pd.DataFrame
+        Sample tables of crops.
+    rate : float
+        Learning rate of Adam.
+    epochs : int
+        Passes over the frames.
+    size : int, default 400
+        Side of the images in pixels.
+    blocks, weights
+        See `build_resnet34`.
+    batch_size : int, default 1
+        Frames a step.
+    seed : int, default 0
+        Of initial weights and order.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+        "as trained" and "renewed": P(fake) of the tested frames, (n,).
+    """
+    backbone = build_resnet34((size, size, 3), weights, blocks=tuple(blocks), seed=seed)[0]
+    model = frame_classifier(backbone, seed=seed)
+    compile_model(model, rate, loss="mean_squared_error")
+
+    def batches(table: pd.DataFrame, n: int, shuffle: bool = False) -> ImageBatches:
+        about = {"class_mode": "binary", "shuffle": shuffle, "seed": seed}
+        return ImageBatches(
+            table, size=(size, size), batch_size=n, interpolation="bilinear", **about
+        )
+
+    fit(model, batches(known, batch_size, True), epochs=epochs, seed=seed, progress=False)
+    scores = {"as trained": predict_scores(model, batches(tested, 32))}
+    renew_batch_statistics(model, batches(known, 32))
+    return scores | {"renewed": predict_scores(model, batches(tested, 32))}
