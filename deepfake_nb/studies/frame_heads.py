@@ -389,7 +389,7 @@ class VideoScores:
 
     def rows(self, part: str) -> pd.DataFrame:
         """Return the scores as evidence keeps them; see `score_rows`."""
-        return score_rows(self.videos, self.group, part, self.scores)
+        return score_rows(self.videos, self.group, part, self.scores, digits=5)
 
 
 # %% ../../nbs/10_studies/13_frame_heads.ipynb #fh00000o

@@ -399,7 +399,7 @@ def add_differences(frames: pd.DataFrame, differences: pd.DataFrame) -> dict[str
 
 
 # %% ../../nbs/10_studies/14_planted.ipynb #pl00000t
-def time_calls(call: Callable[[], object], trials: int, calls: int = 3) -> np.ndarray:
+def time_calls(call: Callable[[], object], trials: int, calls: int = 1) -> np.ndarray:
     """Return milliseconds a call in each of several trials, after one that is not counted."""
     call()
     found = []
