@@ -147,6 +147,12 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
 
 
+def scale_features(known: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Return features with mean 0 and variance 1 over known ones, within ± 5 deviations."""
+    mean, deviation = known.mean(axis=0), known.std(axis=0) + 1e-6
+    return np.clip((features - mean) / deviation, -5, 5)
+
+
 def score_frames(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
     """Return P(fake) of each sample by each head, (..., n), from weights (..., d + 1)."""
     flat = weights.reshape(-1, weights.shape[-1])
@@ -247,9 +253,8 @@ def cross_fit(
     for fold in [*range(folds), None]:
         rows = of_known != fold if fold is not None else np.ones(len(of_known), bool)
         x = known.features[rows]
-        mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
-        weights = train_heads((x - mean) / deviation, known.label[rows], rates, epochs, seeds)
-        scored = score_frames(weights, (tested.features - mean) / deviation)
+        weights = train_heads(scale_features(x, x), known.label[rows], rates, epochs, seeds)
+        scored = score_frames(weights, scale_features(x, tested.features))
         if fold is None:
             seen = scored
         else:

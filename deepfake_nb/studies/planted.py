@@ -36,6 +36,7 @@ from deepfake_nb.studies.frame_heads import (
     by_video,
     cross_fit,
     fold_of,
+    scale_features,
     score_frames,
     train_heads,
 )
@@ -199,10 +200,9 @@ def heads_for(
     known: Frames, rate: float, epochs: int, seeds: Sequence[int]
 ) -> Callable[[Frames], pd.DataFrame]:
     """Train heads, and return a function that scores frames, a row a frame, a column a training."""
-    mean, deviation = known.features.mean(axis=0), known.features.std(axis=0) + 1e-6
-    scaled = (known.features - mean) / deviation
-    weights = train_heads(scaled, known.label, [rate], [epochs], seeds)[0, 0]
-    return lambda f: pd.DataFrame(score_frames(weights, (f.features - mean) / deviation).T)
+    x = known.features
+    weights = train_heads(scale_features(x, x), known.label, [rate], [epochs], seeds)[0, 0]
+    return lambda f: pd.DataFrame(score_frames(weights, scale_features(x, f.features)).T)
 
 
 def _takes(frames: Frames, condition: pd.Series) -> Frames:
