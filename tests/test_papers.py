@@ -106,7 +106,7 @@ def test_captions_say_that_bases_are_not_pretrained(run):
     captions = [t for t in captions if "nbs/papers/evidence" not in t]  # from packs, not this run
     dataset = json.loads((folder / "provenance.json").read_text())["dataset"]
     assert dataset.startswith("synthetic-")
-    assert len(captions) >= 15
+    assert len(captions) >= 12
     stamped = [c for c in captions if "(`answer`)" in c] or captions  # under the opening, once
     assert all(dataset in c for c in stamped)
     if paper != "denholtz":
@@ -154,6 +154,8 @@ def same_numbers(paper: str, one: Path, two: Path) -> None:
             ]
             if file.stem == "verdicts":
                 tables = [t[~t["no."].isin(judged)] for t in tables]
+            if file.stem == "sources":
+                tables = [t[~t["claim"].isin(judged)] for t in tables]
             pd.testing.assert_frame_equal(*tables, check_exact=True, obj=f"{kind}/{file.name}")
     assert (one / "metrics.json").read_bytes() == (two / "metrics.json").read_bytes()
 
@@ -293,6 +295,49 @@ def test_provenance_says_if_files_differ_from_the_commit(tmp_path):
     with open(tmp_path / "deepfake_nb" / "samples.py", "a") as file:
         file.write("# changed\n")
     assert commit() == head + "+changes"
+
+
+def test_frames_paper_shows_every_part(run):
+    paper, _, folder = run
+    if paper != "forbush":
+        pytest.skip("another paper")
+    assert {f.stem for f in (folder / "figures").glob("*.csv")} >= {
+        "answer",
+        "differences",
+        "examples",
+        "light",
+        "outvoted",
+        "people",
+        "region",
+        "sampling",
+        "time_and_size",
+        "travel",
+    }
+    scores = pd.read_csv(folder / "scores.csv")
+    parts = {"development", "training", "new videos of ten people", "tied light", "any light"}
+    assert parts | {"two bad frames of ten", "neighbouring frames"} <= set(scores["part"])
+    effects = pd.read_csv(folder / "figures" / "answer.csv")
+    assert effects.groupby("group").size().tolist() == [6, 6]  # four changes, two of them, and all
+    sources = pd.read_csv(folder / "tables" / "sources.csv").query("source == 'rendered'")
+    judged = sources[sources["origin"] == "this run"]["claim"]
+    assert set(judged) == {17, 19, 21, 22, 23, 25, 26}
+
+
+def test_frames_paper_takes_the_challenge_by_name(tmp_path, monkeypatch):
+    "The report's own data: nothing is rendered, so what needs a planted cause is left out."
+    from deepfake_nb.data.datasets import load_samples
+
+    options = {"identities": 12, "frames": 8, "fps": 2, "manipulations": ["face-swap", "generated"]}
+    part = Path(load_samples("synthetic-dfdc", quality="crude", **options)["path"].iloc[0]).parent
+    shutil.copytree(part, tmp_path / "dfdc" / part.name)
+    monkeypatch.setenv("DEEPFAKE_NB_DATA", str(tmp_path))
+    words = ["--profile", "smoke", "-p", "network_blocks=[1, 1, 1, 1]", "-p", "network_size=32"]
+    out = tmp_path / "runs"
+    assert main(["run", "forbush", "--dataset", "dfdc", *words, "--out", str(out)]) == 0
+    folder = next((out / "forbush").iterdir())
+    assert not (folder / "figures" / "people.csv").exists()
+    network = pd.read_csv(folder / "tables" / "network.csv")
+    assert network["batch statistics"].tolist() == ["as trained", "renewed"] * 2
 
 
 def test_frequency_paper_takes_a_database_with_one_face_in_all_fakes(tmp_path, monkeypatch):
