@@ -52,12 +52,12 @@ def frame_masks(frames: pd.DataFrame, videos: pd.DataFrame, size: int) -> np.nda
         return cv2.resize(mask[..., 0], (size, size), interpolation=cv2.INTER_AREA) > 127
 
     known = videos.loc[videos["kind"] == "video"].dropna(subset="mask_path")
-    paths = known.set_index("video")["mask_path"]
+    paths = known.set_index(["dataset", "video"])["mask_path"].to_dict()
     for i, path in enumerate(frames["mask_path"]):
         if pd.notna(path):
             masks[i] = small(read_image(path))
-    for video, rows in frames.reset_index(drop=True).groupby("video"):
-        if video not in paths.index:
+    for video, rows in frames.reset_index(drop=True).groupby(["dataset", "video"]):
+        if video not in paths:
             continue
         read = read_frames(paths[video], rows["frame"].unique())
         by_index = {frame.index: frame.image for frame in read}
