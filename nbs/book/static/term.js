@@ -6,7 +6,7 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
     return node;
   };
-  const width = 460, height = 250, left = 52, right = 12, top = 14, bottom = 40;
+  const width = 360, height = 230, left = 44, right = 12, top = 14, bottom = 40;
   const x = (mean) => left + mean * (width - left - right);
   const y = (value, limit) => top + (1 - value / limit) / 2 * (height - top - bottom);
   const bracket = (mean, n, tau) => 1 / Math.cosh(Math.min(tau * n * (1 - mean), 40)) ** 2;
@@ -20,7 +20,9 @@ document.addEventListener("DOMContentLoaded", () => {
       const input = Object.assign(document.createElement("input"), { type: "range", min, max, step });
       input.value = value;
       const shown = document.createElement("output");
-      label.append(`${name} `, input, " ", shown);
+      const named = document.createElement("span");
+      named.textContent = name;
+      label.append(named, input, shown);
       box.append(label);
       inputs[name] = { input, shown };
     }
