@@ -277,7 +277,8 @@ def train_loss_grid(
     model = build_members(x.shape[1:], len(members))
     model.set_weights(member_weights(model, seed + members["repeat"]))
     loss = MemberLoss(scale, members["τ"])
-    model.compile(keras.optimizers.Adam(learning_rate), loss=loss, jit_compile=False)
+    jit_compile = "auto" if keras.backend.backend() == "jax" else False
+    model.compile(keras.optimizers.Adam(learning_rate), loss=loss, jit_compile=jit_compile)
     rows = parts["train"]
     y = np.asarray(label, "float32")[:, None]
     fit(model, (x[rows], y[rows]), epochs=epochs, batch_size=batch_size, seed=seed, progress=False)

@@ -266,7 +266,7 @@ class SmallNetworks:
         return float(-fakes * np.log(share) - (1 - fakes) * np.log(1 - share))
 
 
-# %% ../../nbs/10_studies/15_small_networks.ipynb #1ba9180e
+# %% ../../nbs/10_studies/15_small_networks.ipynb #3fc2a120
 @dataclass(frozen=True)
 class DigitReader:
     """A network that reads digits, and the digits.
@@ -331,7 +331,8 @@ def train_digit_reader(
         ],
         name="digits",
     )
-    network.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    jit_compile = "auto" if keras.backend.backend() == "jax" else False
+    network.compile("adam", "sparse_categorical_crossentropy", jit_compile=jit_compile)
     fit(network, (scaled[learn], classes[learn]), epochs=epochs, seed=seed, progress=False)
     return DigitReader(network, scaled, classes, np.flatnonzero(~learn))
 
