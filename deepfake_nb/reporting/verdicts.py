@@ -21,6 +21,7 @@ from ..evaluation.comparison import repeated_interval
 from ..evaluation.intervals import Interval
 from deepfake_nb.evaluation.repeats import (
     ScoredSet,
+    rank_agreement,
     repeated_fall,
     repeated_mean,
     spread_difference,
@@ -281,6 +282,19 @@ def _level(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     return _combined(outcomes)
 
 
+def _ranks_alike(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that low loss of models on one part goes with high AUC on another."""
+    sets = [
+        [_scored_set(scores, {"one": model}, part, "one") for model in rule["models"]]
+        for part in _parts_of(rule)
+    ]
+    found = rank_agreement(*sets)
+    if not np.isfinite(found.low):
+        return Outcome(None, f"{found.value:.3f}", "", "there is no interval")
+    holds = True if found.low > rule["least"] else False if found.high < rule["least"] else None
+    return Outcome(holds, f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
+
+
 def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge the printed best thresholds, one a model."""
     outcomes = []
@@ -306,6 +320,7 @@ _RULES: dict[str, Callable[[pd.DataFrame, Mapping, object], Outcome]] = {
     "steadier": _steadier,
     "falls more": _falls_more,
     "level": _level,
+    "ranks alike": _ranks_alike,
     "thresholds": _thresholds,
 }
 
