@@ -20,7 +20,7 @@ from deepfake_nb.data.image_layouts import (
     generated_faces,
     real_and_fake_face,
 )
-from .layouts import custom_table, faces, read_text_table
+from .layouts import custom_table, faces, fake_or_real, read_text_table
 from deepfake_nb.data.manifests import (
     Manifest,
     find_root,
@@ -46,6 +46,7 @@ ADAPTERS: dict[str, Callable[..., list[dict]]] = {
         faceforensics,
         dfd,
         real_and_fake_face,
+        fake_or_real,
         custom_table,
     )
 }

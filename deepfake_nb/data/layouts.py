@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/02_data/03_layouts.ipynb #30974733
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,36 @@ def faces(root: Path) -> list[dict]:
             mask = root / "masks" / f"{path.stem}.png"
             row["mask_path"] = path_if_file(mask) if label else None
             rows.append(row)
+    return rows
+
+
+# %% ../../nbs/02_data/03_layouts.ipynb #so000002
+_SOUNDS = ("*.flac", "*.wav", "*.mp3", "*.ogg", "*.m4a")
+
+
+def fake_or_real(root: Path) -> list[dict]:
+    """Read FoR, real and synthetic speech (SpeD 2019), with its own splits.
+
+    Parameters
+    ----------
+    root : Path
+        Holds training/, validation/ and testing/, each with real/ and fake/.
+
+    Returns
+    -------
+    list of dict
+        A row a recording; the speaker where the file's name begins as LibriSpeech's do.
+    """
+    rows = []
+    splits = {"training": "train", "validation": "validation", "testing": "test"}
+    for folder, split in splits.items():
+        for label, name in enumerate(("real", "fake")):
+            for path in list_files(root, *(f"{folder}/{name}/{glob}" for glob in _SOUNDS)):
+                speaker = re.match(r"(\d+)_\d+_\d+_\d+", path.stem)
+                about = {"original": path.stem, "split": split}
+                if speaker:
+                    about["identity"] = f"librispeech-{speaker[1]}"
+                rows.append(sample_row(path, "sound", label, **about))
     return rows
 
 

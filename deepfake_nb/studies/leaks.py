@@ -21,6 +21,7 @@ from ..core.images import as_shown
 from ..core.parallel import available_cores, map_threads
 from ..data.splits import group_keys
 from ..evaluation.intervals import Interval, bootstrap_interval
+from ..forensics.audio import load_sound, sound_statistics
 
 
 # %% ../../nbs/10_studies/01_leaks.ipynb #39f8ba32
@@ -127,6 +128,12 @@ def video_features(path: Path) -> dict:
         }
 
 
+def sound_features(path: Path) -> dict:
+    """Return how long and loud a sound is, its silences, and where its spectrum ends."""
+    sound = load_sound(path)
+    return sound_statistics(sound.samples, sound.sample_rate)
+
+
 def map_samples(function: Callable, samples: pd.DataFrame) -> list:
     """Apply a function (path, kind) to each sample on a few threads; an error names the file."""
 
@@ -163,17 +170,17 @@ def file_features(samples: pd.DataFrame) -> pd.DataFrame:
         If a file cannot be read; the message names it.
     """
 
-    def read(path: Path, kind: str) -> dict:
+    def measure(path: Path, kind: str) -> dict:
         archive, member = split_archive(path)
         if member is None:
             size = path.stat().st_size
         else:
             with zipfile.ZipFile(archive) as opened:
                 size = opened.getinfo(member).file_size
-        features = image_features(path) if kind == "image" else video_features(path)
-        return {"file_size": size} | features
+        read = {"image": image_features, "video": video_features, "sound": sound_features}[kind]
+        return {"file_size": size} | read(path)
 
-    return pd.DataFrame(map_samples(read, samples), index=samples.index)
+    return pd.DataFrame(map_samples(measure, samples), index=samples.index)
 
 
 # %% ../../nbs/10_studies/01_leaks.ipynb #9d35f39a
