@@ -154,6 +154,42 @@ def measure(
     )
 
 
+def measure_all(
+    scores: pd.DataFrame,
+    models: Sequence[str] | Mapping[str, str],
+    part: str,
+    metric: str = "AUC",
+    against: str | None = None,
+) -> pd.DataFrame:
+    """Measure several models on a part.
+
+    Parameters
+    ----------
+    scores : pd.DataFrame
+        See `read_pack_scores`.
+    models : sequence of str, or mapping of str to str
+        Their names; a mapping gives the names that they are shown by.
+    part : str
+        One of the parts.
+    metric : str, default "AUC"
+        See `measure`.
+    against : str, optional
+        Model whose metric is subtracted.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns name, metric, value, low, high.
+    """
+    shown = models if isinstance(models, Mapping) else dict(zip(models, models))
+    rows = []
+    for model, name in shown.items():
+        found = measure(scores, model, part, against, metric)
+        row = {"name": name, "metric": metric, "value": found.value}
+        rows.append(row | {"low": found.low, "high": found.high})
+    return pd.DataFrame(rows)
+
+
 # %% ../../nbs/11_reporting/11_verdicts.ipynb #a5c9e356
 def _combined(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcome of a claim that holds if all its parts do."""

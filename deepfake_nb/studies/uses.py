@@ -5,17 +5,22 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/10_studies/20_uses.ipynb #24c96933
+# %% ../../nbs/10_studies/20_uses.ipynb #c34f5c4c
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from textwrap import fill
 from typing import Literal
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
+from ..data.datasets import load_samples
+from ..evaluation.intervals import Interval
 from ..models.backbones import build_backbone
 from ..models.classifiers import build_classifier, compile_model, unfreeze_top
 from ..models.registry import get_backbone
@@ -28,7 +33,7 @@ from ..training.frozen import head_model
 from ..training.loaders import ImageBatches, load_images, select_rows
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #5af4c273
+# %% ../../nbs/10_studies/20_uses.ipynb #3a6284b0
 @dataclass(frozen=True)
 class SplitImages:
     """Images of a dataset that is split in three.
@@ -83,7 +88,7 @@ def load_split(samples: pd.DataFrame, groups: pd.Series, size: int) -> SplitImag
     return SplitImages(samples, load_images(samples, size), y_true, groups.to_numpy())
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #7a33dcd1
+# %% ../../nbs/10_studies/20_uses.ipynb #60d20124
 @dataclass(frozen=True)
 class Schedule:
     """How a head is trained.
@@ -290,7 +295,7 @@ def score_heads(
     return np.stack(scores)
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #a41aa7cf
+# %% ../../nbs/10_studies/20_uses.ipynb #1656f963
 @dataclass(frozen=True)
 class Use:
     """One way to use a frozen base.
@@ -346,20 +351,16 @@ def train_uses(bench: Bench, uses: Sequence[Use]) -> dict[str, Repeats]:
         if statistics == "stored":
             sequences = stored_sequences(bench, features)
         else:
-            sequences = []
-            for repeat in range(schedule.repeats):
-                orders = schedule.orders(data.rows("train"), repeat)
-                size = schedule.statistics_batch
-                sequences.append(
-                    batch_features(bench.batch, data.pixels, orders, pixels, bench.scaling, size)
-                )
+            orders, size = schedule.orders(data.rows("train"), 0), schedule.statistics_batch
+            sequence = batch_features(bench.batch, data.pixels, orders, pixels, bench.scaling, size)
+            sequences = [sequence] * schedule.repeats
         for use in uses:
             if (use.pixels, use.statistics) == (pixels, statistics):
                 found[use.name] = train_heads(use.name, bench, use.head, features, sequences)
     return {use.name: found[use.name] for use in uses}
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #d9aaf14c
+# %% ../../nbs/10_studies/20_uses.ipynb #513a459c
 def train_small(number: str, data: SplitImages, size: int, schedule: Schedule) -> Repeats:
     """Train one of Torlapati's networks without a base several times.
 
@@ -398,7 +399,7 @@ def train_small(number: str, data: SplitImages, size: int, schedule: Schedule) -
     return Repeats(number, pd.concat(histories), np.stack(scores), [])
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #1eccabf8
+# %% ../../nbs/10_studies/20_uses.ipynb #4b29f989
 def second_stage(
     name: str,
     bench: Bench,
@@ -459,7 +460,77 @@ def second_stage(
     return Repeats(name, pd.concat(histories), np.stack(scores), [])
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #4fab76fb
+# %% ../../nbs/10_studies/20_uses.ipynb #d079e56a
+def planted_twin(
+    data: SplitImages, dataset: str, planted: str, options: Mapping[str, object]
+) -> SplitImages:
+    """Load the same images with a planted cause.
+
+    Parameters
+    ----------
+    data : SplitImages
+        Images of a rendered dataset.
+    dataset : str
+        Its name.
+    planted : str
+        See `generate`.
+    options : mapping of str to object
+        The options that it was rendered with.
+
+    Returns
+    -------
+    SplitImages
+        The same rows and splits, with other pixels.
+    """
+    twin = load_samples(dataset, progress=False, **(dict(options) | {"planted": planted}))
+    names = [table["path"].str.split("/").str[-2:].str.join("/") for table in (twin, data.samples)]
+    rows = twin.set_index(names[0])["path"].reindex(names[1]).to_numpy()
+    samples = data.samples.assign(path=rows)
+    return replace(data, samples=samples, pixels=load_images(samples, data.pixels.shape[1:3]))
+
+
+def train_on_twin(
+    bench: Bench, twin: SplitImages, first: Repeats, pixels: str = "1/255"
+) -> dict[str, Repeats]:
+    """Train dense heads on a twin of the data, and test both on both.
+
+    Parameters
+    ----------
+    bench : Bench
+        Base, images and schedule.
+    twin : SplitImages
+        The same images with a planted cause.
+    first : Repeats
+        Dense heads that were trained on the images of the bench.
+    pixels : str, default "1/255"
+        A key of `PIXELS`.
+
+    Returns
+    -------
+    dict of str to Repeats
+        Heads of the twin tested on the twin and on the images themselves, and the first heads
+        tested on the twin, by the names 'twin on twin', 'twin on plain', 'plain on twin'.
+    """
+    plain, planted = bench.features(pixels), bench.features(pixels, twin.pixels)
+    sequences = stored_sequences(bench, planted)
+    learnt = train_heads("twin on twin", replace(bench, data=twin), "dense", planted, sequences)
+    others = {
+        "twin on plain": score_heads(bench, "dense", learnt, plain),
+        "plain on twin": score_heads(bench, "dense", first, planted),
+    }
+    none = learnt.histories.iloc[:0]
+    return {"twin on twin": learnt} | {n: Repeats(n, none, s, []) for n, s in others.items()}
+
+
+# %% ../../nbs/10_studies/20_uses.ipynb #1dc772cb
+def signed_text(interval: Interval, digits: int = 2) -> str:
+    """Format a difference and its interval: '+0.36 [+0.05, +0.78]'."""
+    ends = (interval.value, interval.low, interval.high)
+    value, low, high = (f"{end:+.{digits}f}" for end in ends)
+    return f"{value} [{low}, {high}]"
+
+
+# %% ../../nbs/10_studies/20_uses.ipynb #a3a265ba
 def first_fifth(samples: pd.DataFrame, groups: pd.Series, seed: int = 0) -> pd.DataFrame:
     """Return whom Torlapati's rule puts into validation, for two orders of the table.
 
@@ -494,7 +565,7 @@ def first_fifth(samples: pd.DataFrame, groups: pd.Series, seed: int = 0) -> pd.D
     return pd.DataFrame(found).T
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #9dd62697
+# %% ../../nbs/10_studies/20_uses.ipynb #41404deb
 PARTS: dict[str, str] = {"train": "training", "validation": "validation", "test": "evaluation"}
 
 
@@ -573,3 +644,134 @@ def step_times(numbers: Sequence[str], size: int, batch_size: int, steps: int) -
             times[number].append((time.perf_counter() - start) / batch_size)
         keras.backend.clear_session()
     return pd.DataFrame(times)
+
+
+# %% ../../nbs/10_studies/20_uses.ipynb #f3b6c15b
+def plot_panels(
+    rows: pd.DataFrame,
+    panels: Mapping[str, float | None],
+    thumbnails: Sequence[np.ndarray] = (),
+    wrap: int = 18,
+) -> Figure:
+    """Plot values with their intervals, a row a name, a panel a metric, a colour a group.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        Columns name, metric, value, low, high, and optionally group.
+    panels : mapping of str to float or None
+        Label of each metric's axis, at most two, and where its baseline is drawn.
+    thumbnails : sequence of np.ndarray, optional
+        An image for each name, drawn before its row.
+    wrap : int, default 18
+        Characters a line of a name.
+
+    Returns
+    -------
+    Figure
+        Five inches wide.
+    """
+    if "group" not in rows:
+        rows = rows.assign(group="")
+    names, groups = rows["name"].unique().tolist(), rows["group"].unique().tolist()
+    each = 0.95 if len(thumbnails) else 0.34 + 0.2 * len(groups)
+    pictures, widths = bool(len(thumbnails)), [0.7] * bool(len(thumbnails)) + [1.0] * len(panels)
+    figure, axes = plt.subplots(
+        1,
+        len(widths),
+        figsize=(5, 0.75 + each * len(names)),
+        width_ratios=widths,
+        sharey=True,
+        squeeze=False,
+    )
+    axes = axes[0]
+    if pictures:
+        for i, image in enumerate(thumbnails):
+            axes[0].imshow(image, extent=(0, 1, i + 0.44, i - 0.44), aspect="auto")
+        axes[0].set(xlim=(0, 1), xticks=[])
+        axes[0].spines[["left", "bottom"]].set_visible(False)
+        axes[0].grid(False)
+    for ax, (metric, baseline) in zip(axes[pictures:], panels.items()):
+        shown = rows[rows["metric"] == metric]
+        for g, group in enumerate(groups):
+            part = shown[shown["group"] == group]
+            shift = (g - (len(groups) - 1) / 2) * 0.36
+            y = np.array([names.index(name) for name in part["name"]]) + shift
+            bars = np.maximum([part["value"] - part["low"], part["high"] - part["value"]], 0)
+            ax.errorbar(part["value"], y, xerr=bars, fmt="o", ms=5, capsize=3, color=f"C{g}")
+        if baseline is not None:
+            ax.axvline(baseline, ls=":", color="grey")
+        ax.set_xlabel(metric)
+        ax.locator_params(axis="x", nbins=4)
+    labels = [fill(str(name), wrap) for name in names]
+    axes[0].set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5))
+    if len(groups) > 1:
+        handles = [plt.Line2D([], [], color="none") for _ in groups]
+        words = figure.legend(handles, groups, loc="outside upper center", ncols=len(groups))
+        for g, text in enumerate(words.get_texts()):
+            text.set(color=f"C{g}", fontweight="bold")
+    return figure
+
+
+def plot_epochs(histories: pd.DataFrame, baseline: float = float(np.log(2))) -> Figure:
+    """Plot validation loss by epoch: the mean over trainings, and their range.
+
+    Parameters
+    ----------
+    histories : pd.DataFrame
+        Columns model, repeat, epoch, val_loss.
+    baseline : float, default ln 2
+        Loss of always answering one half, drawn dotted.
+
+    Returns
+    -------
+    Figure
+        A curve a model, its name at its end.
+    """
+    figure, ax = plt.subplots(figsize=(5, 3.2))
+    ends = []
+    for i, (name, rows) in enumerate(histories.groupby("model", sort=False)):
+        curve = rows.groupby("epoch")["val_loss"].agg(["mean", "min", "max"])
+        ax.fill_between(curve.index, curve["min"], curve["max"], color=f"C{i}", alpha=0.15, lw=0)
+        ax.plot(curve.index, curve["mean"], color=f"C{i}", marker="o", ms=3)
+        ends.append([curve["mean"].iloc[-1], name, f"C{i}"])
+    ax.axhline(baseline, ls=":", color="grey")
+    low, high = ax.get_ylim()
+    last, at = int(histories["epoch"].max()), -np.inf
+    for value, name, colour in sorted(ends):
+        at = max(value, at + 0.09 * (high - low))
+        ax.text(last + 0.15, at, name, color=colour, va="center")
+    ax.text(1, baseline, "one half for every image", color="grey", va="bottom", fontsize=10)
+    ax.set(xlabel="epoch", ylabel="validation loss", xticks=range(1, last + 1))
+    ax.set_xlim(0.8, last + 0.1)
+    return figure
+
+
+def plot_agreement(points: pd.DataFrame) -> Figure:
+    """Plot the AUC of models against their loss, with both intervals.
+
+    Parameters
+    ----------
+    points : pd.DataFrame
+        Columns kind, loss, loss low, loss high, AUC, AUC low, AUC high; a row a model.
+
+    Returns
+    -------
+    Figure
+        A colour a kind, whose name stands beside one of its points.
+    """
+    figure, ax = plt.subplots(figsize=(5, 3.6))
+    for i, (kind, rows) in enumerate(points.groupby("kind", sort=False)):
+        bars = {
+            axis: np.maximum([rows[m] - rows[f"{m} low"], rows[f"{m} high"] - rows[m]], 0)
+            for axis, m in (("xerr", "loss"), ("yerr", "AUC"))
+        }
+        ax.errorbar(rows["loss"], rows["AUC"], **bars, fmt="none", color=f"C{i}", alpha=0.25)
+        ax.plot(rows["loss"], rows["AUC"], "o", color=f"C{i}", label=kind)
+    words = figure.legend(loc="outside upper center", ncols=3, handletextpad=0, fontsize=10)
+    for i, text in enumerate(words.get_texts()):
+        text.set(color=f"C{i}")
+    ax.axhline(0.5, ls=":", color="grey")
+    ax.axvline(np.log(2), ls=":", color="grey")
+    ax.set(xlabel="validation loss", ylabel="test AUC")
+    return figure
