@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/10_studies/20_uses.ipynb #c34f5c4c
+# %% ../../nbs/10_studies/20_uses.ipynb #a983d261
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ from ..training.frozen import head_model
 from ..training.loaders import ImageBatches, load_images, select_rows
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #3a6284b0
+# %% ../../nbs/10_studies/20_uses.ipynb #bc1813c2
 @dataclass(frozen=True)
 class SplitImages:
     """Images of a dataset that is split in three.
@@ -88,7 +88,7 @@ def load_split(samples: pd.DataFrame, groups: pd.Series, size: int) -> SplitImag
     return SplitImages(samples, load_images(samples, size), y_true, groups.to_numpy())
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #60d20124
+# %% ../../nbs/10_studies/20_uses.ipynb #0c090901
 @dataclass(frozen=True)
 class Schedule:
     """How a head is trained.
@@ -295,7 +295,7 @@ def score_heads(
     return np.stack(scores)
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #1656f963
+# %% ../../nbs/10_studies/20_uses.ipynb #ca8569c9
 @dataclass(frozen=True)
 class Use:
     """One way to use a frozen base.
@@ -360,7 +360,7 @@ def train_uses(bench: Bench, uses: Sequence[Use]) -> dict[str, Repeats]:
     return {use.name: found[use.name] for use in uses}
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #513a459c
+# %% ../../nbs/10_studies/20_uses.ipynb #f9e36df5
 def train_small(number: str, data: SplitImages, size: int, schedule: Schedule) -> Repeats:
     """Train one of Torlapati's networks without a base several times.
 
@@ -399,7 +399,7 @@ def train_small(number: str, data: SplitImages, size: int, schedule: Schedule) -
     return Repeats(number, pd.concat(histories), np.stack(scores), [])
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #4b29f989
+# %% ../../nbs/10_studies/20_uses.ipynb #5fdd97c4
 def second_stage(
     name: str,
     bench: Bench,
@@ -460,7 +460,7 @@ def second_stage(
     return Repeats(name, pd.concat(histories), np.stack(scores), [])
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #d079e56a
+# %% ../../nbs/10_studies/20_uses.ipynb #4f360e63
 def planted_twin(
     data: SplitImages, dataset: str, planted: str, options: Mapping[str, object]
 ) -> SplitImages:
@@ -522,7 +522,7 @@ def train_on_twin(
     return {"twin on twin": learnt} | {n: Repeats(n, none, s, []) for n, s in others.items()}
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #1dc772cb
+# %% ../../nbs/10_studies/20_uses.ipynb #2f5858b8
 def signed_text(interval: Interval, digits: int = 2) -> str:
     """Format a difference and its interval: '+0.36 [+0.05, +0.78]'."""
     ends = (interval.value, interval.low, interval.high)
@@ -530,7 +530,7 @@ def signed_text(interval: Interval, digits: int = 2) -> str:
     return f"{value} [{low}, {high}]"
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #a3a265ba
+# %% ../../nbs/10_studies/20_uses.ipynb #1a821fd3
 def first_fifth(samples: pd.DataFrame, groups: pd.Series, seed: int = 0) -> pd.DataFrame:
     """Return whom Torlapati's rule puts into validation, for two orders of the table.
 
@@ -565,7 +565,7 @@ def first_fifth(samples: pd.DataFrame, groups: pd.Series, seed: int = 0) -> pd.D
     return pd.DataFrame(found).T
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #41404deb
+# %% ../../nbs/10_studies/20_uses.ipynb #fea019c4
 PARTS: dict[str, str] = {"train": "training", "validation": "validation", "test": "evaluation"}
 
 
@@ -646,7 +646,7 @@ def step_times(numbers: Sequence[str], size: int, batch_size: int, steps: int) -
     return pd.DataFrame(times)
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #f3b6c15b
+# %% ../../nbs/10_studies/20_uses.ipynb #0698dcc7
 def plot_panels(
     rows: pd.DataFrame,
     panels: Mapping[str, float | None],
@@ -707,7 +707,9 @@ def plot_panels(
     axes[0].set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5))
     if len(groups) > 1:
         handles = [plt.Line2D([], [], color="none") for _ in groups]
-        words = figure.legend(handles, groups, loc="outside upper center", ncols=len(groups))
+        words = figure.legend(
+            handles, groups, loc="outside upper center", ncols=len(groups), frameon=False
+        )
         for g, text in enumerate(words.get_texts()):
             text.set(color=f"C{g}", fontweight="bold")
     return figure
@@ -741,7 +743,6 @@ def plot_epochs(histories: pd.DataFrame, baseline: float = float(np.log(2))) -> 
     for value, name, colour in sorted(ends):
         at = max(value, at + 0.09 * (high - low))
         ax.text(last + 0.15, at, name, color=colour, va="center")
-    ax.text(1, baseline, "one half for every image", color="grey", va="bottom", fontsize=10)
     ax.set(xlabel="epoch", ylabel="validation loss", xticks=range(1, last + 1))
     ax.set_xlim(0.8, last + 0.1)
     return figure
@@ -768,7 +769,7 @@ def plot_agreement(points: pd.DataFrame) -> Figure:
         }
         ax.errorbar(rows["loss"], rows["AUC"], **bars, fmt="none", color=f"C{i}", alpha=0.25)
         ax.plot(rows["loss"], rows["AUC"], "o", color=f"C{i}", label=kind)
-    words = figure.legend(loc="outside upper center", ncols=3, handletextpad=0, fontsize=10)
+    words = figure.legend(loc="outside upper center", ncols=3, handletextpad=0, frameon=False)
     for i, text in enumerate(words.get_texts()):
         text.set(color=f"C{i}")
     ax.axhline(0.5, ls=":", color="grey")
