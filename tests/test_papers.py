@@ -60,8 +60,8 @@ def test_run_is_whole(run):
         "parameters",
     } <= set(about)
     if paper == "torlapati":
-        stand_in = about["parameters"]["stand_in_base"]
-        assert about["weights"][stand_in] == {"kind": "none", "sha256": None}
+        base = about["parameters"]["base"]
+        assert about["weights"][base] == {"kind": "none", "sha256": None}
     if paper == "kaminskyi":
         assert (
             set(about["further data"]) == {"second_dataset", "third_dataset"}
@@ -106,9 +106,18 @@ def test_captions_say_that_bases_are_not_pretrained(run):
     captions = [t for t in captions if "nbs/papers/evidence" not in t]  # from packs, not this run
     dataset = json.loads((folder / "provenance.json").read_text())["dataset"]
     assert dataset.startswith("synthetic-")
+<<<<<<< HEAD
     assert len(captions) >= 12
     stamped = [c for c in captions if "(`answer`)" in c] or captions  # under the opening, once
     assert all(dataset in c for c in stamped)
+=======
+    if any("(`answer`)" in c for c in captions):  # the stamp stands once, under the opening figure
+        captions = [c for c in captions if "(`answer`)" in c]
+        assert len(captions) == 1 and dataset in captions[0]
+        assert paper == "denholtz" or "no pretrained weights" in captions[0]
+        return
+    assert len(captions) >= 15 and all(dataset in c for c in captions)
+>>>>>>> s5-torlapati
     if paper != "denholtz":
         assert all("no pretrained weights" in c for c in stamped)  # it has no base
 
@@ -152,10 +161,16 @@ def same_numbers(paper: str, one: Path, two: Path) -> None:
                 pd.read_csv(f).drop(columns="seconds", errors="ignore")
                 for f in (file, two / kind / file.name)
             ]
+<<<<<<< HEAD
             if file.stem == "verdicts":
                 tables = [t[~t["no."].isin(judged)] for t in tables]
             if file.stem == "sources":
                 tables = [t[~t["claim"].isin(judged)] for t in tables]
+=======
+            if file.stem in ("verdicts", "sources"):
+                number = "no." if file.stem == "verdicts" else "claim"
+                tables = [t[~t[number].isin(judged)] for t in tables]
+>>>>>>> s5-torlapati
             pd.testing.assert_frame_equal(*tables, check_exact=True, obj=f"{kind}/{file.name}")
     assert (one / "metrics.json").read_bytes() == (two / "metrics.json").read_bytes()
 
@@ -216,8 +231,6 @@ def test_real_images_run(tmp_path):
         "--profile",
         "smoke",
         "-p",
-        "second_stage_models=['V']",
-        "-p",
         "timed_steps=1",
         "--out",
         str(tmp_path),
@@ -237,7 +250,7 @@ def test_a_paper_on_pictures_takes_videos_by_their_faces(tmp_path):
     last = next(
         i
         for i, cell in enumerate(notebook["cells"])
-        if 'results.table("counts"' in "".join(cell["source"])
+        if 'results.save("counts"' in "".join(cell["source"])
     )
     (tmp_path / "cut.ipynb").write_text(
         json.dumps(notebook | {"cells": notebook["cells"][: last + 1]})

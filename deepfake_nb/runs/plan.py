@@ -596,17 +596,15 @@ def _further_data(values: dict, known: dict) -> dict:
     }
 
 
-_BASES = ("base", "bases", "ablation_bases")  # parameters that name backbones
+_BASES = ("base", "bases")  # parameters that name backbones
 
 
 def _weights(values: dict, given: dict) -> dict:
     """Resolve the weights of each backbone; load Keras only if there are any."""
-    bases = [values.get("stand_in_base") or base for base in values.get("bases", [])]
-    bases += [values["base"]] if "base" in values else []
+    bases = [*values.get("bases", [])] + ([values["base"]] if "base" in values else [])
     wanted = [(base, values["base_weights"]) for base in bases]
     if "head_base" in values:
         wanted.append((values["head_base"], values["head_weights"]))
-    wanted += [(base, values["ablation_weights"]) for base in values.get("ablation_bases", [])]
     if {which for _, which in wanted} <= {"none"} and not given.keys() & set(_BASES):
         return {base: {"kind": "none", "sha256": None} for base, _ in wanted}
     with without_chatter():
