@@ -106,18 +106,9 @@ def test_captions_say_that_bases_are_not_pretrained(run):
     captions = [t for t in captions if "nbs/papers/evidence" not in t]  # from packs, not this run
     dataset = json.loads((folder / "provenance.json").read_text())["dataset"]
     assert dataset.startswith("synthetic-")
-<<<<<<< HEAD
     assert len(captions) >= 12
     stamped = [c for c in captions if "(`answer`)" in c] or captions  # under the opening, once
     assert all(dataset in c for c in stamped)
-=======
-    if any("(`answer`)" in c for c in captions):  # the stamp stands once, under the opening figure
-        captions = [c for c in captions if "(`answer`)" in c]
-        assert len(captions) == 1 and dataset in captions[0]
-        assert paper == "denholtz" or "no pretrained weights" in captions[0]
-        return
-    assert len(captions) >= 15 and all(dataset in c for c in captions)
->>>>>>> s5-torlapati
     if paper != "denholtz":
         assert all("no pretrained weights" in c for c in stamped)  # it has no base
 
@@ -161,16 +152,9 @@ def same_numbers(paper: str, one: Path, two: Path) -> None:
                 pd.read_csv(f).drop(columns="seconds", errors="ignore")
                 for f in (file, two / kind / file.name)
             ]
-<<<<<<< HEAD
-            if file.stem == "verdicts":
-                tables = [t[~t["no."].isin(judged)] for t in tables]
-            if file.stem == "sources":
-                tables = [t[~t["claim"].isin(judged)] for t in tables]
-=======
             if file.stem in ("verdicts", "sources"):
                 number = "no." if file.stem == "verdicts" else "claim"
                 tables = [t[~t[number].isin(judged)] for t in tables]
->>>>>>> s5-torlapati
             pd.testing.assert_frame_equal(*tables, check_exact=True, obj=f"{kind}/{file.name}")
     assert (one / "metrics.json").read_bytes() == (two / "metrics.json").read_bytes()
 
