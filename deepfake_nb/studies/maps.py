@@ -9,6 +9,7 @@ __all__ = []
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,7 +63,9 @@ def frame_masks(frames: pd.DataFrame, videos: pd.DataFrame, size: int) -> np.nda
         read = read_frames(paths[video], rows["frame"].unique())
         by_index = {frame.index: frame.image for frame in read}
         for i, number in rows["frame"].items():
-            masks[i] = small(by_index[number])
+            image = by_index[number]
+            if image is not None:
+                masks[i] = small(image)
     return masks
 
 
@@ -119,7 +122,7 @@ def level_auc(
         image = cv2.resize(image, (resize_first,) * 2, interpolation=cv2.INTER_AREA)
         shape = (resize_first,) * 2
         part = cv2.resize(part.astype(np.uint8), shape, interpolation=cv2.INTER_AREA) > 0
-    levels = error_level_analysis(image, quality, 1.0).mean(-1)
+    levels = np.asarray(error_level_analysis(image, quality, 1.0)).mean(-1)
     block = 8 if resize_first is None else max(1, 8 * resize_first // 256)
     levels = cv2.blur(levels.astype(np.float32), (block, block))
     return auc(part.ravel().astype(int), levels.ravel())
@@ -201,13 +204,13 @@ REPAIRS: tuple[tuple[str, str, str], ...] = (  # what is repaired, and how
 
 
 def run_listing(
-    model: object, image: np.ndarray, patch: int, of_class: int = 0
+    model: Any, image: np.ndarray, patch: int, of_class: int = 0
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Run the report's listing as printed, and after each of three repairs.
 
     Parameters
     ----------
-    model : object
+    model : Any
         With the method `predict`, such as a Keras model of images (h, w, 1).
     image : np.ndarray
         Grey, (h, w).
@@ -291,10 +294,10 @@ def other_people(
     ParameterError
         If there is no real image of anybody else.
     """
-    people, rng = np.asarray(people), np.random.default_rng(seed)
+    person, rng = np.asarray(people), np.random.default_rng(seed)
     chosen = []
     for fake in fakes:
-        able = reals[people[reals] != people[fake]]
+        able = reals[person[reals] != person[fake]]
         if not len(able):
             raise ParameterError(f"image {fake}: no real image of another person to choose from")
         chosen.append(rng.choice(able))
@@ -395,8 +398,8 @@ def rank_correlation(
     Interval
         −1 to 1; bounds are NaN with fewer than eight networks.
     """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    value, n = _spearman(x, y), len(x)
+    ranked = np.asarray(x, float), np.asarray(y, float)
+    value, n = _spearman(*ranked), len(x)
     if n < 8:
         return Interval(value, np.nan, np.nan, n, n, confidence_level)
     rng = np.random.default_rng(seed)

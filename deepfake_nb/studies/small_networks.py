@@ -25,7 +25,7 @@ from ..models.classifiers import build_convnet, compile_model, fake_score
 from ..models.layers import layer_table
 from .trainings import Repeats, Restarts, predict_batches, repeat_training
 from ..training.batches import as_batches
-from ..training.checkpoints import set_precision
+from ..training.checkpoints import Precision, set_precision
 from ..training.fit import fit
 
 
@@ -95,7 +95,7 @@ def frame_views(
         image = read_image(path)
         box = finder.find([image])[0]
         small = resize_area(image, square)
-        levels = error_level_analysis(image, quality, scale, threads=1)
+        levels = np.asarray(error_level_analysis(image, quality, scale, threads=1))
         pixels["full image"].append(small)
         pixels["error level analysis"].append(resize_area(levels, square))
         late = error_level_analysis(small, quality, scale, threads=1)
@@ -164,9 +164,9 @@ class SmallNetworks:
     seed: int = 0
     dense: int = 0
     dropout: float = 0.0
-    precision: str = "float32"
+    precision: Precision = "float32"
     kinds: dict[str, Repeats] = field(default_factory=dict)
-    _inputs: dict[str, tuple] = field(default_factory=dict)
+    _inputs: dict[str, tuple[tuple, int, str]] = field(default_factory=dict)
     _restarts: Restarts = field(default_factory=Restarts)
 
     def _build(self, shape: tuple, views: int, join: str, repeat: int) -> keras.Model:
@@ -244,7 +244,8 @@ class SmallNetworks:
 
     def network(self, kind: str, repeat: int = 0) -> keras.Model:
         """Return a network as it was after a training; the next call reuses the object."""
-        network = self._build(*self._inputs[kind], repeat)
+        shape, views, join = self._inputs[kind]
+        network = self._build(shape, views, join, repeat)
         network.set_weights(self.kinds[kind].weights[repeat])
         return network
 
@@ -357,7 +358,7 @@ def plot_network(model: keras.Model) -> tuple[Figure, pd.DataFrame]:
     shapes = [tuple(model.input_shape[1:])] + [
         tuple(layer.output.shape[1:]) for layer in model.layers[1:]
     ]
-    names = ["input"] + table["type"].tolist()
+    names = ["input", *map(str, table["type"])]
     counts = [0] + table["parameters"].tolist()
     kept = [i for i, name in enumerate(names) if name not in ("Flatten", "Dropout")]
     figure, ax = plt.subplots(figsize=(5, 2.6))

@@ -35,7 +35,10 @@ from ..forensics.spectrum_classifiers import feature_classifier
 
 # %% ../../nbs/10_studies/21_spectra.ipynb #spd02822
 def find_faces(
-    images: pd.DataFrame, detector: str = "mtcnn", margin: float = 0.0, workers: int | None = 0
+    images: pd.DataFrame,
+    detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn",
+    margin: float = 0.0,
+    workers: int | None = 0,
 ) -> tuple[pd.DataFrame, int]:
     """Return the largest face of each image, at its own size, and how many images have none.
 
@@ -305,13 +308,16 @@ def augment_images(images: pd.DataFrame, name: str) -> pd.DataFrame:
         if not target.is_file():
             changed = AUGMENTATIONS[name](read_image(path))[..., ::-1]
             with atomic_path(target) as temporary:
-                temporary.write_bytes(cv2.imencode(".png", changed)[1])
+                temporary.write_bytes(cv2.imencode(".png", changed)[1].tobytes())
         paths.append(str(target))
     return make_samples(images.assign(path=paths, kind="image"))
 
 
 def find_augmented(
-    images: pd.DataFrame, detector: str = "mtcnn", margin: float = 0.0, workers: int | None = 0
+    images: pd.DataFrame,
+    detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn",
+    margin: float = 0.0,
+    workers: int | None = 0,
 ) -> dict[str, pd.DataFrame]:
     """Return the faces that are found in augmented images, by augmentation; see `find_faces`."""
     return {
@@ -404,7 +410,7 @@ def invariance(faces: FaceSet, n_features: int = 300, epsilon: float = 1e-8) -> 
     even = FaceSet(faces.samples, faces.label, faces.groups, faces.unit, [*map(_even, faces.grey)])
     spectra = faces.spectra(n_features=n_features, epsilon=epsilon)
     spread = np.median(np.abs(spectra / spectra.mean(0) - 1))
-    ways = {name: (*turn, "reference") for name, turn in TURNS.items()}
+    ways: dict[str, tuple] = {name: (*turn, "reference") for name, turn in TURNS.items()}
     ways["flipped, centred"] = (*TURNS["flipped"], "corrected")
     moved = {}
     for name, (first, change, mode) in ways.items():
@@ -420,7 +426,7 @@ def saved(quality: int) -> Callable[[np.ndarray], np.ndarray]:
 
     def save(grey: np.ndarray) -> np.ndarray:
         encoded = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        return cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+        return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE))
 
     return save
 

@@ -10,14 +10,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from textwrap import fill
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ..data.datasets import load_samples
 from ..evaluation.intervals import Interval
@@ -25,6 +27,7 @@ from ..models.backbones import build_backbone
 from ..models.classifiers import build_classifier, compile_model, unfreeze_top
 from ..models.registry import get_backbone
 from ..models.torlapati import MODELS, build_model
+from ..models.weights import Weights
 from .pixels import PIXELS, batch_features, feed_pixels, stored_features
 from .trainings import Repeats, Restarts, predict_batches
 from ..training.batches import ArrayBatches
@@ -141,7 +144,7 @@ class EpochBatches(ArrayBatches):
     def load_batch(self, rows: np.ndarray) -> tuple:
         """Return the rows of the epoch that runs."""
         at = rows + self.epoch * self.n % len(self.x)
-        return self.x[at], self.y[at]
+        return self.x[at], np.asarray(self.y)[at]
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,9 @@ class Bench:
         images = self.data.pixels if images is None else images
         return stored_features(self.stored, images, pixels, self.scaling)
 
-    def head(self, kind: str, seed: int, learning_rate: float | None = None) -> keras.Model:
+    def head(
+        self, kind: Literal["dense", "slim"], seed: int, learning_rate: float | None = None
+    ) -> keras.Model:
         """Return a compiled head with new initial weights."""
 
         def build() -> keras.Model:
@@ -188,14 +193,16 @@ class Bench:
         return self.restarts.restart(kind, build, compile_model, learning_rate)
 
 
-def make_bench(base: str, weights: object, data: SplitImages, schedule: Schedule) -> Bench:
+def make_bench(
+    base: str, weights: str | Path | Weights, data: SplitImages, schedule: Schedule
+) -> Bench:
     """Build a base twice, with stored and with batch statistics.
 
     Parameters
     ----------
     base : str
         A key of `BACKBONES`, or 'NAME/LAYER'.
-    weights : object
+    weights : str, Path or Weights
         As of `build_backbone`.
     data : SplitImages
         The images.
@@ -211,7 +218,7 @@ def make_bench(base: str, weights: object, data: SplitImages, schedule: Schedule
         build_backbone(base, weights, data.pixels.shape[1:], batch_statistics=batch, seed=0)[0]
         for batch in (False, True)
     ]
-    return Bench(base, data, schedule, *networks, Restarts())
+    return Bench(base, data, schedule, networks[0], networks[1], Restarts())
 
 
 def train_heads(
@@ -361,7 +368,9 @@ def train_uses(bench: Bench, uses: Sequence[Use]) -> dict[str, Repeats]:
 
 
 # %% ../../nbs/10_studies/20_uses.ipynb #f9e36df5
-def train_small(number: str, data: SplitImages, size: int, schedule: Schedule) -> Repeats:
+def train_small(
+    number: Literal["I", "II", "III", "IV", "V"], data: SplitImages, size: int, schedule: Schedule
+) -> Repeats:
     """Train one of Torlapati's networks without a base several times.
 
     Parameters
@@ -482,7 +491,8 @@ def planted_twin(
     SplitImages
         The same rows and splits, with other pixels.
     """
-    twin = load_samples(dataset, progress=False, **(dict(options) | {"planted": planted}))
+    settings: dict[str, Any] = {**options, "planted": planted}
+    twin = load_samples(dataset, progress=False, **settings)
     names = [table["path"].str.split("/").str[-2:].str.join("/") for table in (twin, data.samples)]
     rows = twin.set_index(names[0])["path"].reindex(names[1]).to_numpy()
     samples = data.samples.assign(path=rows)
@@ -609,7 +619,9 @@ def score_table(
     return table.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
-def step_times(numbers: Sequence[str], size: int, batch_size: int, steps: int) -> pd.DataFrame:
+def step_times(
+    numbers: Sequence[Literal["I", "II", "III", "IV", "V"]], size: int, batch_size: int, steps: int
+) -> pd.DataFrame:
     """Measure training steps of Torlapati's models, their bases frozen at random weights.
 
     Parameters
@@ -632,7 +644,8 @@ def step_times(numbers: Sequence[str], size: int, batch_size: int, steps: int) -
     x = np.random.default_rng(0).random((batch_size, size, size, 3), "float32")
     for number in numbers:
         spec = MODELS[number]
-        model = build_model(number, x.shape[1:], **({"weights": "none"} if spec.backbone else {}))
+        options: dict[str, Any] = {"weights": "none"} if spec.backbone else {}
+        model = build_model(number, x.shape[1:], **options)
         y = np.arange(batch_size) % 2
         y = np.eye(2, dtype="float32")[y] if spec.class_mode == "categorical" else y.astype(float)
         prepare_training(compile_model(model), (x, y))
@@ -706,7 +719,7 @@ def plot_panels(
     labels = [fill(str(name), wrap) for name in names]
     axes[0].set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5))
     if len(groups) > 1:
-        handles = [plt.Line2D([], [], color="none") for _ in groups]
+        handles = [Line2D([], [], color="none") for _ in groups]
         words = figure.legend(
             handles, groups, loc="outside upper center", ncols=len(groups), frameon=False
         )
@@ -767,7 +780,8 @@ def plot_agreement(points: pd.DataFrame) -> Figure:
             axis: np.maximum([rows[m] - rows[f"{m} low"], rows[f"{m} high"] - rows[m]], 0)
             for axis, m in (("xerr", "loss"), ("yerr", "AUC"))
         }
-        ax.errorbar(rows["loss"], rows["AUC"], **bars, fmt="none", color=f"C{i}", alpha=0.25)
+        x, y = bars["xerr"], bars["yerr"]
+        ax.errorbar(rows["loss"], rows["AUC"], y, x, fmt="none", color=f"C{i}", alpha=0.25)
         ax.plot(rows["loss"], rows["AUC"], "o", color=f"C{i}", label=kind)
     words = figure.legend(loc="outside upper center", ncols=3, handletextpad=0, frameon=False)
     for i, text in enumerate(words.get_texts()):
