@@ -25,7 +25,22 @@ from .errors import VideoError
 from .parallel import map_ahead
 
 # %% ../../nbs/00_core/03_files.ipynb #b3804c3b
-IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".apng",
+    ".jfif",
+    ".jp2",
+)
 VIDEO_SUFFIXES: tuple[str, ...] = (
     ".mp4",
     ".avi",
@@ -48,7 +63,7 @@ def file_kind(path: str | Path) -> str | None:
 
 # %% ../../nbs/00_core/03_files.ipynb #a18b2796
 MEMBER_LIMIT: int = 2 * 1024**3  # bytes; no larger member of an archive is read into memory
-_ARCHIVE_MARK = ".zip!/"
+ARCHIVE_MARK = ".zip!/"
 
 
 def split_archive(path: str | Path) -> tuple[Path, str | None]:
@@ -64,7 +79,7 @@ def split_archive(path: str | Path) -> tuple[Path, str | None]:
     tuple of (Path, str or None)
         The file, and the member's name or None.
     """
-    archive, mark, member = str(path).partition(_ARCHIVE_MARK)
+    archive, mark, member = str(path).partition(ARCHIVE_MARK)
     return (Path(archive + ".zip"), member) if mark else (Path(path), None)
 
 
