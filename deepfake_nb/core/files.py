@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .errors import VideoError
+from .errors import DeepfakeNbError, ParameterError, VideoError
 from .parallel import map_ahead
 
 # %% ../../nbs/00_core/03_files.ipynb #b3804c3b
@@ -139,6 +140,35 @@ def openable(path: str | Path) -> str | io.BytesIO:
         As `read_member`.
     """
     return str(path) if split_archive(path)[1] is None else io.BytesIO(read_member(path))
+
+
+# %% ../../nbs/00_core/03_files.ipynb #ac6c626e
+@contextlib.contextmanager
+def blame_file(path: str | Path) -> Iterator[None]:
+    """Turn whatever fails in the work on one file into a `VideoError` that names the file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    VideoError
+        In place of any exception but a `ParameterError`, which is not the file's fault.
+    """
+    try:
+        yield
+    except ParameterError:
+        raise
+    except Exception as error:
+        reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
+        if isinstance(error, OSError):
+            reason = error.strerror or reason
+        elif not isinstance(error, (DeepfakeNbError, MemoryError)):
+            reason = f"cannot be read: {type(error).__name__}: {error}"
+            logging.getLogger(__name__).warning("%s: %s", path, reason, exc_info=True)
+        raise VideoError(f"{path}: {reason}") from error
 
 
 # %% ../../nbs/00_core/03_files.ipynb #9241247d

@@ -153,7 +153,8 @@ def predict_command(
         outcome = f"not scored, {result.fault}"
         if result.side is not None:
             outcome = f"probability of fake {result.probability:.3f}{sides[result.side]}"
-        print(f"{result.path}: {outcome}")
+        remark = f" [{result.remark}]" if result.remark else ""
+        print(f"{result.path}: {outcome}{remark}")
     summary = count_states(results)
     if other:
         summary += f" Files of other kinds, not scored: {len(other)}."

@@ -5,9 +5,9 @@
 # %% ../../nbs/09_detectors/05_prediction.ipynb #33f48d20
 from __future__ import annotations
 
+import hashlib
 import heapq
 import io
-import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..core.errors import DetectorError, ParameterError, VideoError
-from ..core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, file_hash, file_kind
+from deepfake_nb.core.files import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    blame_file,
+    file_hash,
+    file_kind,
+)
+from ..core.images import is_image
 from ..core.parallel import available_cores, map_ahead
 from .preprocessing import Preprocessing, model_inputs, prepare_images
 from .results import FRAME_COLUMNS, FileResult
@@ -31,6 +38,7 @@ from .thumbnails import DiskStore, as_jpeg, page_jpegs
 from ..explain.occlusion import occlusion_sensitivity, patch_positions
 from ..faces.detection import FaceDetector, build_face_detector
 from ..faces.extraction import NO_FACE, extract_video
+from ..faces.video import Frame
 
 # %% auto #0
 __all__ = ["predict_files"]
@@ -150,51 +158,48 @@ def _read_file(
     frames: int | None,
     face_detector: FaceDetector,
 ) -> _Reading:
-    """Hash and decode a file, and crop and prepare its faces."""
-    kind = "image" if file_kind(path) == "image" else "video"
-    result = FileResult(path, kind, sha256="", state="unreadable")
-    try:
-        result.sha256 = file_hash(path)
-    except OSError as error:
-        result.reason = error.strerror or "cannot be read"
-        return _Reading(result)
+    """Hash and decode a file, and crop and prepare its faces; its faults are in the result."""
+    result = FileResult(path, "video", sha256="", state="unreadable")
+    reading = _Reading(result)
+    digest, remarks = hashlib.sha256(), {}
 
-    extraction = preprocessing.extraction
-    if frames is not None:
-        extraction = replace(extraction, n=frames)
-    if preprocessing.face_detector == "frame" and kind == "image":
-        crops = True  # whole images are read as in training, not squeezed into a square
-    if crops:
-        extraction = replace(extraction, face_detector="frame", confidence=None, size=0)
-    try:
-        rows, faces = extract_video(path, extraction, face_detector)
-    except (VideoError, MemoryError) as error:
-        result.reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
-        return _Reading(result)
-    except Exception as error:  # a decoder may fail in any way, which costs only this file
-        result.reason = f"cannot be read: {type(error).__name__}: {error}"
-        logging.getLogger(__name__).warning("%s: %s", path, result.reason, exc_info=True)
-        return _Reading(result)
+    def look(frame: Frame) -> None:
+        remarks.update(dict.fromkeys(frame.remarks))
+        if frame.image is not None:
+            digest.update(repr(frame.image.shape).encode())
+            digest.update(np.ascontiguousarray(frame.image))
 
-    result.rows = [{name: row[name] for name in FRAME_COLUMNS if name in row} for row in rows]
-    seen = [i for i, face in enumerate(faces) if face is not None]
-    if not seen:
-        faults = [row["reason"] for row in rows if row["reason"] != NO_FACE]
-        if not rows:
-            faults = ["holds no frames"]
-        result.state = "no face" if len(faults) < len(rows) else "unreadable"
-        result.reason = faults[0] if faults else NO_FACE
-        return _Reading(result)
-
-    shown = [face for face in faces if face is not None]
     try:
-        if preprocessing.jpeg is not None and not crops:
-            jpegs = [as_jpeg(face, preprocessing.jpeg) for face in shown]
-            shown = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
-        return _Reading(result, seen, shown, prepare_images(shown, preprocessing))
-    except (OSError, ValueError, MemoryError) as error:  # such as a side too long for JPEG
-        result.reason = f"cannot be prepared: {error or type(error).__name__}"
-        return _Reading(result)
+        with blame_file(path):
+            result.sha256 = file_hash(path)
+            result.kind = "image" if is_image(path) else "video"
+            extraction = preprocessing.extraction
+            if frames is not None:
+                extraction = replace(extraction, n=frames)
+            if preprocessing.face_detector == "frame" and result.kind == "image":
+                crops = True  # whole images are read as in training, not squeezed into a square
+            if crops:
+                extraction = replace(extraction, face_detector="frame", confidence=None, size=0)
+            rows, faces = extract_video(path, extraction, face_detector, None, look)
+            result.remark = "; ".join(remarks)
+            result.pixels_sha256 = digest.hexdigest()
+            result.rows = [
+                {name: row[name] for name in FRAME_COLUMNS if name in row} for row in rows
+            ]
+            seen = [i for i, face in enumerate(faces) if face is not None]
+            if not seen:
+                faults = [row["reason"] for row in rows if row["reason"] != NO_FACE]
+                result.state = "no face" if len(faults) < len(rows) else "unreadable"
+                result.reason = faults[0] if faults else NO_FACE if rows else "holds no frames"
+                return reading
+            shown = [face for face in faces if face is not None]
+            if preprocessing.jpeg is not None and not crops:
+                jpegs = [as_jpeg(face, preprocessing.jpeg) for face in shown]
+                shown = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
+            return _Reading(result, seen, shown, prepare_images(shown, preprocessing))
+    except VideoError as error:
+        result.reason = str(error).removeprefix(f"{path}: ")
+    return reading
 
 
 # %% ../../nbs/09_detectors/05_prediction.ipynb #d4f0a920

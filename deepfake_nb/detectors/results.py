@@ -48,6 +48,11 @@ class FileResult:
         What happened to it.
     reason : str, default ""
         Why it was not scored.
+    remark : str, default ""
+        What was done to show it, or was not, such as 'frame 1 of 12'.
+    pixels_sha256 : str, default ""
+        SHA-256 of the size and pixels of all frames that were looked at: the same for other files
+        with the same pixels.
     rows : list of dict
         One row a frame; `frames` returns them as a table.
     score : float, optional
@@ -75,6 +80,8 @@ class FileResult:
     sha256: str
     state: Literal["scored", "no face", "unreadable"]
     reason: str = ""
+    remark: str = ""
+    pixels_sha256: str = ""
     rows: list[dict] = field(default_factory=list, repr=False)
     score: float | None = None
     probability: float | None = None
@@ -117,8 +124,8 @@ def results_table(results: Sequence[FileResult], detector_sha256: str = "") -> p
     Returns
     -------
     pd.DataFrame
-        file, kind, state, reason, frames, frames_with_a_face, score, probability, side, sha256,
-        detector_sha256.
+        file, kind, state, reason, remark, frames, frames_with_a_face, score, probability, side,
+        sha256, pixels_sha256, detector_sha256.
     """
     rows = [
         {
@@ -126,12 +133,14 @@ def results_table(results: Sequence[FileResult], detector_sha256: str = "") -> p
             "kind": result.kind,
             "state": result.state,
             "reason": result.reason,
+            "remark": result.remark,
             "frames": len(result.rows),
             "frames_with_a_face": sum("score" in row for row in result.rows),
             "score": result.score,
             "probability": result.probability,
             "side": result.side,
             "sha256": result.sha256,
+            "pixels_sha256": result.pixels_sha256,
             "detector_sha256": detector_sha256,
         }
         for result in results

@@ -16,9 +16,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from ..core.errors import FaceError, VideoError
-from ..core.files import file_kind, openable
-from ..core.images import as_shown
+from ..core.errors import FaceError, ImageError, VideoError
+from ..core.images import decode_image, is_image
 from ..core.parallel import map_ahead
 from .cropping import FACE_SELECTIONS, choose_faces, crop_face
 from .detection import FACE_DETECTORS, NO_BOXES, FaceDetector
@@ -119,31 +118,26 @@ def wanted_frames(path: str | Path, settings: Extraction) -> Iterator[Frame]:
     VideoError
         If nothing can be read.
     """
-    if file_kind(path) != "image":
-        yield from read_frames(
-            path,
-            sampling=settings.sampling,
-            n=settings.n,
-            step=settings.step,
-            timeout=settings.timeout,
-            threads=int(os.environ.get("DEEPFAKE_NB_THREADS", 0)),
-        )
+    if is_image(path):
+        try:
+            shown = decode_image(path)
+        except ImageError as error:
+            raise VideoError(str(error)) from error
+        yield Frame(0, None, shown.pixels, remarks=shown.remarks)
         return
-    from PIL import Image
-
-    try:
-        with Image.open(openable(path)) as image:
-            shown = np.asarray(as_shown(image))
-    except VideoError:
-        raise
-    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
-        reason = str(error) or type(error).__name__
-        raise VideoError(f"{path}: cannot be read as an image: {reason}") from error
-    yield Frame(0, None, shown)
+    yield from read_frames(
+        path,
+        sampling=settings.sampling,
+        n=settings.n,
+        step=settings.step,
+        timeout=settings.timeout,
+        threads=int(os.environ.get("DEEPFAKE_NB_THREADS", 0)),
+    )
 
 
 # %% ../../nbs/04_faces/04_extraction.ipynb #02352558
 NO_FACE = "no face found"
+_TOO_SMALL = "a side of less than 2 pixels"
 _GROUP = 8  # frames that are searched together
 _MOST_FACES = 5  # in a frame; only the most confident ones can be chosen
 
@@ -194,6 +188,7 @@ def find_and_crop(
                     "frame": frame.index,
                     "timestamp": frame.timestamp,
                     "reason": frame.reason,
+                    "remark": "; ".join(frame.remarks),
                     "box_from": source,
                     "frame_height": height,
                     "frame_width": width,
@@ -207,7 +202,8 @@ def find_and_crop(
         values = [None] * 5 if i is None else [float(v) for v in boxes[i]]
         row.update(zip(("left", "top", "right", "bottom", "confidence"), values))
         if i is None:
-            row["reason"] = row["reason"] or NO_FACE
+            whole = settings.face_detector == "frame"
+            row["reason"] = row["reason"] or (_TOO_SMALL if whole else NO_FACE)
             row["box_from"] = ""
     return rows, [None if i is None else cut[i] for cut, i in zip(crops, chosen)]
 
@@ -218,6 +214,7 @@ def extract_video(
     settings: Extraction,
     face_detector: FaceDetector,
     known: Callable[[Frame], np.ndarray | None] | None = None,
+    look: Callable[[Frame], None] | None = None,
 ) -> tuple[list[dict], list[np.ndarray | None]]:
     """Find and crop the faces of one video.
 
@@ -231,12 +228,15 @@ def extract_video(
         Built as `settings` say.
     known : Callable, optional
         Returns the box that is already known for a frame, or None.
+    look : Callable, optional
+        Called with each frame before it is searched.
 
     Returns
     -------
     tuple of (list of dict, list of (np.ndarray or None))
-        For each sampled frame a row (frame, timestamp, reason, box_from, frame_height,
-        frame_width, faces, left, top, right, bottom, confidence), and the crop as uint8 RGB.
+        For each sampled frame a row (frame, timestamp, reason, remark, box_from,
+        frame_height, frame_width, faces, left, top, right, bottom, confidence), and the crop as
+        uint8 RGB.
 
     Raises
     ------
@@ -248,6 +248,8 @@ def extract_video(
         found = [(NO_BOXES, "")] * len(frames)
         unknown = []
         for i, frame in enumerate(frames):
+            if look is not None:
+                look(frame)
             if frame.image is None:
                 continue
             box = None if known is None else known(frame)
@@ -264,7 +266,7 @@ def extract_video(
     def next_group(_=None) -> list[Frame]:
         return list(islice(frames, _GROUP))
 
-    if file_kind(path) == "image":
+    if is_image(path):
         groups = [next_group()]
     else:  # decode the next group in a thread while this one is searched
         groups = takewhile(bool, map_ahead(next_group, repeat(None), threads=1, ahead=1))

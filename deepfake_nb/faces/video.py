@@ -60,8 +60,9 @@ def _open_video(path: str | Path, threads: int = 0):
         raise VideoError(f"{path}: cannot be opened as a video: {_brief(error)}") from error
 
     def preference(stream) -> tuple:
+        moves = stream.frames != 1 and stream.codec_context.name not in ("mjpeg", "png", "bmp")
         is_default = bool(stream.disposition & Disposition.default)
-        return stream.frames != 1, is_default, stream.width * stream.height
+        return moves, is_default, stream.width * stream.height
 
     covers = Disposition.attached_pic | Disposition.timed_thumbnails
     films = [stream for stream in container.streams.video if not stream.disposition & covers]
