@@ -791,7 +791,7 @@ def test_mutants_are_read_or_refused(tmp_path, monkeypatch):
     try:
         for path in seeds(tmp_path / "seeds"):
             content = path.read_bytes()
-            for k in range(60):
+            for k in range(150):
                 mutant = tmp_path / f"{k}{path.suffix}"
                 mutant.write_bytes(mutate(content, rng))
                 try:

@@ -268,8 +268,8 @@ def _list_frames(path: str, container, stream) -> VideoInfo:
     if not found:
         raise VideoError(f"{path}: holds no frames")
     promised = stream.frames
-    if "mov" in container.format.name and (entries := getattr(stream, "index_entries", None)):
-        promised = len(entries) - discarded  # without what an edit list leaves out
+    if "mov" in container.format.name:  # whose header counts what an edit list leaves out, too
+        promised = len(getattr(stream, "index_entries", ())) - discarded  # empty in an old PyAV
     try:
         frame = _first_frame(path, container, stream)
     except Exception as error:  # FFmpeg's own, the end of the file, a size that no memory holds
