@@ -192,7 +192,7 @@ P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.066
 
 
 def matrix_profile(name: str, columns, gamma: float) -> bytes:
-    """An ICC profile of three primaries (XYZ, D50) and one gamma."""
+    """An ICC profile of three primaries (XYZ, D50), or of grey, and one gamma."""
 
     def number(value: float) -> bytes:
         return struct.pack(">i", round(value * 65536))
@@ -206,12 +206,13 @@ def matrix_profile(name: str, columns, gamma: float) -> bytes:
     tags = {b"desc": desc + bytes(-len(desc) % 4), b"wtpt": xyz((0.9642, 1, 0.8249))}
     tags[b"cprt"] = b"text\0\0\0\0none\0\0\0\0"
     tags |= {key: xyz(column) for key, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns)}
-    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC") if columns else (b"kTRC",), curve)
     offset, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
     for key, value in tags.items():
         table += key + struct.pack(">II", offset + len(body), len(value))
         body += value
-    header = struct.pack(">I4sI", offset + len(body), b"lcms", 0x02100000) + b"mntrRGB XYZ "
+    header = struct.pack(">I4sI", offset + len(body), b"lcms", 0x02100000)
+    header += b"mntr" + (b"RGB " if columns else b"GRAY") + b"XYZ "
     header += bytes(12) + b"acsp" + bytes(28) + xyz((0.9642, 1, 0.8249))[8:]
     return header + bytes(128 - len(header)) + table + body
 
@@ -231,6 +232,19 @@ def test_colours_are_converted_to_srgb(form, tmp_path):
     expected = 255 * np.where(rgb < 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)
     assert np.abs(pixels[8, 8] - expected).max() <= 3, (pixels[8, 8], expected)
     assert np.abs(pixels[8, 8].astype(int) - [200, 100, 50]).max() > 5
+
+
+def test_grey_with_a_profile_of_its_own_is_converted(tmp_path):
+    """Half of the light of a linear scale is 188 in sRGB; that of gamma 2.2 is nearly sRGB's."""
+    linear, usual = (matrix_profile("Grey", (), gamma) for gamma in (1.0, 2.2))
+    for mode in ("L", "LA"):
+        grey = Image.new("LA", (8, 8), (128, 255)).convert(mode)
+        grey.save(tmp_path / "linear.png", icc_profile=linear)
+        pixels, remark = shown(tmp_path / "linear.png")
+        assert remark == "colour profile 'Grey' converted to sRGB"
+        assert np.abs(pixels.astype(int) - 188).max() <= 1
+    grey.save(tmp_path / "usual.png", icc_profile=usual)
+    assert np.abs(shown(tmp_path / "usual.png")[0].astype(int) - 128).max() <= 3
 
 
 def test_a_profile_of_srgb_changes_no_bit(tmp_path):
