@@ -191,30 +191,41 @@ def test_depths_that_are_not_stated_are_refused_and_not_shown_black(tmp_path):
 P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
 
 
-def matrix_profile(name: str, columns, gamma: float) -> bytes:
-    """An ICC profile of three primaries (XYZ, D50), or of grey, and one gamma."""
-
-    def number(value: float) -> bytes:
-        return struct.pack(">i", round(value * 65536))
-
-    def xyz(values) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(map(number, values))
-
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+def icc(kind: bytes, space: bytes, pcs: bytes, name: str, tags: dict[bytes, bytes]) -> bytes:
+    """An ICC profile of a device class, the spaces of colour and connection, and tags."""
     text = name.encode() + b"\0"
     desc = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(12 + 67)
-    tags = {b"desc": desc + bytes(-len(desc) % 4), b"wtpt": xyz((0.9642, 1, 0.8249))}
-    tags[b"cprt"] = b"text\0\0\0\0none\0\0\0\0"
-    tags |= {key: xyz(column) for key, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns)}
-    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC") if columns else (b"kTRC",), curve)
+    tags = {b"desc": desc, b"wtpt": xyz((0.9642, 1, 0.8249)), b"cprt": b"text\0\0\0\0none\0"} | tags
     offset, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
     for key, value in tags.items():
         table += key + struct.pack(">II", offset + len(body), len(value))
-        body += value
-    header = struct.pack(">I4sI", offset + len(body), b"lcms", 0x02100000)
-    header += b"mntr" + (b"RGB " if columns else b"GRAY") + b"XYZ "
+        body += value + bytes(-len(value) % 4)
+    header = struct.pack(">I4sI", offset + len(body), b"lcms", 0x02100000) + kind + space + pcs
     header += bytes(12) + b"acsp" + bytes(28) + xyz((0.9642, 1, 0.8249))[8:]
     return header + bytes(128 - len(header)) + table + body
+
+
+def xyz(values) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in values)
+
+
+def matrix_profile(name: str, columns, gamma: float) -> bytes:
+    """An ICC profile of three primaries (XYZ, D50), or of grey, and one gamma."""
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+    tags = {key: xyz(column) for key, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns)}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC") if columns else (b"kTRC",), curve)
+    return icc(b"mntr", b"RGB " if columns else b"GRAY", b"XYZ ", name, tags)
+
+
+def ink_profile(name: str) -> bytes:
+    """An ICC profile of four grey inks: lightness falls with black and with the mean of three."""
+    clut = b""
+    for c, m, y, k in np.ndindex(2, 2, 2, 2):
+        clut += bytes([round(255 * (1 - k) * (1 - (c + m + y) / 3)), 128, 128])
+    identity = bytes(range(256))
+    matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + identity * 4 + clut + identity * 3
+    return icc(b"prtr", b"CMYK", b"Lab ", name, {b"A2B0": table})
 
 
 @pytest.mark.parametrize("form", ["jpg", "png", "tif", "webp"])
@@ -245,6 +256,16 @@ def test_grey_with_a_profile_of_its_own_is_converted(tmp_path):
         assert np.abs(pixels.astype(int) - 188).max() <= 1
     grey.save(tmp_path / "usual.png", icc_profile=usual)
     assert np.abs(shown(tmp_path / "usual.png")[0].astype(int) - 128).max() <= 3
+
+
+@pytest.mark.parametrize("form", ["jpg", "tif"])
+def test_inks_are_converted_by_their_profile(form, tmp_path):
+    """Half black has a lightness of 50 by this profile: 119 in sRGB, and 127 by the formula."""
+    ink = Image.new("CMYK", (16, 16), (0, 0, 0, 128))
+    ink.save(tmp_path / f"x.{form}", icc_profile=ink_profile("Four greys"), quality=100)
+    pixels, remark = shown(tmp_path / f"x.{form}")
+    assert remark == "colour profile 'Four greys' converted to sRGB"
+    assert np.abs(pixels.astype(int) - 119).max() <= 2, pixels[0, 0]
 
 
 def test_a_profile_of_srgb_changes_no_bit(tmp_path):
