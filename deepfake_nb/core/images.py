@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError, features
 
 from .errors import ImageError, ParameterError
 from .files import ARCHIVE_MARK, MEMBER_LIMIT, file_kind, read_member, split_archive
@@ -296,7 +296,8 @@ def _open_image(content: bytes) -> Image.Image:
     except UnidentifiedImageError:
         pass
     brand = content[8:12] if content[4:8] == b"ftyp" else b""
-    if brand in (b"avif", b"avis"):
+    is_avif = brand in (b"avif", b"avis")
+    if is_avif and not features.check("avif"):
         raise ImageError("AVIF is not supported by this Pillow; pip install --upgrade pillow")
     if brand in _HEIC_BRANDS:
         try:
@@ -306,7 +307,7 @@ def _open_image(content: bytes) -> Image.Image:
                 "HEIC is not supported; install pillow-heif: pip install 'deepfake_nb[heic]'"
             ) from None
         return HeifImageFile(io.BytesIO(content))
-    if brand or content[:4] == b"\x1aE\xdf\xa3" or content[8:12] == b"AVI ":
+    if brand and not is_avif or content[:4] == b"\x1aE\xdf\xa3" or content[8:12] == b"AVI ":
         raise ImageError("it is a video by its content; give it a video's file name")
     raise ImageError("not an image that Pillow knows")
 
