@@ -6,7 +6,6 @@
 __all__ = ["read_image"]
 
 # %% ../../nbs/00_core/04_images.ipynb #70cd52e8
-import hashlib
 import io
 import os
 import re
@@ -51,8 +50,8 @@ def _eight_bits(image: Image.Image, remarks: list[str]) -> Image.Image:
         tiles = getattr(image, "tile", [])
         if not tiles or ";16" not in str(tiles[0][3]):
             return image
-        colours = [i for i, band in enumerate(image.getbands()) if band != "A"]
-        most = max(image.getchannel(i).getextrema()[1] for i in colours)
+        colours = [band for band in image.getbands() if band != "A"]
+        most = int(np.atleast_3d(np.asarray(image))[..., : len(colours)].max())
         if 0 < most <= 15:  # Pillow keeps the upper 8 bits
             raise ValueError(
                 f"its values reach only {most} of 255 after 8 of 16 bits are dropped, and the file "
@@ -88,7 +87,8 @@ def _profile_transform(profile: bytes) -> tuple[ImageCms.ImageCmsTransform | Non
     """
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        mode = _SPACES[opened.profile.xcolor_space.strip()]
+        space = opened.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue]
+        mode = _SPACES[space.strip()]
         name = re.sub(r"[^\w .()-]", "", ImageCms.getProfileDescription(opened)).strip()[:40]
         srgb = ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(opened, srgb, mode, "RGB")
@@ -116,7 +116,8 @@ def _to_srgb(image: Image.Image, info: dict, remarks: list[str]) -> Image.Image:
         if remark:
             remarks.append(remark)
         if transform is not None:
-            return ImageCms.applyTransform(image.convert(mode), transform)
+            converted = ImageCms.applyTransform(image.convert(mode), transform)
+            return image.convert("RGB") if converted is None else converted
     elif image.mode == "CMYK":
         remarks.append("CMYK without a colour profile, converted by formula")
     elif "srgb" not in info and abs(info.get("gamma", 0.45455) - 0.45455) > 0.02:
@@ -167,7 +168,7 @@ def as_shown(image: Image.Image, remarks: list[str] | None = None) -> Image.Imag
         colours = "L" if shown.mode in ("1", "L", "LA") else "RGB"
         rgba = shown.convert("RGBA")
         shown, alpha = rgba.convert(colours), rgba.getchannel("A")
-        alpha = alpha if alpha.getextrema()[0] < 255 else None
+        alpha = alpha if np.asarray(alpha).min() < 255 else None
     shown = _to_srgb(shown, image.info, remarks)
     if alpha is not None:
         ground = Image.new("RGB", shown.size, "white")
@@ -301,7 +302,9 @@ def _open_image(content: bytes) -> Image.Image:
         raise ImageError("AVIF is not supported by this Pillow; pip install --upgrade pillow")
     if brand in _HEIC_BRANDS:
         try:
-            from pillow_heif import HeifImageFile
+            from pillow_heif import (  # pyright: ignore[reportMissingImports]
+                HeifImageFile,
+            )
         except ImportError:
             raise ImageError(
                 "HEIC is not supported; install pillow-heif: pip install 'deepfake_nb[heic]'"
@@ -360,13 +363,6 @@ def decode_image(
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
         reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
         raise ImageError(f"{path}: cannot be decoded ({reason.splitlines()[0]})") from error
-
-
-def pixel_hash(pixels: np.ndarray) -> str:
-    """Return the SHA-256 of an image's height, width and pixels, whatever file they are from."""
-    digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels))
-    return digest.hexdigest()
 
 
 _MARKED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")  # at their start

@@ -167,7 +167,7 @@ def _read_file(
         remarks.update(dict.fromkeys(frame.remarks))
         if frame.image is not None:
             digest.update(repr(frame.image.shape).encode())
-            digest.update(np.ascontiguousarray(frame.image))
+            digest.update(np.ascontiguousarray(frame.image).data)
 
     try:
         with blame_file(path):
