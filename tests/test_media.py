@@ -731,6 +731,20 @@ def test_fields_are_flagged_and_a_still_is_a_video(tmp_path):
     assert remark_of(still) == "" and probe(still).duration == pytest.approx(0.04)
 
 
+def test_a_title_that_is_not_utf_8_is_no_fault(tmp_path):
+    path = tmp_path / "x.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Muenchen"
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 128, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(5), format="rgb24")))
+        container.mux(stream.encode(None))
+    content = path.read_bytes()
+    assert content.count(b"Muenchen") == 1
+    path.write_bytes(content.replace(b"Muenchen", b"M\xfcnchen "))
+    assert numbers_read(path, sampling="all") == [5]
+
+
 # ---- one net around the work on one file
 
 

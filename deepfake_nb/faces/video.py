@@ -55,7 +55,7 @@ def _open_video(path: str | Path, threads: int = 0):
         raise VideoError(f"{path}: the file is empty (0 bytes)")
     source = openable(path)
     try:
-        container = av.open(source, "r")
+        container = av.open(source, "r", metadata_errors="replace")
     except Exception as error:  # a damaged header fails in many ways, not only with FFmpeg's errors
         raise VideoError(f"{path}: cannot be opened as a video: {_brief(error)}") from error
 
