@@ -262,7 +262,7 @@ def test_notebook_is_committed_executed_and_small(path):
     outputs = [o for c in cells(path) for o in c["outputs"]]
     assert not [o for o in outputs if o["output_type"] == "error"]
     if path in PAPERS:
-        assert any("image/png" in o.get("data", {}) for o in outputs)
+        assert any({"image/png", "image/jpeg"} & o.get("data", {}).keys() for o in outputs)
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda p: p.stem)
@@ -338,7 +338,7 @@ PURE = (
     "forensics.spectrum forensics.spectrum_classifiers studies.factorial "
     "reporting.claims reporting.ledger reporting.crate reporting.scores reporting.judge "
     "reporting.judge_page reporting.commands reporting.rules reporting.verdicts reporting.evidence "
-    "reporting.sources "
+    "reporting.sources reporting.strips reporting.testable "
     "runs.collect runs.compare"
 )
 NOT_CORE = (

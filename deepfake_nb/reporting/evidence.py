@@ -74,13 +74,15 @@ def write_pack(
     unhealthy: Mapping[int, str] | None = None,
     chosen_here: Mapping[int, str] | None = None,
     health: Sequence[Mapping] = (),
+    entered: Sequence[Mapping] = (),
 ) -> Path:
     """Write the scores of a paper on a dataset, and every number and verdict made of them.
 
     Parameters
     ----------
     folder : str or Path
-        Folder of all packs; this one becomes `paper-dataset` in it.
+        Folder of all packs; this one becomes `paper-dataset` in it, or
+        `paper-dataset-confirmation` where the run had that profile.
     paper : str
         Name of the paper notebook.
     dataset : str
@@ -96,13 +98,16 @@ def write_pack(
         By claim: what was chosen on the data that judge.
     health : sequence of mapping, optional
         The health checks of the dataset; see `bearing_check`.
+    entered : sequence of mapping, optional
+        What the run's notebook entered for each claim; kept for claims that no rule judges.
 
     Returns
     -------
     Path
         The pack's folder.
     """
-    place = Path(folder) / f"{paper}-{dataset}"
+    confirms = provenance.get("profile") == "confirmation"
+    place = Path(folder) / f"{paper}-{dataset}{'-confirmation' * confirms}"
     text = scores.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
     text = re.sub(",+\n", "\n", text)  # a part lacks the scores of the models that come after it
     write_atomic(place / "scores.csv", text)
@@ -115,6 +120,8 @@ def write_pack(
         "provenance": dict(provenance),
     }
     pack |= _follow_from_scores(place, pack)
+    judged = {verdict["claim"] for verdict in pack["verdicts"]}
+    pack["entered"] = [dict(row) for row in entered if row["no."] not in judged]
     write_atomic(place / "pack.json", json.dumps(pack, indent=1, ensure_ascii=False) + "\n")
     return place
 
@@ -140,7 +147,10 @@ def renew_pack(place: str | Path, health: Sequence[Mapping] | None = None) -> Pa
     checks = list(pack.get("health", ())) if health is None else health
     scores = read_pack_scores(place / "scores.csv")
     paper, dataset, provenance = pack["paper"], pack["dataset"], pack["provenance"]
-    return write_pack(place.parent, paper, dataset, scores, provenance, ill, chosen, checks)
+    entered = pack.get("entered", ())
+    return write_pack(
+        place.parent, paper, dataset, scores, provenance, ill, chosen, checks, entered
+    )
 
 
 def _follow_from_scores(place: Path, pack: Mapping, claims: pd.DataFrame | None = None) -> dict:

@@ -10,19 +10,22 @@ import ast
 import json
 import operator
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from ..core.errors import ClaimError
 from ..core.output import json_value
 from ..core.paths import papers_dir
-from ..evaluation.power import auc_standard_error, detectable_difference
-from .claims import load_claims, own_datasets, rules_of
+from ..data.datasets import is_embedded
+from deepfake_nb.reporting.claims import (
+    Ledger,
+    load_claims,
+    load_profiles,
+    own_datasets,
+)
 from .evidence import pack_folders
 from .ledger import load_ledgers
 from deepfake_nb.reporting.rules import (
@@ -34,6 +37,7 @@ from deepfake_nb.reporting.rules import (
     earn_verdict,
     exact_rule,
 )
+from .verdicts import judge_claims
 
 # %% ../../nbs/11_reporting/13_sources.ipynb #620534fb
 #: Words of the ledger: what the gate gives, and what is known without data.
@@ -143,8 +147,8 @@ def count_trainings(claim: Mapping, stamp: str, folder: Path) -> int | None:
     if counted == "none":
         return None
     named = re.search(r"profile (\w+)", stamp)
-    profiles = tomllib.loads((folder / "profiles.toml").read_text(encoding="utf-8"))
-    parameters = profiles[claim["report"]].get(named[1] if named else "", {})
+    profiles = load_profiles(folder)[claim["report"]]
+    parameters = profiles.get(named[1] if named else "", {})
     return parameters.get(counted, 1) if isinstance(counted, str) else 1
 
 
@@ -212,14 +216,48 @@ def _merge(entries: list[dict]) -> dict:
     return min(entries, key=lambda entry: STATES.index(entry["verdict"]))
 
 
-def pack_entries(folder: Path) -> dict[tuple[int, str], list[dict]]:
+def _is_confirmation(pack: Mapping) -> bool:
+    """Say whether a pack is of a run on people whom no setting was chosen with."""
+    return pack["provenance"].get("profile") == "confirmation"
+
+
+def read_packs(folder: Path, people: str = "confirmation") -> list[dict]:
+    """Read the packs of evidence beside some papers.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the paper notebooks.
+    people : str, default "confirmation"
+        Which rendered packs: those of a paper's confirmation run where there are any, or those of
+        "development" people.
+
+    Returns
+    -------
+    list of dict
+        Each pack, with its folder's name as `origin`.
+    """
+    packs = []
+    for place in pack_folders(folder / "evidence"):
+        text = (place / "pack.json").read_text(encoding="utf-8")
+        packs.append(json.loads(text) | {"origin": place.name})
+    confirmed = {pack["paper"] for pack in packs if _is_confirmation(pack)}
+    confirmed = confirmed if people == "confirmation" else set()
+    return [
+        pack
+        for pack in packs
+        if not is_embedded(pack["dataset"])
+        or _is_confirmation(pack) == (pack["paper"] in confirmed)
+    ]
+
+
+def pack_entries(packs: Sequence[Mapping]) -> dict[tuple[int, str], list[dict]]:
     """Return what packs of evidence say, by claim and source."""
     found: dict[tuple[int, str], list[dict]] = {}
-    for place in pack_folders(folder / "evidence"):
-        pack = json.loads((place / "pack.json").read_text(encoding="utf-8"))
+    for pack in packs:
         of_claim: dict[tuple[int, str], list[dict]] = {}
         for verdict in pack["verdicts"]:
-            entry = verdict | {"dataset": pack["dataset"], "origin": place.name}
+            entry = verdict | {"dataset": pack["dataset"], "origin": pack["origin"]}
             of_claim.setdefault((verdict["claim"], verdict["source"]), []).append(entry)
         for key, entries in of_claim.items():
             tested = [entry for entry in entries if entry["verdict"] != "not tested"]
@@ -233,13 +271,64 @@ def pack_entries(folder: Path) -> dict[tuple[int, str], list[dict]]:
     return found
 
 
-def load_sources(folder: str | Path | None = None) -> pd.DataFrame:
+_EMPTY = {"found": "", "dataset": "", "origin": "", "rule": "", "further": ""}
+_EMPTY |= {"groups": None, "seeds": None}
+_ORDER = ["claim", "source", "verdict", "found", "reason", *_EMPTY]
+
+
+def claim_rows(
+    number: int, claim: Mapping, said: Mapping, stamp: str, packed: Mapping, folder: Path
+) -> list[dict]:
+    """Return what each source says about a claim.
+
+    Parameters
+    ----------
+    number : int
+        The claim's.
+    claim : mapping
+        A row of `load_claims`.
+    said : mapping
+        What a notebook entered: regenerated, stand-in, reason.
+    stamp : str
+        What the notebook was run on.
+    packed : mapping
+        From `pack_entries`.
+    folder : Path
+        Folder of the paper notebooks.
+
+    Returns
+    -------
+    list of dict
+        A row a source.
+    """
+    rows = []
+    for source in SOURCES:
+        if entries := packed.get((number, source)):
+            entry = _merge(entries)
+        elif source == "published record":
+            entry = judge_published(claim)
+        elif source == "rendered" and claim["kind"] != "exact":
+            seeds = count_trainings(claim, stamp, folder)
+            entry = judge_notebook(claim, said, seeds) | {"seeds": seeds}
+            dataset = said.get("dataset", re.split(r"[,;] profile", stamp)[0])
+            entry |= {"dataset": dataset, "origin": said.get("origin", claim["report"])}
+            if entry["verdict"] == "not tested" and said["stand-in"] == "":
+                entry |= {"found": "", "dataset": ""}
+        else:
+            entry = _without_pack(claim, said, source)
+        rows.append({"claim": number, "source": source} | _EMPTY | entry)
+    return rows
+
+
+def load_sources(folder: str | Path | None = None, people: str = "confirmation") -> pd.DataFrame:
     """Return the ledger: what each source says about each claim.
 
     Parameters
     ----------
     folder : str or Path, optional
         Folder of the paper notebooks, their claims.toml and evidence; None for the library's own.
+    people : str, default "confirmation"
+        See `read_packs`.
 
     Returns
     -------
@@ -259,31 +348,95 @@ def load_sources(folder: str | Path | None = None) -> pd.DataFrame:
     316
     """
     folder = Path(folder or papers_dir())
-    claims, packs = load_claims(path=folder / "claims.toml"), pack_entries(folder)
-    notebooks = load_ledgers(folder)
-    empty = {"found": "", "dataset": "", "origin": "", "rule": "", "further": ""}
-    empty |= {"groups": None, "seeds": None}
+    claims, packs = load_claims(path=folder / "claims.toml"), read_packs(folder, people)
+    packed, notebooks = pack_entries(packs), load_ledgers(folder)
+    entered = {}
+    for pack in packs:
+        if _is_confirmation(pack):
+            about = {"dataset": pack["dataset"], "origin": pack["origin"]}
+            entered |= {row["no."]: row | about for row in pack.get("entered", ())}
     rows = []
     for number, claim in claims.iterrows():
         table = notebooks[claim["report"]]
-        said, stamp = table.loc[number], table.attrs.get("stamp", "")
-        for source in SOURCES:
-            if packed := packs.get((int(number), source)):
-                entry = _merge(packed)
-            elif source == "published record":
-                entry = judge_published(claim)
-            elif source == "rendered" and claim["kind"] != "exact":
-                seeds = count_trainings(claim, stamp, folder)
-                entry = judge_notebook(claim, said, seeds) | {"seeds": seeds}
-                entry |= {"dataset": re.split(r"[,;] profile", stamp)[0], "origin": claim["report"]}
-                if entry["verdict"] == "not tested" and said["stand-in"] == "":
-                    entry |= {"found": "", "dataset": ""}
-            else:
-                entry = _without_pack(claim, said, source)
-            row = {"claim": int(number), "source": source} | empty | entry
-            rows.append(row)
-    order = ["claim", "source", "verdict", "found", "reason", *list(empty)[1:]]
-    return pd.DataFrame(rows)[order]
+        said = entered.get(number, table.loc[number])
+        rows += claim_rows(int(number), claim, said, table.attrs.get("stamp", ""), packed, folder)
+    return pd.DataFrame(rows)[_ORDER]
+
+
+def run_sources(
+    ledger: Ledger,
+    scores: Sequence[tuple[str, pd.DataFrame, Mapping]],
+    stamp: str,
+    folder: str | Path | None = None,
+) -> pd.DataFrame:
+    """Return what each source says about the claims of one report, a run's own findings included.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        What the run entered.
+    scores : sequence of (str, pd.DataFrame, mapping)
+        Of each dataset whose scores the run kept: its name, the scores, and the reasons beside
+        them (unhealthy, chosen_here, health).
+    stamp : str
+        Data and profile of the run.
+    folder : str or Path, optional
+        Folder of the paper notebooks and their evidence; None for the library's own.
+
+    Returns
+    -------
+    pd.DataFrame
+        As `load_sources`, of this report; `origin` is "this run" where the run's scores decide.
+    """
+    folder, claims = Path(folder or papers_dir()), ledger.claims
+    packs = [pack for pack in read_packs(folder) if not is_embedded(pack["dataset"])]
+    packed = pack_entries(packs)
+    runs = []
+    for dataset, table, reasons in scores:
+        ill, chosen = (
+            {int(claim): why for claim, why in reasons.get(key, {}).items()}
+            for key in ("unhealthy", "chosen_here")
+        )
+        health = reasons.get("health", ())
+        verdicts = judge_claims(table, claims, dataset, ill, chosen, health)
+        runs.append({"dataset": dataset, "origin": "this run", "verdicts": verdicts})
+    packed |= pack_entries(runs)
+    table, rows = ledger.table(), []
+    for number, claim in claims.iterrows():
+        rows += claim_rows(int(number), claim, table.loc[number], stamp, packed, folder)
+    return pd.DataFrame(rows)[_ORDER]
+
+
+def confirmation_table(folder: str | Path | None = None) -> pd.DataFrame:
+    """Compare the verdicts on people of development with those on other people.
+
+    Parameters
+    ----------
+    folder : str or Path, optional
+        Folder of the paper notebooks and their evidence; None for the library's own.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row a claim that rendered data test: report, development, confirmation (verdicts), and
+        what was found of both. Without rows if no paper has been confirmed.
+    """
+    folder = Path(folder or papers_dir())
+    confirmed = {pack["paper"] for pack in read_packs(folder) if _is_confirmation(pack)}
+    claims = load_claims(path=folder / "claims.toml")
+    sides = {}
+    for people in ("development", "confirmation"):
+        ledger = load_sources(folder, people)
+        sides[people] = ledger[ledger["source"] == "rendered"].set_index("claim")
+    rows = []
+    for number, report in claims["report"].items():
+        verdicts = {people: side.loc[number, "verdict"] for people, side in sides.items()}
+        if report in confirmed and set(verdicts.values()) != {"not tested"}:
+            found = {f"{p}, found": side.loc[number, "found"] for p, side in sides.items()}
+            rows.append({"claim": number, "report": report} | verdicts | found)
+    columns = ["claim", "report", "development", "confirmation"]
+    columns += ["development, found", "confirmation, found"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _without_pack(claim: Mapping, said: Mapping, source: Source) -> dict:
@@ -392,70 +545,3 @@ def sources_record(ledger: pd.DataFrame, claims: pd.DataFrame) -> list[dict]:
             sources[row.pop("source")] = {name: json_value(value) for name, value in row.items()}
         record.append({"claim": int(number), **about, "sources": sources})
     return record
-
-
-# %% ../../nbs/11_reporting/13_sources.ipynb #a1782078
-#: Independent groups of the smaller class in the part that judges, by dataset.
-GROUPS: dict[str, tuple[int, str]] = {
-    "uadfv": (10, "evaluation videos of the lab"),
-    "uadfv, development": (38, "development videos of the lab"),
-    "dfdc-faces": (240, "originals in the test of a run on two cores"),
-    "faceforensics": (12, "identity pairs"),
-    "real-and-fake-face": (768, "composites; people may recur"),
-    "celeb-df-v1": (30, "videos of the lab's list; not at hand"),
-}
-
-
-def planned_difference(groups: int, auc: float = 0.75) -> float:
-    """Return the difference in AUC that a number of groups in each class would show.
-
-    Parameters
-    ----------
-    groups : int
-        Independent groups of each class, one score each.
-    auc : float, default 0.75
-        AUC of a detector whose scores are normal in both classes.
-
-    Returns
-    -------
-    float
-        See `detectable_difference`.
-
-    Examples
-    --------
-    >>> round(planned_difference(30), 2)
-    0.18
-    """
-    quantiles = norm.ppf((np.arange(groups) + 0.5) / groups)
-    shift = np.sqrt(2) * norm.ppf(auc)
-    y_true = np.repeat([0, 1], groups)
-    error = auc_standard_error(y_true, np.concatenate([quantiles, quantiles + shift]))
-    return detectable_difference(error)
-
-
-def testable_claims(claims: pd.DataFrame) -> pd.DataFrame:
-    """List the claims that real data can test, with the power to do so.
-
-    Parameters
-    ----------
-    claims : pd.DataFrame
-        From `load_claims`.
-
-    Returns
-    -------
-    pd.DataFrame
-        A row a claim with a rule and own data of known size: dataset, rule, groups, of what,
-        shows: the smallest difference in AUC that would show.
-    """
-    rows = {}
-    for number, claim in claims.iterrows():
-        known = [name for name in own_datasets(claim) if name in GROUPS]
-        if not (known and rules_of(claim)):
-            continue
-        parts = {rule["part"] for rule in rules_of(claim)}
-        of_part = f"{known[0]}, {parts.pop()}" if len(parts) == 1 else ""
-        groups, of_what = GROUPS[of_part if of_part in GROUPS else known[0]]
-        names = ", ".join(rule["name"] for rule in rules_of(claim))
-        rows[number] = {"dataset": known[0], "rule": names, "groups": groups, "of": of_what}
-        rows[number]["shows"] = round(planned_difference(groups), 3)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")

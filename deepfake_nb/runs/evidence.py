@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../../nbs/12_runs/11_evidence.ipynb #a3d9244e
 import json
-import tomllib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,13 +23,13 @@ from deepfake_nb.core.errors import (
 from ..core.paths import papers_dir
 from ..data.datasets import is_embedded, load_samples
 from ..data.manifests import list_datasets, locate
-from ..reporting.claims import load_claims, rules_of
+from ..reporting.claims import load_claims, load_profiles, rules_of
 from ..reporting.evidence import write_pack
 from .execute import failed_folder
 from .grid import run_grid
 from .plan import plan_grid
 from .progress import LogLines
-from ..studies.audit import health_check
+from ..studies.audit import health_check, health_rows
 
 # %% ../../nbs/12_runs/11_evidence.ipynb #260e8cfc
 _KEPT = ("commit", "code", "data", "further data", "profile", "parameters", "packages", "threads")
@@ -58,15 +58,7 @@ def dataset_health(dataset: str, seed: int = 0, **options) -> list[dict]:
     except (ParameterError, DatasetNotFoundError) as error:
         told = str(error).partition(";")[0].partition(" (")[0]
         return [{"check": "health check", "result": told, "verdict": "undecided"}]
-    leaks = "no file feature tells the classes apart"
-    rows = result.summary[result.summary["check"] != leaks].to_dict("records")
-    for row in result.leaks.itertuples():
-        failed = {"leak": "fail", "undecided": "undecided"}.get(row.verdict, "pass")
-        said = f"AUC {row.auc:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        about = {"check": f"{row.feature} does not tell the classes apart", "result": said}
-        bounds = {name: float(getattr(row, name)) for name in ("auc", "low", "high")}
-        rows.append(about | {"verdict": failed, "feature": row.feature} | bounds)
-    return rows
+    return health_rows(result)
 
 
 def pack_run(
@@ -103,8 +95,11 @@ def pack_run(
     paper = provenance["paper"]
     about = {name: provenance[name] for name in _KEPT if name in provenance}
     about["parameters"].pop("data_root", None)  # a path of this machine
-    profiles = tomllib.loads((papers_dir() / "profiles.toml").read_text(encoding="utf-8"))
+    profiles = load_profiles()
     about["looked"] = profiles[paper].get("real", {}).get("looked", "not stated")
+    entered = []
+    if (run / "verdicts.json").is_file():
+        entered = json.loads((run / "verdicts.json").read_text(encoding="utf-8"))["claims"]
     claims = load_claims(paper)
     files = {rule.get("files") for _, claim in claims.iterrows() for rule in rules_of(claim)}
     packs = []
@@ -112,13 +107,17 @@ def pack_run(
         end = path.stem.removeprefix("scores")
         dataset = end.removeprefix("-") or provenance["dataset"]
         reasons = json.loads((run / f"evidence{end}.json").read_text(encoding="utf-8"))
+        seen = reasons.pop("health", [])
         scores = pd.read_csv(path, dtype={"sample": str, "group": str})
         place = folder or papers_dir() / "evidence"
         options = about["parameters"].get("dataset_options") if is_embedded(dataset) else None
-        checks = list(health(dataset, **(options or {})))
+        checks = seen or list(health(dataset, **(options or {})))
         for other in sorted({*scores["part"], *files} & set(list_datasets())):
             checks += [{**row, "dataset": other} for row in health(other)]
-        packs.append(write_pack(place, paper, dataset, scores, about, **reasons, health=checks))
+        pack = write_pack(
+            place, paper, dataset, scores, about, **reasons, health=checks, entered=entered
+        )
+        packs.append(pack)
     return packs
 
 
@@ -147,7 +146,7 @@ def make_evidence(
     RunFailed
         For the first run that failed, after all others.
     """
-    profiles = tomllib.loads((papers_dir() / "profiles.toml").read_text(encoding="utf-8"))
+    profiles = load_profiles()
     plans = []
     for paper, about in profiles.items():
         for dataset in about.get("real", {}).get("datasets", []):
@@ -157,7 +156,14 @@ def make_evidence(
                 print(f"{paper} on {dataset}: left out. {error}")
                 continue
             plans += plan_grid([paper], [dataset], "real", root=root)
-    states = run_grid(plans, jobs, watch=LogLines())
+    before = os.environ.get("DEEPFAKE_NB_PEOPLE")
+    os.environ["DEEPFAKE_NB_PEOPLE"] = "omit"  # read by `Results.figure` in the runs' kernels
+    try:
+        states = run_grid(plans, jobs, watch=LogLines())
+    finally:
+        os.environ.pop("DEEPFAKE_NB_PEOPLE")
+        if before is not None:
+            os.environ["DEEPFAKE_NB_PEOPLE"] = before
     whole = [state.plan.folder for state in states if state.state != "failed"]
     health = lru_cache(dataset_health)
     packs = []
@@ -172,7 +178,9 @@ def make_evidence(
 
 
 def pack_rendered(root: str | Path = "runs", folder: str | Path | None = None) -> list[Path]:
-    """Write the evidence of the runs at `quick` on rendered data that `make papers` has made.
+    """Write the evidence of the runs on rendered data that `make papers` has made.
+
+    At `quick`, and at `confirmation` where a paper has that profile and was run at it.
 
     Parameters
     ----------
@@ -186,5 +194,9 @@ def pack_rendered(root: str | Path = "runs", folder: str | Path | None = None) -
     list of Path
         The packs of the papers that keep scores.
     """
-    runs = [plan.folder for plan in plan_grid(root=root)]
+    plans = plan_grid(root=root)
+    for paper, profiles in load_profiles().items():
+        if "confirmation" in profiles:
+            plans += plan_grid([paper], profile="confirmation", root=root)
+    runs = [plan.folder for plan in plans]
     return [pack for run in runs if list(run.glob("scores*.csv")) for pack in pack_run(run, folder)]

@@ -9,7 +9,6 @@ __all__ = []
 import json
 import platform
 import time
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.paths import papers_dir
+from ..core.errors import ReportError
+from ..core.schema import read_json
+from ..reporting.claims import load_profiles
 from .plan import Plan, default_parameters, paper_path
 from .process import RunState
 
@@ -45,7 +46,7 @@ def earlier_times(
     for file in Path(root).glob("*/[!.]*/provenance.json"):
         if file.parent.suffix == ".failed":
             continue
-        about = json.loads(file.read_text())
+        about = read_json(file, {}, ReportError)
         if not anywhere and about.get("host") != platform.node():
             continue
         times.setdefault(
@@ -66,13 +67,8 @@ def estimate_times(plans: Iterable[Plan]) -> dict[tuple[str, str, str], float]:
     """
     found = {}
     for plan in plans:
-        file = Path(plan.papers or papers_dir()) / "profiles.toml"
-        seconds = (
-            tomllib.loads(file.read_text(encoding="utf-8"))
-            .get(plan.paper, {})
-            .get(plan.profile, {})
-            .get("seconds")
-        )
+        profiles = load_profiles(plan.papers).get(plan.paper, {})
+        seconds = profiles.get(plan.profile, {}).get("seconds")
         own = default_parameters(paper_path(plan.paper, plan.papers))["dataset"]
         if seconds is not None and plan.dataset == own:
             found[plan.paper, plan.dataset, plan.profile] = float(seconds)

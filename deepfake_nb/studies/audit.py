@@ -218,3 +218,28 @@ def health_check(
     permutation = label_permutation(samples, n=n * 3 // 2, seed=seed)
     summary = summarise_health(counts, overlap, leaks, duplicates, permutation)
     return HealthResult(summary, counts, overlap, leaks, duplicates, permutation)
+
+
+# %% ../../nbs/10_studies/04_audit.ipynb #hr000001
+def health_rows(result: HealthResult) -> list[dict]:
+    """Return each check, and each property of the files, as evidence keeps them.
+
+    Parameters
+    ----------
+    result : HealthResult
+        From `health_check`.
+
+    Returns
+    -------
+    list of dict
+        check, result, verdict; of a property of the files also feature, auc, low, high.
+    """
+    leaks = "no file feature tells the classes apart"
+    rows = result.summary[result.summary["check"] != leaks].to_dict("records")
+    for row in result.leaks.itertuples():
+        failed = {"leak": "fail", "undecided": "undecided"}.get(row.verdict, "pass")
+        said = f"AUC {row.auc:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        about = {"check": f"{row.feature} does not tell the classes apart", "result": said}
+        bounds = {name: float(getattr(row, name)) for name in ("auc", "low", "high")}
+        rows.append(about | {"verdict": failed, "feature": row.feature} | bounds)
+    return rows

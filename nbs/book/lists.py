@@ -75,7 +75,12 @@ WORDS = {
 def ledger_page(context: Context, pages: list[Page]) -> str:
     "Every claim of every report, with what each source of evidence says."
     from deepfake_nb.reporting.claims import load_claims
-    from deepfake_nb.reporting.sources import count_sources, load_sources, real_share
+    from deepfake_nb.reporting.sources import (
+        confirmation_table,
+        count_sources,
+        load_sources,
+        real_share,
+    )
 
     papers = context.root / "nbs/papers"
     claims, ledger = load_claims(path=papers / "claims.toml"), load_sources(papers)
@@ -128,6 +133,9 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
                 ).html(),
             ),
             "",
+            "## Confirmed with other people?",
+            "",
+            *confirmation(confirmation_table(papers)),
             "## What the data at hand can show",
             "",
             "Claims with a rule, by the data that can test them. The last column is the "
@@ -139,6 +147,38 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "",
         ]
     )
+
+
+def confirmation(compared) -> list[str]:
+    "Verdicts on people of development beside those on other people, where they differ."
+    if compared.empty:
+        return ["No paper has been run on other people yet.", ""]
+    reports = ", ".join(name.capitalize() for name in dict.fromkeys(compared["report"]))
+    differ = compared[compared["development"] != compared["confirmation"]]
+    body = [
+        [
+            f'<a href="#claim-{row["claim"]}">{row["claim"]}</a>',
+            *(
+                f"{mark(row[people])} <small>{escape(row[f'{people}, found'])}</small>"
+                for people in ("development", "confirmation")
+            ),
+        ]
+        for row in differ.to_dict("records")
+    ]
+    return [
+        "Rendered people cost nothing. When all settings and rules were fixed, each paper "
+        f"({reports}) was run once more with other people and other seeds; that run gives the "
+        f"rendered verdicts above. Of {len(compared)} verdicts {len(compared) - len(differ)} are "
+        "the same as with the people of development. The others:",
+        "",
+        table(
+            "ledger-confirmation",
+            "value",
+            "Verdicts that differ.",
+            Table.of(["claim", "development", "confirmation"], body).html(),
+        ),
+        "",
+    ]
 
 
 def table(name: str, kind: str, caption: str, html: str) -> str:
@@ -153,7 +193,7 @@ def mark(verdict: str) -> str:
 
 def power(claims) -> str:
     "The testable claims by dataset, with what would show."
-    from deepfake_nb.reporting.sources import testable_claims
+    from deepfake_nb.reporting.testable import testable_claims
 
     body = []
     for (dataset, groups, of, shows), some in testable_claims(claims).groupby(

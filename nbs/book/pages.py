@@ -239,7 +239,13 @@ class Page:
                     continue
                 pieces.append(
                     self.figure(
-                        name, base64.b64decode(data[image]), image.split("/")[1], alt, text, stamp
+                        name,
+                        base64.b64decode(data[image]),
+                        image.split("/")[1],
+                        alt,
+                        text,
+                        stamp,
+                        out.get("metadata", {}).get(image, {}).get("width"),
                     )
                 )
             elif (
@@ -269,14 +275,23 @@ class Page:
         return self.count[kind]
 
     def figure(
-        self, name: str, content: bytes, ending: str, alt: str, caption: str, stamp: str
+        self,
+        name: str,
+        content: bytes,
+        ending: str,
+        alt: str,
+        caption: str,
+        stamp: str,
+        width: int | None,
     ) -> dict:
-        "A figure; the image goes into a file beside the page."
+        "A figure, as wide as the notebook shows it; the image goes into a file beside the page."
         number = self.number("Figure", name, caption)
         file = Path("_figures", self.stem, f"{name}.{ending}")
         write(self.context.out / file, content)
         up = "../" * self.name.count("/")
-        wide = ":figclass: wide\n" if Image.open(io.BytesIO(content)).width > WIDE else ""
+        drawn = width or Image.open(io.BytesIO(content)).width
+        wide = ":figclass: wide\n" if drawn > WIDE else ""
+        wide += f":width: {width}px\n" if width else ""
         legend, quoted = (
             self.legend(name, stamp),
             json.dumps(" ".join(alt.split()), ensure_ascii=False),
