@@ -106,9 +106,11 @@ def test_captions_say_that_bases_are_not_pretrained(run):
     captions = [t for t in captions if "nbs/papers/evidence" not in t]  # from packs, not this run
     dataset = json.loads((folder / "provenance.json").read_text())["dataset"]
     assert dataset.startswith("synthetic-")
-    assert len(captions) >= 15 and all(dataset in c for c in captions)
+    assert len(captions) >= 15
+    stamped = [c for c in captions if "(`answer`)" in c] or captions  # under the opening, once
+    assert all(dataset in c for c in stamped)
     if paper != "denholtz":
-        assert all("no pretrained weights" in c for c in captions)  # it has no base
+        assert all("no pretrained weights" in c for c in stamped)  # it has no base
 
 
 def test_ledger_is_complete(run):

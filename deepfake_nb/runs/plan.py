@@ -155,6 +155,45 @@ def default_parameters(
 
 
 # %% ../../nbs/12_runs/00_plan.ipynb #1f88f32c
+def check_profile(
+    paper: str,
+    profile: str,
+    values: Mapping[str, object],
+    papers: str | Path | None = None,
+) -> None:
+    """Raise an error if a notebook runs with sizes that are not those of its profile.
+
+    Plain papermill sets `profile` alone, and the sizes stay those of 'quick'.
+
+    Parameters
+    ----------
+    paper : str
+        Paper notebook.
+    profile : str
+        The profile that its captions name.
+    values : Mapping[str, object]
+        Its parameters, `globals()` in the notebook.
+    papers : str | Path | None, default None
+        The folder with `profiles.toml`; None: the library's own.
+
+    Raises
+    ------
+    ParameterError
+        If every size in which the profile differs from the defaults has its default.
+    """
+    defaults = default_parameters(paper_path(paper, papers))
+    sizes = profile_parameters(paper, profile, True, papers)
+    differing = {name for name, value in sizes.items() if defaults.get(name) != value}
+    unchanged = {name for name in differing if values.get(name) == defaults.get(name)}
+    if differing and unchanged == differing:
+        first = min(differing)
+        raise ParameterError(
+            f"profile={profile!r} is a name alone here: {first}={values[first]!r} and "
+            f"{len(differing) - 1} other parameters are not the profile's; run it as "
+            f"`deepfake-nb run {paper} --profile {profile}`, which sets them"
+        )
+
+
 def check_parameters(
     given: Mapping[str, object],
     defaults: Mapping[str, object],
