@@ -265,9 +265,12 @@ def _read_file(
     face_detector: FaceDetector,
 ) -> _Reading:
     """Hash and decode a file, and crop and prepare its faces; its faults are in the result."""
-    path, pixels, remarks, digest = source, None, {}, hashlib.sha256()
+    remarks, digest = {}, hashlib.sha256()
     if isinstance(source, Pixels):
-        path, pixels, remarks = source.path, source.image, dict.fromkeys(source.remarks)
+        path, pixels = source.path, source.image
+        remarks |= dict.fromkeys(source.remarks)
+    else:
+        path, pixels = source, None
     extraction, crops = preprocessing.extraction, options.crops
     if options.frames is not None:
         extraction = replace(extraction, n=options.frames)

@@ -358,8 +358,9 @@ def extract_people(
 
     def find(frames: list[Frame]) -> list[tuple[np.ndarray, str]]:
         nonlocal n
-        for frame in frames if look is not None else ():
-            look(frame)
+        if look is not None:
+            for frame in frames:
+                look(frame)
         images = [frame.image for frame in frames if frame.image is not None]
         boxes_of = iter(face_detector(images))
         found = []
