@@ -35,7 +35,7 @@ from deepfake_nb.detectors.commands import predict_command
 from deepfake_nb.detectors.detector import DeepfakeDetector
 from deepfake_nb.detectors.page import error_rates, write_page
 from deepfake_nb.detectors.prediction import predict_files
-from deepfake_nb.detectors.preprocessing import Preprocessing
+from deepfake_nb.detectors.preprocessing import Preprocessing, prepare_images
 from deepfake_nb.detectors.results import TABLE_COLUMNS
 from deepfake_nb.detectors.scoring import CalibratedModel
 from deepfake_nb.detectors.storage import load_detector, write_detector
@@ -216,6 +216,39 @@ def test_stress_abstains_where_the_side_flips(detector, tmp_path):
 def test_a_side_too_long_for_jpeg_costs_one_row(detector):
     result = detector.predict(np.zeros((8, 70_000, 3), np.uint8), crops=True, stress=True)
     assert result.state == "unreadable" and result.reason.startswith("cannot be prepared: ")
+
+
+def test_an_unforeseen_fault_of_preparation_costs_one_row(folder, four, tmp_path, monkeypatch):
+    Image.fromarray(crowd(0, 1)).save(four / "both.png")
+
+    def fragile(images, preprocessing):
+        if len(images) == 2:
+            raise RuntimeError("no such colour")
+        return prepare_images(images, preprocessing)
+
+    monkeypatch.setattr("deepfake_nb.detectors.prediction.prepare_images", fragile)
+    assert predict(folder, tmp_path / "out", four) == 1
+    table = pd.read_csv(tmp_path / "out" / "scores.csv").set_index("state")
+    assert table.loc["unreadable", "reason"] == "cannot be prepared: RuntimeError: no such colour"
+    assert len(table.loc["scored"]) == 4 and table["pixels_sha256"].notna().all()
+
+
+def test_a_remark_is_said_with_every_person(folder, tmp_path, capsys):
+    """In each row of the tables; once for the file in the terminal and on the page."""
+    shown, file = crowd(0, 1), tmp_path / "in" / "two.png"
+    file.parent.mkdir()
+    alpha = np.full((*shown.shape[:2], 1), 255, np.uint8)
+    alpha[:4, :4] = 0
+    Image.fromarray(np.concatenate([shown, alpha], 2)).save(file)
+    remark = "transparent pixels composited on white"
+    assert predict(folder, tmp_path / "out", file.parent) == 0
+    assert capsys.readouterr().out.count(f" [{remark}]") == 1
+    table = pd.read_csv(tmp_path / "out" / "scores.csv")
+    assert table["person"].tolist() == [1, 2] and table["remark"].tolist() == [remark] * 2
+    assert (tmp_path / "out" / "index.html").read_text().count(f"{remark[1:]}.") == 1
+    assert predict(folder, tmp_path / "out", file.parent, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["files"]
+    assert [row["remark"] for row in rows] == [remark] * 2
 
 
 # The page.
@@ -535,6 +568,7 @@ def test_paths_arrays_and_images_of_pillow_get_one_score(detector, tmp_path):
     sources = [tmp_path / "face.png", str(tmp_path / "face.png"), pixels, Image.fromarray(pixels)]
     results = [detector.predict(source) for source in sources]
     assert len({result.score for result in results}) == 1
+    assert len({result.pixels_sha256 for result in results}) == 1
     together = detector.predict(sources[1:])
     assert [result.score for result in together] == pytest.approx([results[0].score] * 3, abs=1e-6)
     assert len(together.table) == 3 and "<h1>Scores of 3 files" in together.to_html()
@@ -548,6 +582,8 @@ def test_an_image_of_pillow_is_seen_as_it_is_shown(detector):
     exif[0x0112] = 6
     Image.fromarray(np.rot90(crowd(0))).save(file, "PNG", exif=exif)
     assert detector.predict(Image.open(file)).score == detector.predict(crowd(0)).score
+    grey = Image.fromarray(np.full((64, 64), 65535, np.uint16))
+    assert detector.predict(grey).remark == "scaled from 0–65535 to 8 bits"
 
 
 @pytest.mark.parametrize(
@@ -560,6 +596,10 @@ def test_an_image_of_pillow_is_seen_as_it_is_shown(detector):
         (np.zeros((8, 8), np.uint8), r"shape \(8, 8\): expected uint8 RGB"),
         (np.zeros((2, 8, 8, 4), np.uint8), r"shape \(8, 8, 4\)"),
         ([], "paths is empty"),
+        (
+            Image.fromarray(np.ones((8, 8), np.float32) * 99),
+            "image 1 cannot be decoded .its values",
+        ),
     ],
 )
 def test_a_wrong_source_is_named(detector, source, message):

@@ -136,6 +136,11 @@ class FileResult:
         Those who were scored.
     small, beyond : int, default 0
         How many people were not scored, since their faces are too small, or there are too many.
+    remark : str, default ""
+        What was done to show it, or was not, such as 'frame 1 of 12'.
+    pixels_sha256 : str, default ""
+        SHA-256 of the size and pixels of all frames that were looked at: the same for other files
+        with the same pixels.
     pictures : list of dict
         Frames with boxes, for the page: frame, width, height, and jpeg, a function that reads it.
     view : Callable, optional
@@ -158,6 +163,8 @@ class FileResult:
     people: list[PersonResult] = field(default_factory=list, repr=False)
     small: int = 0
     beyond: int = 0
+    remark: str = ""
+    pixels_sha256: str = ""
     pictures: list[dict] = field(default_factory=list, repr=False)
     view: Callable[[Sequence[FileResult]], str] | None = field(default=None, repr=False)
 
@@ -282,6 +289,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
     "kind",
     "state",
     "reason",
+    "remark",
     "frames",
     "frames_with_a_face",
     "score",
@@ -290,6 +298,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
     "lowest",
     "highest",
     "sha256",
+    "pixels_sha256",
     "detector_sha256",
 )
 
@@ -321,6 +330,7 @@ def results_table(results: Sequence[FileResult], detector_sha256: str = "") -> p
                     "kind": result.kind,
                     "state": result.state,
                     "reason": safe_cell("; ".join(filter(None, notes))),
+                    "remark": result.remark,
                     "frames": result.n_frames,
                     "frames_with_a_face": 0 if person is None else len(person.rows),
                     "score": None if person is None else person.score,
@@ -329,6 +339,7 @@ def results_table(results: Sequence[FileResult], detector_sha256: str = "") -> p
                     "lowest": low,
                     "highest": high,
                     "sha256": result.sha256,
+                    "pixels_sha256": result.pixels_sha256,
                     "detector_sha256": detector_sha256,
                 }
             )
