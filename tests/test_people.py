@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from deepfake_nb.cli import main
-from deepfake_nb.core.errors import DetectorError, ParameterError
+from deepfake_nb.core.errors import DetectorError, ParameterError, SampleError
 from deepfake_nb.data.samples import make_samples
 from deepfake_nb.detectors.calibration import Calibration
 from deepfake_nb.detectors.card import (
@@ -613,7 +613,7 @@ def test_swapped_arguments_are_named(detector):
 
 
 def test_a_folder_is_no_sample_table():
-    with pytest.raises(ParameterError, match="samples is of type str: expected a sample table"):
+    with pytest.raises(SampleError, match="'folder' is no table; expected a sample table"):
         ImageBatches("folder", "train")
 
 
