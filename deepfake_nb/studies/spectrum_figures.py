@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from ..evaluation.intervals import bootstrap_interval
 from ..forensics.spectrum import amplitude_spectrum, azimuthal_spectrum
@@ -82,7 +83,7 @@ def plot_pipeline(
     plane.set(xticks=[-0.5, 0, 0.5], yticks=[-0.5, 0, 0.5])
     plane.set_xlabel("cycles per pixel")
     for radius in np.linspace(0, 0.5, rings + 1)[1:]:
-        plane.add_patch(plt.Circle((0, 0), radius, fill=False, color="white", lw=0.8))
+        plane.add_patch(Circle((0, 0), radius, fill=False, color="white", lw=0.8))
     for ax in (face, plane):
         ax.grid(False)
     spectra = azimuthal_spectrum([real, fake], n_features)
