@@ -9,6 +9,7 @@ __all__ = []
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import keras
@@ -50,11 +51,11 @@ MARGIN: float = 0.3  #: of crops, the default of `Extraction`
 
 def cut_frames(
     videos: pd.DataFrame,
-    face_detector: str,
+    face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"],
     size: int,
     n_middle: int,
     n_second: int,
-    second_sampling: str = "per-second",
+    second_sampling: Literal["spread", "middle", "per-second", "all"] = "per-second",
     of_real: int = 1,
     workers: int = 0,
 ) -> dict[str, pd.DataFrame]:
@@ -84,7 +85,7 @@ def cut_frames(
     dict of str to pd.DataFrame
         "faces", "whole frames" and "one a second": sample tables with a column `group`.
     """
-    middle = {"sampling": "middle", "size": size, "margin": MARGIN}
+    middle: dict[str, Any] = {"sampling": "middle", "size": size, "margin": MARGIN}
     second = Extraction(
         second_sampling, n_second, face_detector=face_detector, size=size, margin=MARGIN
     )
@@ -93,7 +94,8 @@ def cut_frames(
         return cached_faces(videos, settings, workers=workers, progress=False).samples
 
     tables = {}
-    for name, finder in (("faces", face_detector), ("whole frames", "frame")):
+    finders: dict[str, Any] = {"faces": face_detector, "whole frames": "frame"}
+    for name, finder in finders.items():
         # fakes beside their originals, whose boxes they share; then more frames of the originals
         few = cut(videos, Extraction(n=n_middle, face_detector=finder, **middle))
         many = Extraction(n=n_middle * of_real, face_detector=finder, **middle)
