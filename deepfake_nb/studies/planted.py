@@ -402,14 +402,14 @@ def add_differences(frames: pd.DataFrame, differences: pd.DataFrame) -> dict[str
 
 # %% ../../nbs/10_studies/14_planted.ipynb #pl00000t
 def time_calls(call: Callable[[], object], trials: int, calls: int = 1) -> np.ndarray:
-    """Return milliseconds a call in each of several trials, after one that is not counted."""
+    """Return processor milliseconds a call in several trials, after one that is not counted."""
     call()
     found = []
     for _ in range(trials):
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(calls):
             call()
-        found.append(1e3 * (time.perf_counter() - started) / calls)
+        found.append(1e3 * (time.process_time() - started) / calls)
     return np.array(found)
 
 
