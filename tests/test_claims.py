@@ -252,14 +252,10 @@ def test_torlapati_judges_times_of_all_five_at_the_reports_size():
     assert judge(["IV"] * 5, complete=False) == "inconclusive"
 
 
-def test_forbush_judges_by_intervals():
-    def judge(anybody, nobody):
-        anybody, nobody = ({"low": low, "high": high} for low, high in (anybody, nobody))
-        return stand_in("forbush", 22, anybody=anybody, nobody=nobody)
-
-    assert judge((0.9, 0.95), (0.6, 0.8)) == "agrees"
-    # memory has no effect, so nothing speaks against it
-    assert judge((0.5, 0.7), (0.9, 0.99)) == "inconclusive"
+def test_forbush_judges_by_time():
+    assert stand_in("forbush", 20, slower=[1.2, 1.4, 1.3]) == "agrees"
+    assert stand_in("forbush", 20, slower=[1.02, 1.03, 1.01]) == "disagrees"
+    assert stand_in("forbush", 20, slower=[1.02, 1.3, 1.01]) == "inconclusive"
 
 
 def test_kaminskyi_judges_by_several_numbers():

@@ -22,6 +22,7 @@ import pandas as pd
 from ..core.errors import FaceError
 from ..core.files import atomic_path, write_atomic
 from ..core.parallel import map_threads
+from ..core.schema import read_json
 from ..data.samples import COLUMNS
 from .extraction import NO_FACE, Extraction
 
@@ -53,6 +54,7 @@ PART_TYPES: dict[str, str] = {  # columns that an extraction adds to the sample 
     "frame": "Int64",
     "timestamp": "Float64",
     "reason": "string",
+    "remark": "string",
     "box_from": "string",
     "frame_height": "Int64",
     "frame_width": "Int64",
@@ -132,7 +134,7 @@ class ExtractionFolder:
         now = json.loads(json.dumps(asdict(self.settings)))
         if not file.exists():
             write_atomic(file, json.dumps(now, indent=1) + "\n")
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = read_json(file, {}, FaceError)
         different = [
             f"{name}: {stored.get(name)!r} there, {value!r} now"
             for name, value in now.items()
@@ -232,7 +234,10 @@ class ExtractionFolder:
         from pyarrow import parquet
 
         def read(key: str):
-            return parquet.read_table(self.part_file(key), partitioning=None)
+            part = parquet.read_table(self.part_file(key), partitioning=None)
+            if "remark" in part.column_names:
+                return part
+            return part.append_column("remark", pa.nulls(len(part), pa.string()))  # an older one
 
         names = [*PART_TYPES, "key"]  # the sample table knows the others better
         parts = [part.select(names) for part in map_threads(read, keys)]

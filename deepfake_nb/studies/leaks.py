@@ -204,7 +204,7 @@ def take_balanced(samples: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     chosen = []
     for label in (0, 1):
-        rows = samples.index[samples.label == label].to_numpy()
+        rows = samples.index[samples.label == label].to_numpy(copy=True)
         chosen.append(rng.permutation(rows)[: max(1, n // 2)])
     return samples.loc[np.sort(np.concatenate(chosen))]
 
@@ -247,7 +247,11 @@ def _test_feature(
 
 # %% ../../nbs/10_studies/01_leaks.ipynb #22a7b53a
 def leak_test(
-    samples: pd.DataFrame, n: int = 400, margin: float = 0.05, seed: int = 0
+    samples: pd.DataFrame,
+    n: int = 400,
+    margin: float = 0.05,
+    seed: int = 0,
+    features: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Test for each single feature of the files whether it tells the classes apart.
 
@@ -261,6 +265,9 @@ def leak_test(
         A feature leaks if the whole interval of its AUC is further from 0.5.
     seed : int, default 0
         Seed of the draw and of the intervals.
+    features : pd.DataFrame, optional
+        Features of some of the samples, with their index, which are then tested; None for
+        `file_features` of the drawn files.
 
     Returns
     -------
@@ -273,18 +280,19 @@ def leak_test(
     ParameterError
         If all files of a kind are of one class, or a file cannot be read.
     """
-    rows = []
-    for kind, table in take_balanced(samples, n, seed).groupby("kind", sort=True):
+    rows, given = [], features
+    drawn = take_balanced(samples, n, seed) if given is None else samples.loc[given.index]
+    for kind, table in drawn.groupby("kind", sort=True):
         if table.label.nunique() < 2:
             raise ParameterError(
                 f"samples of kind {kind!r} have one class only: "
                 "the kind of file itself tells the classes apart"
             )
-        features = file_features(table)
+        found = file_features(table) if given is None else given.loc[table.index]
         y_true, groups = table.label.to_numpy(), group_keys(table)[0].to_numpy()
-        for name in features:
-            if features[name].notna().any():
-                result = _test_feature(features[name], y_true, groups, margin, seed)
+        for name in found:
+            if found[name].notna().any():
+                result = _test_feature(found[name], y_true, groups, margin, seed)
                 rows.append({"kind": kind, "feature": name, **result})
     table = pd.DataFrame(rows)
     return table.sort_values("direction_free", ascending=False, kind="stable", ignore_index=True)
