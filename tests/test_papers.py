@@ -576,7 +576,7 @@ def test_wheel_holds_the_library_and_identical_copies_of_its_data(wheel):
     for folder, target in ((ROOT / "data_manifests", "manifests"), (ROOT / "nbs/papers", "papers")):
         sources = {
             p.relative_to(folder).as_posix(): p.read_bytes()
-            for p in [*folder.glob("*"), *folder.glob("evidence/*/*")]
+            for p in [*folder.glob("*"), *folder.glob("evidence/*/*"), *folder.glob("protocols/*")]
             if p.suffix in {".toml", ".ipynb", ".csv", ".json"} and not p.name.startswith(".")
         }
         start = f"deepfake_nb/_data/{target}/"
