@@ -320,11 +320,11 @@ def _level(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
 
 def _ranks_alike(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that low loss of models on one part goes with high AUC on another."""
-    sets = [
+    losses, ranks = (
         [_scored_set(scores, {"one": model}, part, "one") for model in rule["models"]]
         for part in _parts_of(rule)
-    ]
-    found = rank_agreement(sets[0], sets[1])
+    )
+    found = rank_agreement(losses, ranks)
     if not np.isfinite(found.low):
         return Outcome(None, f"{found.value:.3f}", "", "there is no interval")
     holds = True if found.low > rule["least"] else False if found.high < rule["least"] else None

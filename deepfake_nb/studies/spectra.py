@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/10_studies/21_spectra.ipynb #sp512d16
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -59,7 +60,11 @@ def find_faces(
         Sample table of the faces, and the number of images without one.
     """
     settings = Extraction(
-        face_detector=detector, face_selection="largest", margin=margin, size=0, reuse=False
+        face_detector=detector,  # pyright: ignore[reportArgumentType]  (Extraction checks it)
+        face_selection="largest",
+        margin=margin,
+        size=0,
+        reuse=False,
     )
     found = cached_faces(images, settings, workers=workers)
     without = found.failures["reason"] == NO_FACE
@@ -410,7 +415,9 @@ def invariance(faces: FaceSet, n_features: int = 300, epsilon: float = 1e-8) -> 
     even = FaceSet(faces.samples, faces.label, faces.groups, faces.unit, [*map(_even, faces.grey)])
     spectra = faces.spectra(n_features=n_features, epsilon=epsilon)
     spread = np.median(np.abs(spectra / spectra.mean(0) - 1))
-    ways: dict[str, tuple] = {name: (*turn, "reference") for name, turn in TURNS.items()}
+    ways: dict[str, tuple[Callable, Callable, Mode]] = {
+        name: (first, change, "reference") for name, (first, change) in TURNS.items()
+    }
     ways["flipped, centred"] = (*TURNS["flipped"], "corrected")
     moved = {}
     for name, (first, change, mode) in ways.items():
@@ -646,12 +653,18 @@ def exchange_scores(
 
 
 def sample_names(samples: pd.DataFrame) -> list[str]:
-    """Return a name for each face: the video that it is of, and its frame or file."""
-    video, frame = samples["video"].astype(object), samples["frame"]
-    stem = samples["source_path"].map(lambda path: path.replace("\\", "/").split("/")[-1])
-    stem = stem.str.replace(r"\.\w+$", "", regex=True)
-    last = frame.astype("string").fillna(stem)
-    return [f"{first}/{end}" for first, end in zip(video.fillna("image"), last)]
+    """Return a name for each face: its video and frame, or the file that it was found in.
+
+    Frames that were extracted before faces were looked for are all of number 0; then the name of
+    the file tells them apart.
+    """
+    video = samples["video"].astype(object).fillna("image")
+    stem = samples["source_path"].map(lambda path: Path(path).stem)
+    for last in (samples["frame"].astype("string").fillna(stem), stem):
+        names = [f"{first}/{end}" for first, end in zip(video, last)]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def score_table(

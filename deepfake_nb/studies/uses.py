@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/10_studies/20_uses.ipynb #a983d261
+# %% ../../nbs/10_studies/20_uses.ipynb #5dc55a62
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,8 +35,11 @@ from ..training.fit import fit, predict_scores, prepare_training
 from ..training.frozen import head_model
 from ..training.loaders import ImageBatches, load_images, select_rows
 
+# %% ../../nbs/10_studies/20_uses.ipynb #17ff78cb
+Head = Literal["dense", "slim"]
+Number = Literal["I", "II", "III", "IV", "V"]
 
-# %% ../../nbs/10_studies/20_uses.ipynb #bc1813c2
+
 @dataclass(frozen=True)
 class SplitImages:
     """Images of a dataset that is split in three.
@@ -91,7 +94,7 @@ def load_split(samples: pd.DataFrame, groups: pd.Series, size: int) -> SplitImag
     return SplitImages(samples, load_images(samples, size), y_true, groups.to_numpy())
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #0c090901
+# %% ../../nbs/10_studies/20_uses.ipynb #1b064209
 @dataclass(frozen=True)
 class Schedule:
     """How a head is trained.
@@ -139,12 +142,13 @@ class EpochBatches(ArrayBatches):
 
     def __init__(self, x: np.ndarray, y: np.ndarray, epochs: int, batch_size: int):
         super().__init__(x, y, batch_size, shuffle=False)
+        self.targets = y
         self.n = len(x) // epochs
 
     def load_batch(self, rows: np.ndarray) -> tuple:
         """Return the rows of the epoch that runs."""
         at = rows + self.epoch * self.n % len(self.x)
-        return self.x[at], np.asarray(self.y)[at]
+        return self.x[at], self.targets[at]
 
 
 @dataclass(frozen=True)
@@ -182,9 +186,7 @@ class Bench:
         images = self.data.pixels if images is None else images
         return stored_features(self.stored, images, pixels, self.scaling)
 
-    def head(
-        self, kind: Literal["dense", "slim"], seed: int, learning_rate: float | None = None
-    ) -> keras.Model:
+    def head(self, kind: Head, seed: int, learning_rate: float | None = None) -> keras.Model:
         """Return a compiled head with new initial weights."""
 
         def build() -> keras.Model:
@@ -202,7 +204,7 @@ def make_bench(
     ----------
     base : str
         A key of `BACKBONES`, or 'NAME/LAYER'.
-    weights : str, Path or Weights
+    weights : str or Path or Weights
         As of `build_backbone`.
     data : SplitImages
         The images.
@@ -214,17 +216,17 @@ def make_bench(
     Bench
         Ready to train heads.
     """
-    networks = [
+    stored, batch = (
         build_backbone(base, weights, data.pixels.shape[1:], batch_statistics=batch, seed=0)[0]
         for batch in (False, True)
-    ]
-    return Bench(base, data, schedule, networks[0], networks[1], Restarts())
+    )
+    return Bench(base, data, schedule, stored, batch, Restarts())
 
 
 def train_heads(
     name: str,
     bench: Bench,
-    head: Literal["dense", "slim"],
+    head: Head,
     features: np.ndarray,
     sequences: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> Repeats:
@@ -290,9 +292,7 @@ def stored_sequences(
     return sequences
 
 
-def score_heads(
-    bench: Bench, head: Literal["dense", "slim"], trained: Repeats, features: np.ndarray
-) -> np.ndarray:
+def score_heads(bench: Bench, head: Head, trained: Repeats, features: np.ndarray) -> np.ndarray:
     """Score other features by trained heads, (trainings, n)."""
     scores = []
     for weights in trained.weights:
@@ -302,7 +302,7 @@ def score_heads(
     return np.stack(scores)
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #ca8569c9
+# %% ../../nbs/10_studies/20_uses.ipynb #a6161334
 @dataclass(frozen=True)
 class Use:
     """One way to use a frozen base.
@@ -320,7 +320,7 @@ class Use:
     """
 
     base: str
-    head: Literal["dense", "slim"] = "dense"
+    head: Head = "dense"
     pixels: str = "1/255"
     statistics: Literal["stored", "batch"] = "stored"
 
@@ -367,10 +367,8 @@ def train_uses(bench: Bench, uses: Sequence[Use]) -> dict[str, Repeats]:
     return {use.name: found[use.name] for use in uses}
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #f9e36df5
-def train_small(
-    number: Literal["I", "II", "III", "IV", "V"], data: SplitImages, size: int, schedule: Schedule
-) -> Repeats:
+# %% ../../nbs/10_studies/20_uses.ipynb #fc6f6b74
+def train_small(number: Number, data: SplitImages, size: int, schedule: Schedule) -> Repeats:
     """Train one of Torlapati's networks without a base several times.
 
     Parameters
@@ -408,7 +406,7 @@ def train_small(
     return Repeats(number, pd.concat(histories), np.stack(scores), [])
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #5fdd97c4
+# %% ../../nbs/10_studies/20_uses.ipynb #e25927ad
 def second_stage(
     name: str,
     bench: Bench,
@@ -469,9 +467,9 @@ def second_stage(
     return Repeats(name, pd.concat(histories), np.stack(scores), [])
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #4f360e63
+# %% ../../nbs/10_studies/20_uses.ipynb #6ef16c8c
 def planted_twin(
-    data: SplitImages, dataset: str, planted: str, options: Mapping[str, object]
+    data: SplitImages, dataset: str, planted: str, options: dict[str, Any]
 ) -> SplitImages:
     """Load the same images with a planted cause.
 
@@ -483,7 +481,7 @@ def planted_twin(
         Its name.
     planted : str
         See `generate`.
-    options : mapping of str to object
+    options : dict
         The options that it was rendered with.
 
     Returns
@@ -491,8 +489,7 @@ def planted_twin(
     SplitImages
         The same rows and splits, with other pixels.
     """
-    settings: dict[str, Any] = {**options, "planted": planted}
-    twin = load_samples(dataset, progress=False, **settings)
+    twin = load_samples(dataset, progress=False, **(options | {"planted": planted}))
     names = [table["path"].str.split("/").str[-2:].str.join("/") for table in (twin, data.samples)]
     rows = twin.set_index(names[0])["path"].reindex(names[1]).to_numpy()
     samples = data.samples.assign(path=rows)
@@ -532,7 +529,7 @@ def train_on_twin(
     return {"twin on twin": learnt} | {n: Repeats(n, none, s, []) for n, s in others.items()}
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #2f5858b8
+# %% ../../nbs/10_studies/20_uses.ipynb #c4efc482
 def signed_text(interval: Interval, digits: int = 2) -> str:
     """Format a difference and its interval: '+0.36 [+0.05, +0.78]'."""
     ends = (interval.value, interval.low, interval.high)
@@ -540,7 +537,7 @@ def signed_text(interval: Interval, digits: int = 2) -> str:
     return f"{value} [{low}, {high}]"
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #1a821fd3
+# %% ../../nbs/10_studies/20_uses.ipynb #696b9c9c
 def first_fifth(samples: pd.DataFrame, groups: pd.Series, seed: int = 0) -> pd.DataFrame:
     """Return whom Torlapati's rule puts into validation, for two orders of the table.
 
@@ -575,7 +572,7 @@ def first_fifth(samples: pd.DataFrame, groups: pd.Series, seed: int = 0) -> pd.D
     return pd.DataFrame(found).T
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #fea019c4
+# %% ../../nbs/10_studies/20_uses.ipynb #a1891ae5
 PARTS: dict[str, str] = {"train": "training", "validation": "validation", "test": "evaluation"}
 
 
@@ -619,14 +616,12 @@ def score_table(
     return table.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
-def step_times(
-    numbers: Sequence[Literal["I", "II", "III", "IV", "V"]], size: int, batch_size: int, steps: int
-) -> pd.DataFrame:
+def step_times(numbers: Sequence[Number], size: int, batch_size: int, steps: int) -> pd.DataFrame:
     """Measure training steps of Torlapati's models, their bases frozen at random weights.
 
     Parameters
     ----------
-    numbers : sequence of str
+    numbers : sequence of {"I", "II", "III", "IV", "V"}
         Keys of `MODELS`.
     size : int
         Side of the images in pixels.
@@ -644,8 +639,7 @@ def step_times(
     x = np.random.default_rng(0).random((batch_size, size, size, 3), "float32")
     for number in numbers:
         spec = MODELS[number]
-        options: dict[str, Any] = {"weights": "none"} if spec.backbone else {}
-        model = build_model(number, x.shape[1:], **options)
+        model = build_model(number, (size, size, 3), weights="none")
         y = np.arange(batch_size) % 2
         y = np.eye(2, dtype="float32")[y] if spec.class_mode == "categorical" else y.astype(float)
         prepare_training(compile_model(model), (x, y))
@@ -659,7 +653,7 @@ def step_times(
     return pd.DataFrame(times)
 
 
-# %% ../../nbs/10_studies/20_uses.ipynb #0698dcc7
+# %% ../../nbs/10_studies/20_uses.ipynb #5a7bce84
 def plot_panels(
     rows: pd.DataFrame,
     panels: Mapping[str, float | None],
@@ -776,12 +770,12 @@ def plot_agreement(points: pd.DataFrame) -> Figure:
     """
     figure, ax = plt.subplots(figsize=(5, 3.6))
     for i, (kind, rows) in enumerate(points.groupby("kind", sort=False)):
-        bars = {
-            axis: np.maximum([rows[m] - rows[f"{m} low"], rows[f"{m} high"] - rows[m]], 0)
-            for axis, m in (("xerr", "loss"), ("yerr", "AUC"))
-        }
-        x, y = bars["xerr"], bars["yerr"]
-        ax.errorbar(rows["loss"], rows["AUC"], y, x, fmt="none", color=f"C{i}", alpha=0.25)
+        wide, high = (
+            np.maximum([rows[m] - rows[f"{m} low"], rows[f"{m} high"] - rows[m]], 0)
+            for m in ("loss", "AUC")
+        )
+        style = {"fmt": "none", "color": f"C{i}", "alpha": 0.25}
+        ax.errorbar(rows["loss"], rows["AUC"], xerr=wide, yerr=high, **style)
         ax.plot(rows["loss"], rows["AUC"], "o", color=f"C{i}", label=kind)
     words = figure.legend(loc="outside upper center", ncols=3, handletextpad=0, frameon=False)
     for i, text in enumerate(words.get_texts()):
