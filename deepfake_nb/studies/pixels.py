@@ -35,6 +35,7 @@ def seen_pixels(images: np.ndarray, scaling: str) -> np.ndarray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> seen_pixels(np.array([[0, 0, 0], [255, 255, 255]], np.uint8), "tf")[:, 0].tolist()
     [127.5, 255.0]
     """
