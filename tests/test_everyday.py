@@ -162,7 +162,7 @@ def test_a_given_split_with_people_in_two_parts_is_refused_unless_asked_for():
 @pytest.mark.parametrize("paper", ["denholtz", "forbush", "kaminskyi", "kun", "torlapati"])
 @pytest.mark.parametrize("profile", ["smoke", "full"])
 def test_the_name_of_a_profile_without_its_sizes_is_refused(paper, profile):
-    from deepfake_nb.runs.plan import (
+    from deepfake_nb.runs.parameters import (
         check_profile,
         default_parameters,
         paper_path,

@@ -267,7 +267,7 @@ def test_notebook_is_committed_executed_and_small(path):
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda p: p.stem)
 def test_paper_parameters_are_literals_and_those_of_quick(path):
-    from deepfake_nb.runs.plan import default_parameters, profile_parameters
+    from deepfake_nb.runs.parameters import default_parameters, profile_parameters
 
     defaults = default_parameters(path)
     quick = profile_parameters(path.stem, "quick")

@@ -18,7 +18,7 @@ import pytest
 
 from deepfake_nb.cli import main
 from deepfake_nb.core.paths import papers_dir
-from deepfake_nb.runs.plan import list_papers
+from deepfake_nb.runs.parameters import list_papers
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent

@@ -226,8 +226,9 @@ class Results:
         record = ledger_record(data, self.stamp)
         text = json.dumps(record, indent=1, ensure_ascii=False)
         write_atomic(self.folder / "verdicts.json", text + "\n")
-        table = verdict_table(self.sources(ledger), ledger.claims)
-        self.save("sources", self.sources(ledger))
+        sources = self.sources(ledger)
+        self.save("sources", sources)
+        table = verdict_table(sources, ledger.claims)
         words = "The claims of the report. Own data, published record, other real data, rendered:"
         caption = self._caption("Table", "verdicts", f"{words} {legend_of_marks()}")
         display(Markdown(caption))
