@@ -13,8 +13,7 @@ from deepfake_nb.reporting.claims import load_claims, load_profiles
 from deepfake_nb.reporting.verdicts import judge_claims
 from deepfake_nb.studies.spectra import FaceSet
 from deepfake_nb.studies.spectrum_figures import cycles_per_pixel, jpeg_curves, jpeg_explorer
-from deepfake_nb.studies.spectrum_tests import exchange_scores
-from deepfake_nb.studies.uses import score_table
+from deepfake_nb.studies.spectrum_tests import exchange_scores, score_table
 
 ROOT = Path(__file__).resolve().parent.parent
 

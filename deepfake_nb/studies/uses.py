@@ -16,6 +16,11 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import pandas as pd
+
+from ..data.datasets import load_samples
+from ..evaluation.intervals import Interval
+from ..models.classifiers import build_classifier, compile_model, unfreeze_top
+from ..models.torlapati import MODELS, build_model
 from deepfake_nb.studies.benches import (
     Bench,
     Head,
@@ -27,11 +32,6 @@ from deepfake_nb.studies.benches import (
     stored_sequences,
     train_heads,
 )
-
-from ..data.datasets import load_samples
-from ..evaluation.intervals import Interval
-from ..models.classifiers import build_classifier, compile_model, unfreeze_top
-from ..models.torlapati import MODELS, build_model
 from .pixels import PIXELS, batch_features, feed_pixels
 from .trainings import Repeats, Restarts, predict_batches
 from ..training.batches import ArrayBatches
@@ -317,7 +317,7 @@ def first_fifth(samples: pd.DataFrame, groups: pd.Series, seed: int = 0) -> pd.D
 PARTS: dict[str, str] = {"train": "training", "validation": "validation", "test": "evaluation"}
 
 
-def score_table(
+def training_scores(
     data: SplitImages,
     found: Mapping[str, Repeats],
     learnt: Sequence[str] | None = None,
