@@ -280,7 +280,7 @@ def test_a_file_in_two_splits_of_a_list(tmp_path):
     assert len(read_list(file, split="test")) == 2
 
 
-def test_a_hundred_thousand_rows_are_read_in_two_seconds(tmp_path):
+def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path):
     lines = ["path,label,identity"]
     for folder in range(100):
         (tmp_path / str(folder)).mkdir()
@@ -292,7 +292,7 @@ def test_a_hundred_thousand_rows_are_read_in_two_seconds(tmp_path):
     start = time.process_time()
     with pytest.raises(DeepfakeNbError, match="each path .and frame. once"):
         read_list(tmp_path / "list.csv")  # everything but the last check has been done by then
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 5  # 1.2 on an idle core; a quadratic step takes minutes
 
 
 # Published layouts
