@@ -419,3 +419,11 @@ def test_profiles_and_claims_are_for_papers_that_exist():
     assert {
         c["report"] for c in tomllib.loads((ROOT / "nbs/papers/claims.toml").read_text())["claim"]
     } <= names
+
+
+def test_the_longest_groups_of_tests_exist():
+    from conftest import LONGEST
+
+    files = {path.stem for path in [*ROOT.glob("tests/test_*.py"), *PAPERS]}
+    notebooks = {f"{path.parent.name}-{path.stem}" for path in [*LIBRARY, *TUTORIALS]}
+    assert set(LONGEST) <= files | notebooks
