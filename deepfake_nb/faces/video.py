@@ -39,7 +39,7 @@ def _codec_tag(container) -> str:
     return f"'{named[1]}'" if named else "unnamed"
 
 
-def _open_video(path: str | Path, threads: int = 0):
+def open_video(path: str | Path, threads: int = 0):
     """Open a video with PyAV; return the container and the stream to show.
 
     Cover pictures are no films; of several films the container's default, then the largest is
@@ -191,7 +191,7 @@ def probe(path: str | Path) -> VideoInfo:
     >>> probe("grey.mp4")
     VideoInfo(width=128, height=64, rotation=0, fps=10.0, codec='h264', n_frames=20)
     """
-    container, stream = _open_video(path, threads=1)
+    container, stream = open_video(path, threads=1)
     with container:
         return _list_frames(str(path), container, stream)
 
@@ -241,7 +241,7 @@ def _first_frame(path: str, container, stream):
         container.seek(0, stream=stream)
         return next(container.decode(stream))
     except (FFmpegError, StopIteration):  # no seeking in streams without an index
-        again, stream = _open_video(path, threads=1)
+        again, stream = open_video(path, threads=1)
         with again:
             return next(again.decode(stream))
 
@@ -461,7 +461,7 @@ def read_frames(
     [(0, (64, 128, 3)), (19, (64, 128, 3))]
     """
     deadline = time.monotonic() + timeout
-    container, stream = _open_video(path, threads)
+    container, stream = open_video(path, threads)
     with container:
         info = _list_frames(str(path), container, stream)
         if indices is None:
@@ -490,7 +490,7 @@ def read_frames(
                     continue
                 break  # the seek went to another place: start again from the beginning
     if done < len(present):
-        container, stream = _open_video(path, threads)
+        container, stream = open_video(path, threads)
         with container:
             yield from _read_group(stream, info, present[done:], None, deadline)
     reason = f"the file ends after {info.n_frames} of {info.promised} frames"
@@ -582,3 +582,17 @@ def _read_group(
             return
     for index in left:
         yield Frame(index, float(times[index]), None, reason, info.remarks)
+
+
+def first_frame(path: str | Path) -> np.ndarray:
+    """Return the first frame of a video as it is shown: uint8 RGB of shape (height, width, 3).
+
+    Raises
+    ------
+    VideoError
+        If it cannot be decoded.
+    """
+    frame = next(read_frames(path, [0], threads=1))
+    if frame.image is None:
+        raise VideoError(f"{path}: {frame.reason}")
+    return frame.image
