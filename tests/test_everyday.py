@@ -7,7 +7,7 @@ from planted import isolated, plant, write_image  # noqa: F401
 
 from deepfake_nb.cli.commands import main
 from deepfake_nb.core.errors import DatasetNotFoundError, ParameterError, SampleError
-from deepfake_nb.core.paths import cache_dir
+from deepfake_nb.core.paths import cache_dir, papers_dir
 from deepfake_nb.data.datasets import load_samples
 from deepfake_nb.data.samples import make_samples
 from deepfake_nb.data.splits import check_split, split_samples
@@ -175,3 +175,21 @@ def test_the_name_of_a_profile_without_its_sizes_is_refused(paper, profile):
         check_profile(paper, profile, defaults | {"profile": profile})
     check_profile(paper, profile, defaults | profile_parameters(paper, profile))
     check_profile(paper, "quick", defaults)
+
+
+def test_the_name_of_a_profile_is_unknown_or_of_the_users_own():
+    from deepfake_nb.runs.plan import check_profile, default_parameters, paper_path
+
+    given = default_parameters(paper_path("kun")) | {"seed": 3, "output_dir": "."}
+    with pytest.raises(ParameterError, match="unknown profile 'smke' of kun; did you mean 'smoke'"):
+        check_profile("kun", "smke", given | {"profile": "smke"})
+    check_profile("kun", "mine", given | {"profile": "mine", "n_images": 20})
+
+
+@pytest.mark.slow
+def test_plain_papermill_refuses_the_name_of_a_profile(tmp_path):
+    import papermill
+
+    paper, values = papers_dir() / "kun.ipynb", {"profile": "smoke"}
+    with pytest.raises(papermill.PapermillExecutionError, match="'smoke' is a name alone here"):
+        papermill.execute_notebook(paper, tmp_path / "kun.ipynb", values, kernel_name="python3")
