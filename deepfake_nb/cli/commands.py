@@ -288,6 +288,10 @@ def _remedy(error: Exception, command: str) -> str | None:
         if file.is_relative_to(cache) or cache.is_relative_to(file):
             remedy = "set DEEPFAKE_NB_CACHE to another folder"
         return f"cannot read or write {error.filename}: {reason}; {remedy}"
+    if isinstance(error, UnicodeEncodeError):
+        from deepfake_nb.core.output import safe_text
+
+        return f"{safe_text(error.object)}: a name that is not UTF-8, which tables hold; rename it"
     package = error.name if isinstance(error, ModuleNotFoundError) else None
     if package and not package.startswith("deepfake_nb"):
         return (
