@@ -158,7 +158,14 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _robustness(options: argparse.Namespace) -> int:
     from deepfake_nb.core.output import without_chatter
+    from deepfake_nb.data.manifests import load_manifest
+    from deepfake_nb.detectors.checks import check_detector
+    from deepfake_nb.forensics.treatments import choose_treatments
 
+    choose_treatments(options.treatments)  # these checks come before TensorFlow is imported
+    check_detector(Path(options.model))
+    for name in options.dataset.split("+"):
+        load_manifest(name)
     with without_chatter():
         from deepfake_nb.studies.robustness import robustness_command
 

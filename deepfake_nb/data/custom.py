@@ -281,7 +281,7 @@ def _listed_samples(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
         raise ManifestError(f"{file}: {error} (the first row is row 0)") from error
 
 
-def _settle_splits(rows: pd.DataFrame, file: Path, split: str | None) -> pd.DataFrame:
+def settle_splits(rows: pd.DataFrame, file: str | Path, split: str | None) -> pd.DataFrame:
     """Return the rows of one split, or all; files in several splits once, and then none has one."""
     if split is not None:
         wanted = rows[rows["split"] == SPLIT_WORDS.get(split.lower())]
@@ -375,7 +375,7 @@ def read_list(
         places = names.str.replace("\\", "/").map(lambda name: os.path.splitext(name)[0])
         table["video"] = places.map(os.path.basename)
         table = _disambiguate(table, places)
-    return _listed_samples(_settle_splits(table, file, split), file)
+    return _listed_samples(settle_splits(table, file, split), file)
 
 
 # %% ../../nbs/02_data/09_custom.ipynb #de1cc7da
@@ -547,7 +547,7 @@ def read_deepfakebench(
         if len(absent):
             warnings.warn(f"{message} and are left out, {absent.iloc[0]} first", stacklevel=2)
             table[column] = table[column].where(there, None)
-    return _listed_samples(_settle_splits(table, file, split), file)
+    return _listed_samples(settle_splits(table, file, split), file)
 
 
 # %% ../../nbs/02_data/09_custom.ipynb #5d0e77a9
@@ -581,9 +581,11 @@ def read_source(
         If it is something else, or cannot be read.
     """
     source = Path(source)
+    if not source.exists():
+        raise ManifestError(f"{source}: no such file or folder")
     if source.is_dir():
         table = read_folder(source, dataset=dataset)
-        return table if split is None else _settle_splits(table, source, split)
+        return table if split is None else settle_splits(table, source, split)
     if source.suffix.lower() == ".json":
         return read_deepfakebench(source, root, dataset=dataset, split=split)
     if source.suffix.lower() in (".csv", ".tsv", ".txt"):

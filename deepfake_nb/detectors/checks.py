@@ -255,6 +255,8 @@ def check_training(
     for name, value, least in (("epochs", epochs, 1), ("limit", limit, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise ParameterError(f"{name}={value}: expected at least {least}")
+    if seed >= 2**32:
+        raise ParameterError(f"seed={seed}: expected at most {2**32 - 1:,}")
     if root is None:
         for name in dataset.split("+"):
             load_manifest(name)

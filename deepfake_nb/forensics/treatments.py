@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../../nbs/05_forensics/13_treatments.ipynb #tr000003
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -136,6 +136,14 @@ TREATMENTS: dict[str, Treatment] = {
 }
 
 
+def choose_treatments(names: Sequence[str] | None = None) -> dict[str, Treatment]:
+    """Return treatments by name, all by default; raise `ParameterError` for an unknown name."""
+    for name in names or ():
+        if name not in TREATMENTS:
+            raise ParameterError(f"unknown treatment {name!r}; {did_you_mean(name, TREATMENTS)}")
+    return {name: TREATMENTS[name] for name in names or TREATMENTS}
+
+
 def treat(image: np.ndarray, name: str, strength: float, seed: int = 0) -> np.ndarray:
     """Treat an image.
 
@@ -162,8 +170,7 @@ def treat(image: np.ndarray, name: str, strength: float, seed: int = 0) -> np.nd
     ViewError
         If the image is not 8-bit RGB.
     """
-    if name not in TREATMENTS:
-        raise ParameterError(f"unknown treatment {name!r}; {did_you_mean(name, TREATMENTS)}")
+    choose_treatments([name])
     check_image(image, "image")
     treated = TREATMENTS[name].apply(image, strength, np.random.default_rng(seed))
     return np.ascontiguousarray(treated)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..core.errors import ParameterError, SampleError, did_you_mean
+from ..core.errors import SampleError
 from ..core.files import atomic_path, write_atomic
 from ..core.images import read_image
 from ..core.output import print_json
@@ -25,7 +25,7 @@ from ..detectors.scoring import CalibratedModel
 from ..detectors.storage import load_detector
 from ..evaluation.comparison import paired_difference
 from ..evaluation.intervals import bootstrap_interval
-from ..forensics.treatments import TREATMENTS, treat
+from ..forensics.treatments import TREATMENTS, choose_treatments, treat
 from .images import image_samples
 
 # %% auto #0
@@ -38,20 +38,6 @@ _BATCH = 128
 def _column(name: str, strength: float) -> str:
     """Return the name of a treatment at a strength."""
     return f"{name} {strength:g}"
-
-
-def chosen_treatments(names: Sequence[str] | None = None) -> dict:
-    """Return treatments by name, all by default.
-
-    Raises
-    ------
-    ParameterError
-        For an unknown one.
-    """
-    for name in names or ():
-        if name not in TREATMENTS:
-            raise ParameterError(f"unknown treatment {name!r}; {did_you_mean(name, TREATMENTS)}")
-    return {name: TREATMENTS[name] for name in names or TREATMENTS}
 
 
 def treated_scores(
@@ -95,7 +81,7 @@ def treated_scores(
         For an unknown treatment.
     """
     wanted = [("as it is", 0.0)]
-    for name, treatment in chosen_treatments(treatments).items():
+    for name, treatment in choose_treatments(treatments).items():
         wanted += [(name, strength) for strength in treatment.strengths]
     about = {"sample": [Path(path).name for path in samples["path"]], "label": samples["label"]}
     scores = pd.DataFrame(about | {"group": group_keys(samples)[0]}).reset_index(drop=True)
@@ -273,7 +259,7 @@ def robustness_command(
     int
         Exit status 0.
     """
-    chosen_treatments(treatments)
+    choose_treatments(treatments)
     detector = load_detector(model)
     found = load_samples(dataset, root, progress=not as_json)
     crops = image_samples(found, detector.preprocessing.extraction)
