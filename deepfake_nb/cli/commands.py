@@ -289,12 +289,13 @@ def _remedy(error: Exception, command: str) -> str | None:
         reason, remedy = (error.strerror or type(error).__name__).lower(), "choose another path"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "free some space, or choose another path, and TMPDIR for temporary files"
-        if not isinstance(error.filename, str | os.PathLike):
+        name = error.filename2 or error.filename  # of two, the place of a file that is ready
+        if not isinstance(name, str | os.PathLike):
             return f"the system refuses to go on: {reason}; {remedy}"
-        file, cache = Path(error.filename).absolute(), cache_dir().absolute()
+        file, cache = Path(name).absolute(), cache_dir().absolute()
         if file.is_relative_to(cache) or cache.is_relative_to(file):
             remedy = "set DEEPFAKE_NB_CACHE to another folder"
-        return f"cannot read or write {error.filename}: {reason}; {remedy}"
+        return f"cannot read or write {name}: {reason}; {remedy}"
     if isinstance(error, UnicodeEncodeError):
         from deepfake_nb.core.output import safe_text
 

@@ -233,11 +233,11 @@ def predict_command(
     detector = load_detector(model)
     options = {"crops": crops, "frames": frames, "people": people, "stress": stress, "maps": maps}
     settings = {"detector": detector.sha256, **options, "versions": package_versions()}
+    journal = Journal(out / "predict.partial.jsonl", settings)
     results: list[FileResult] = []
     others = [FileResult(path, "other", "", "other", reason) for path, reason in other.items()]
     try:
         with growing_tables(out, detector.sha256) as add:
-            journal = Journal(out / "predict.partial.jsonl", settings)
             if journal.places:
                 n = f"{len(journal.places):,} of {len(files):,} files"
                 print(f"{n} were scored before; going on with the others", file=sys.stderr)
@@ -254,8 +254,10 @@ def predict_command(
         partial = out / "scores.partial.csv"
         kept = (
             f"{len(results)} of {len(files)} files are scored; they are printed above and, as far "
-            f"as could be written, in {partial}; the same command goes on with the others"
+            f"as could be written, in {partial}"
         )
+        if journal.file.is_file():
+            kept += "; the same command goes on with the others"
         _raise_stopped(error, kept)
         raise
     try:

@@ -69,30 +69,27 @@ class Journal:
     Parameters
     ----------
     file : Path
-        The journal, which is written anew unless it is one of the same settings.
+        The journal, which is begun anew unless it is one of the same settings.
     settings : Mapping
         What the results depend on beside the files; values for JSON.
     """
 
     def __init__(self, file: Path, settings: Mapping):
-        self.file = file
+        self.file, self.given_up = file, False
         self.places: dict[str, tuple[str, int]] = {}  # SHA-256 and place by path
-        first = json.dumps(settings).encode() + b"\n"
+        self.first = json.dumps(settings).encode() + b"\n"
         end = 0
         if file.is_file():
             with open(file, "rb") as lines:
-                if lines.readline() == first:
-                    end = len(first)
+                if lines.readline() == self.first:
+                    end = len(self.first)
                     for line in lines:
                         if not line.endswith(b"\n"):
                             break
                         path, sha256 = json.loads(line.partition(b"\t")[0])
                         self.places[path] = sha256, end
                         end += len(line)
-        if end:
             os.truncate(file, end)
-        else:
-            file.write_bytes(first)
 
     def find(self, path: Path) -> FileResult | None:
         """Return the result of a file that is unchanged and could be read; None without one."""
@@ -100,20 +97,29 @@ class Journal:
         try:
             if not sha256 or file_hash(path) != sha256:
                 return None
-        except (OSError, DeepfakeNbError):
+            with open(self.file, "rb") as lines:
+                lines.seek(place)
+                record = lines.readline().partition(b"\t")[2]
+        except (OSError, DeepfakeNbError):  # the file is gone, or the journal was given up
             return None
-        with open(self.file, "rb") as lines:
-            lines.seek(place)
-            return _unpack(json.loads(lines.readline().partition(b"\t")[2]), path)
+        return _unpack(json.loads(record), path)
 
     def add(self, result: FileResult) -> None:
-        """Add a result."""
-        if result.state == "unreadable":
+        """Add a result; give the journal up, to free its space, where it cannot be written."""
+        known, _ = self.places.get(str(result.path), ("", 0))
+        if self.given_up or result.state == "unreadable" or known == result.sha256:
             return
         record = json.dumps(_pack(result), default=np.generic.item).encode()
         key = json.dumps([str(result.path), result.sha256]).encode()
-        with open(self.file, "ab", buffering=0) as lines:
-            lines.write(key + b"\t" + record + b"\n")
+        line = key + b"\t" + record + b"\n"
+        try:
+            with open(self.file, "ab", buffering=0) as lines:
+                line = line if lines.tell() else self.first + line
+                self.given_up = lines.write(line) < len(line)
+        except OSError:
+            self.given_up = True
+        if self.given_up:
+            self.remove()
 
     def remove(self) -> None:
         """Remove the journal of a prediction that is complete."""
