@@ -34,12 +34,38 @@ def test_a_typing_error_gets_a_suggestion(words, suggested, capsys):
     [
         ("run kun --seeds 3-1", "'3-1' is an empty range; did you mean 1-3?"),
         ("run kun --jobs 0", "'0': expected a whole number, at least 1"),
+        ("run kun --seeds 0-999999999", "'0-999999999': more than 10,000 numbers"),
+        (f"train --out x --seed {10**20}", "at least 0 and at most 4,294,967,295"),
+        ("judge x.csv --seed -1", "'-1': expected a whole number, at least 0"),
     ],
 )
 def test_empty_ranges_and_counts_are_refused(words, message, capsys):
     with pytest.raises(SystemExit):
         main(words.split())
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("run kun -p profile=smoke --dry-run", "'smoke' is a name alone; `--profile smoke` sets"),
+        ("extract celeba --out x --confidence 2", "expected a confidence from 0 to 1"),
+        ("extract celeba --out x --form jpg --quality 101", "a quality from 1 to 100"),
+        ("robustness x --dataset y --treatments jpeg", "did you mean 'JPEG'?"),
+        ("data add nowhere --name mine", "nowhere: no such file or folder"),
+        ("audit synthetic-faces+synthetic-faces", "a dataset is named twice"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_at_once(words, message, capsys):
+    assert main(words.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_audit_of_a_split_that_a_dataset_lacks_is_refused(capsys, monkeypatch):
+    table = people(4).assign(split="train")
+    monkeypatch.setattr("deepfake_nb.studies.audit_report.load_samples", lambda *_: table)
+    assert main(["audit", "synthetic-faces", "--split", "test"]) == 2
+    assert "no files in the split 'test'; there are train" in capsys.readouterr().err
 
 
 def test_a_root_that_does_not_exist_is_named(capsys):

@@ -5,6 +5,7 @@
 # %% ../../nbs/10_studies/23_robustness.ipynb #rb000003
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..core.files import atomic_path, write_atomic
 from ..core.images import read_image
 from ..core.output import print_json
 from ..core.parallel import map_ahead
+from ..core.schema import read_json
 from ..data.datasets import load_samples
 from ..data.samples import subsample_originals
 from ..data.splits import group_keys
@@ -60,7 +62,7 @@ def treated_scores(
         Keys of `TREATMENTS`; None for all.
     file : str or Path, optional
         CSV file that the scores are written to as they are made; columns that it holds already
-        are not made again.
+        are not made again. A JSON file beside it names the detector and the seed.
     seed : int, default 0
         Seed of noise and phases, another for each image.
     progress : bool, default True
@@ -74,7 +76,7 @@ def treated_scores(
     Raises
     ------
     SampleError
-        If the file holds scores of other samples.
+        If the file holds scores of other samples, or of another detector or seed.
     ImageError
         If an image cannot be read; the message names it.
     ParameterError
@@ -86,12 +88,22 @@ def treated_scores(
     about = {"sample": [Path(path).name for path in samples["path"]], "label": samples["label"]}
     scores = pd.DataFrame(about | {"group": group_keys(samples)[0]}).reset_index(drop=True)
     scores = scores.astype({"group": str})
-    if file is not None and Path(file).is_file():
-        kept = pd.read_csv(file, dtype={"sample": str, "group": str})
-        same = kept["sample"].tolist() == scores["sample"].tolist()
-        if not same or kept["label"].tolist() != scores["label"].tolist():
-            raise SampleError(f"{file} holds scores of other samples; choose another folder")
-        scores = kept
+    if file is not None:
+        record, made_by = (
+            Path(file).with_suffix(".json"),
+            {"detector": detector.sha256, "seed": seed},
+        )
+        if Path(file).is_file():
+            kept = pd.read_csv(file, dtype={"sample": str, "group": str})
+            same = kept["sample"].tolist() == scores["sample"].tolist()
+            if not same or kept["label"].tolist() != scores["label"].tolist():
+                raise SampleError(f"{file} holds scores of other samples; choose another folder")
+            if not record.is_file() or read_json(record) != made_by:
+                raise SampleError(
+                    f"{file} holds scores of another detector or seed; choose another folder"
+                )
+            scores = kept
+        write_atomic(record, json.dumps(made_by) + "\n")
     columns = {key: "as it is" if key[0] == "as it is" else _column(*key) for key in wanted}
     left = {key: column for key, column in columns.items() if column not in scores}
     images = [read_image(path) for path in samples["path"]] if left else []
@@ -241,8 +253,8 @@ def robustness_command(
     dataset : str
         Name of a dataset, or several joined by +. Faces in videos are found as the detector does.
     out : str or Path, default "robustness"
-        Folder for scores.csv, degradation.csv, treatments.csv and degradation.png; scores that it
-        holds already are not made again.
+        Folder for scores.csv (and .json, which names the detector), degradation.csv,
+        treatments.csv and degradation.png; scores that it holds already are not made again.
     root : str or Path, optional
         Folder that holds the dataset.
     treatments : sequence of str, optional
