@@ -32,16 +32,15 @@ def _pack(result: FileResult) -> dict:
 
     people = []
     for person in result.people:
-        arrays = {"face": person.face, "image": person.image}
-        for name, array in arrays.items():
-            if array is not None:
-                arrays[name] = text(cv2.imencode(".png", array)[1].tobytes())
-        stored = {name: text(read()) for name, read in person.stored.items()}
-        unused = {"rows": [], "changed": None, "occlusion": None}
-        people.append(vars(person) | unused | arrays | {"stored": stored})
+        values = vars(person) | {"rows": [], "changed": None, "occlusion": None}
+        for name in ("face", "image"):
+            if values[name] is not None:
+                values[name] = text(cv2.imencode(".png", values[name])[1].tobytes())
+        values["stored"] = {name: text(read()) for name, read in person.stored.items()}
+        people.append(values)
     pictures = [picture | {"jpeg": text(picture["jpeg"]())} for picture in result.pictures]
-    values = {"path": None, "view": None, "people": people, "pictures": pictures}
-    return vars(result) | values
+    unused = {"path": None, "view": None}
+    return vars(result) | unused | {"people": people, "pictures": pictures}
 
 
 def _unpack(record: dict, path: Path) -> FileResult:
@@ -50,17 +49,18 @@ def _unpack(record: dict, path: Path) -> FileResult:
     def jpeg(content: str) -> partial:
         return partial(bytes, base64.b64decode(content))
 
-    result = FileResult(**record | {"path": path})
-    result.people = [PersonResult(**values) for values in record["people"]]
-    for person in result.people:
-        person.rows = [row for row in result.rows if row.get("person") == person.number]
-        person.stored = {name: jpeg(content) for name, content in person.stored.items()}
+    record["path"] = path
+    for picture in record["pictures"]:
+        picture["jpeg"] = jpeg(picture["jpeg"])
+    for values in record["people"]:
+        values["rows"] = [row for row in record["rows"] if row.get("person") == values["number"]]
+        values["stored"] = {name: jpeg(content) for name, content in values["stored"].items()}
         for name in ("face", "image"):
-            if content := getattr(person, name):
-                png = np.frombuffer(base64.b64decode(content), np.uint8)
-                setattr(person, name, cv2.imdecode(png, cv2.IMREAD_COLOR))
-    result.pictures = [picture | {"jpeg": jpeg(picture["jpeg"])} for picture in record["pictures"]]
-    return result
+            if values[name] is not None:
+                png = np.frombuffer(base64.b64decode(values[name]), np.uint8)
+                values[name] = cv2.imdecode(png, cv2.IMREAD_COLOR)
+    record["people"] = [PersonResult(**values) for values in record["people"]]
+    return FileResult(**record)
 
 
 class Journal:
