@@ -42,6 +42,7 @@ IMAGE_SUFFIXES: tuple[str, ...] = (
     ".jfif",
     ".jp2",
     ".jpe",
+    ".mpo",
     ".j2k",
     ".hif",
     ".tga",
