@@ -147,8 +147,8 @@ class ReadingOptions:
     stress: bool = False
 
     def __post_init__(self):
-        if self.people < 1:
-            raise ParameterError(f"people={self.people}: expected at least 1")
+        if not isinstance(self.people, int) or self.people < 1:
+            raise ParameterError(f"people={self.people!r}: expected at least 1")
 
 
 @dataclass
