@@ -11,7 +11,13 @@ import difflib
 import re
 from typing import NoReturn
 
-from .words import at_least, parse_assignment, parse_names, parse_numbers
+from deepfake_nb.cli.words import (
+    at_least,
+    parse_assignment,
+    parse_names,
+    parse_numbers,
+    parse_seed,
+)
 
 
 # %% ../../nbs/13_cli/01_options.ipynb #6bb5a979
@@ -267,7 +273,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         help="at most this many images per class (default: the profile's)",
     )
-    add("--seed", type=at_least(0), default=0, help="of splits, weights and order (default: 0)")
+    add("--seed", type=parse_seed, default=0, help="of splits, weights and order (default: 0)")
     add(
         "--random-backbone",
         action="store_true",
@@ -340,7 +346,7 @@ def _add_robustness(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="at most this many images (default: 400)",
     )
-    add("--seed", type=at_least(0), default=0, help="of the draw, noise, intervals (default: 0)")
+    add("--seed", type=parse_seed, default=0, help="of the draw, noise, intervals (default: 0)")
     add(
         "--out",
         default="robustness",
@@ -368,7 +374,7 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
         help="judge the samples that all models scored (default), or count missing ones as wrong",
     )
     add("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
-    add("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    add("--seed", type=parse_seed, default=0, help="of the bootstrap (default: 0)")
     add("--page", metavar="HTML", help="also write a page with ROC curves")
     _add_json(parser)
 
@@ -399,7 +405,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     _add_source(parser, "name of a dataset, ")
     add = parser.add_argument
     add("-n", "--n", type=at_least(20), default=400, help="files looked at (default: 400)")
-    add("--seed", type=at_least(0), default=0, help="of all draws (default: 0)")
+    add("--seed", type=parse_seed, default=0, help="of all draws (default: 0)")
     add("--page", metavar="HTML", help="also write a page that names the files concerned")
     _add_json(parser)
 

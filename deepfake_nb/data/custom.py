@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.errors import ManifestError
+from ..core.errors import ManifestError, SampleError
 from ..core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, file_kind, write_atomic
 from ..core.paths import custom_dir, custom_manifests_dir, manifests_dir
 from ..core.schema import read_json
-from .layouts import read_text_table, walk_files
+from .layouts import read_text_table, sample_row, walk_files
 from .manifests import Manifest, list_datasets, read_manifest
 from .samples import SPLITS, make_samples, require_columns
 
@@ -80,6 +80,21 @@ def _disambiguate(rows: pd.DataFrame, places: pd.Series) -> pd.DataFrame:
 
 
 # %% ../../nbs/02_data/09_custom.ipynb #5d0e77a2
+def _in_order(name: str) -> list:
+    """Return a key by which names are sorted, numbers in them by their value."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def _number_frames(paths: Sequence[str]) -> dict[str, int]:
+    """Return frames in order, with the number in the name or, unless each has one, the place."""
+    found = {path: re.search(r"(\d+)$", Path(path).stem) for path in paths}
+    numbers = {path: int(number[1]) for path, number in found.items() if number}
+    if len({*numbers.values()}) < len(found):
+        numbers = {path: i for i, path in enumerate(sorted(found, key=_in_order))}
+    return dict(sorted(numbers.items(), key=lambda pair: pair[1]))
+
+
 def _report_unread(folder: Path, unread: Mapping[int, Counter], read: set[int]) -> None:
     """Warn of files that were not read; raise `ManifestError` if they are all of a class."""
     for label, endings in unread.items():
@@ -162,17 +177,12 @@ def read_folder(
         if len(classes) != 1:
             problem = "folders of both classes" if classes else "no folder of a class"
             raise ManifestError(
-                f"{path}: {problem} above it, of {sorted(known)}; name the folders with "
-                "real= and fake="
+                f"{path}: {problem} above it, of {sorted(known)}; rename the folder, or "
+                "name it in Python with real= and fake="
             )
-        row = {
-            "path": str(path),
-            "kind": kind,
-            "label": classes.pop(),
-            "dataset": dataset,
-            "split": next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None),
-            "video": path.stem,
-        }
+        split = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+        about = {"dataset": dataset, "split": split, "video": path.stem}
+        row = sample_row(path, kind, classes.pop(), **about)
         place = path.with_suffix("")
         video_folders = below[at[-1] + 1 :]
         if kind == "image" and video_folders:
@@ -186,7 +196,13 @@ def read_folder(
     if not rows:
         suffixes = " ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
         raise ManifestError(f"{folder}: no images or videos; looked for {suffixes}")
-    table = make_samples(_disambiguate(pd.DataFrame(rows), pd.Series(places)))
+    table, where = pd.DataFrame(rows), pd.Series(places)
+    if "frame" in table:
+        frames = table.assign(place=where).dropna(subset="frame")
+        recur = where.isin(frames.loc[frames.duplicated(["place", "frame"]), "place"])
+        for _, paths in table.loc[recur, "path"].groupby(where):
+            table.loc[paths.index, "frame"] = paths.map(_number_frames(paths.tolist()))
+    table = make_samples(_disambiguate(table, where))
     if table["label"].nunique() == 1:
         name = ("real", "fake")[table["label"][0]]
         warnings.warn(
@@ -257,7 +273,15 @@ def _find_files(names: pd.Series, root: Path, file: Path) -> pd.Series:
     return paths
 
 
-def _settle_splits(rows: pd.DataFrame, file: Path, split: str | None) -> pd.DataFrame:
+def _listed_samples(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """Return the sample table of a list; raise `ManifestError` naming list and row of a fault."""
+    try:
+        return make_samples(rows)
+    except SampleError as error:
+        raise ManifestError(f"{file}: {error} (the first row is row 0)") from error
+
+
+def settle_splits(rows: pd.DataFrame, file: str | Path, split: str | None) -> pd.DataFrame:
     """Return the rows of one split, or all; files in several splits once, and then none has one."""
     if split is not None:
         wanted = rows[rows["split"] == SPLIT_WORDS.get(split.lower())]
@@ -325,6 +349,8 @@ def read_list(
     """
     file = Path(file)
     rows = read_text_table(file, (path, label)).rename(columns={path: "path", label: "label"})
+    if rows.empty:
+        raise ManifestError(f"{file}: a header without rows")
     labels = _read_labels(rows["label"], file)
     empty = rows["path"].str.strip().fillna("") == ""
     if empty.any():
@@ -349,7 +375,7 @@ def read_list(
         places = names.str.replace("\\", "/").map(lambda name: os.path.splitext(name)[0])
         table["video"] = places.map(os.path.basename)
         table = _disambiguate(table, places)
-    return make_samples(_settle_splits(table, file, split))
+    return _listed_samples(settle_splits(table, file, split), file)
 
 
 # %% ../../nbs/02_data/09_custom.ipynb #de1cc7da
@@ -410,12 +436,8 @@ def _bench_frames(video: dict, where: str) -> list[dict]:
             raise ManifestError(f"{where}: {key!r} is {paths!r:.60}; expected a list of paths")
     frames, masks = ([path.replace("\\", "/") for path in paths] for paths in lists.values())
     by_stem = {Path(mask).stem: mask for mask in masks}
-    numbers = [re.search(r"(\d+)$", Path(frame).stem) for frame in frames]
-    found = [int(number[1]) for number in numbers if number]
-    if len({*found}) < len(frames):  # names do not number the frames
-        frames, found = sorted(frames), range(len(frames))
     rows = []
-    for number, frame in sorted(zip(found, frames)):
+    for frame, number in _number_frames(frames).items():
         rows.append({"frame": number, "path": frame, "mask_path": by_stem.get(Path(frame).stem)})
     return rows
 
@@ -471,7 +493,7 @@ def read_deepfakebench(
         if len(names) < 4 or not video.get("frames"):
             odd.append(f"{' / '.join(names)} ({len(video.get('frames') or ())} frames)")
             continue
-        if len(names) > 5 or names[2] not in SPLIT_WORDS:
+        if len(names) > 5 or names[2].lower() not in SPLIT_WORDS:
             raise ManifestError(
                 f"{where}: expected dataset / class / split / (compression /) video, with a split "
                 f"of {', '.join(SPLIT_WORDS)}"
@@ -493,7 +515,7 @@ def read_deepfakebench(
             "dataset": dataset,
             "video": f"{manipulation}/{found}/{name}" if several else f"{manipulation}/{name}",
             "compression": found,
-            "split": SPLIT_WORDS[names[2]],
+            "split": SPLIT_WORDS[names[2].lower()],
             "manipulation": manipulation if label else None,
             **_bench_people(name, label),
         }
@@ -509,7 +531,8 @@ def read_deepfakebench(
         raise ManifestError(f"{file}: no videos with frames{which}")
     table = pd.DataFrame(rows)
     for column in ("path", "mask_path"):
-        table[column] = table[column].map(lambda path: os.path.join(root, path), "ignore")
+        given = table[column]
+        table[column] = given.map(lambda path: os.path.join(root, path), "ignore")
         there = table[column].map(os.path.isfile, "ignore").fillna(True).astype(bool)
         absent = table.loc[~there, column]
         message = (
@@ -517,14 +540,14 @@ def read_deepfakebench(
             f"{'masks' if column == 'mask_path' else 'frames'} do not exist"
         )
         if len(absent) and column == "path":
-            raise ManifestError(
-                f"{message}, {absent.iloc[0]} first; name the folder that their paths are relative "
-                "to with root="
-            )
+            remedy = "name the folder that their paths are relative to with root="
+            if re.match(r"/|[A-Za-z]:", given[absent.index[0]]):
+                remedy = "it is a path of another machine: make the paths of the list relative"
+            raise ManifestError(f"{message}, {absent.iloc[0]} first; {remedy}")
         if len(absent):
             warnings.warn(f"{message} and are left out, {absent.iloc[0]} first", stacklevel=2)
             table[column] = table[column].where(there, None)
-    return make_samples(_settle_splits(table, file, split))
+    return _listed_samples(settle_splits(table, file, split), file)
 
 
 # %% ../../nbs/02_data/09_custom.ipynb #5d0e77a9
@@ -558,9 +581,11 @@ def read_source(
         If it is something else, or cannot be read.
     """
     source = Path(source)
+    if not source.exists():
+        raise ManifestError(f"{source}: no such file or folder")
     if source.is_dir():
         table = read_folder(source, dataset=dataset)
-        return table if split is None else _settle_splits(table, source, split)
+        return table if split is None else settle_splits(table, source, split)
     if source.suffix.lower() == ".json":
         return read_deepfakebench(source, root, dataset=dataset, split=split)
     if source.suffix.lower() in (".csv", ".tsv", ".txt"):

@@ -66,7 +66,8 @@ def find_files(
         If a path does not exist, or there is nothing to score.
     """
     try:
-        paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+        given = [paths] if isinstance(paths, str | Path) else [*paths]
+        paths = [Path(path) for path in given]
     except TypeError as error:
         swapped = hasattr(paths, "preprocessing")
         remedy = "expected the path of a file or folder, or several"
@@ -75,6 +76,8 @@ def find_files(
         raise ParameterError(f"paths is of type {type(paths).__name__}: {remedy}") from error
     if not paths:
         raise ParameterError("paths is empty: expected files or folders")
+    if "" in given:
+        raise ParameterError("a path is empty; write . for the current folder")
     found: dict[str, Path] = {}
     other: dict[Path, str] = {}
 
@@ -255,6 +258,8 @@ def check_training(
     for name, value, least in (("epochs", epochs, 1), ("limit", limit, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise ParameterError(f"{name}={value}: expected at least {least}")
+    if seed >= 2**32:
+        raise ParameterError(f"seed={seed}: expected at most {2**32 - 1:,}")
     if root is None:
         for name in dataset.split("+"):
             load_manifest(name)

@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 
-import cv2
 import keras
 import numpy as np
 from PIL import Image
@@ -36,6 +35,7 @@ from ..explain.occlusion import occlusion_sensitivity, patch_positions
 from ..faces.detection import FaceDetector, build_face_detector
 from ..faces.extraction import NO_FACE, Track, extract_people, reduce_image
 from ..faces.video import Frame
+from ..forensics.treatments import treat
 
 # %% auto #0
 __all__ = ["predict_files"]
@@ -129,29 +129,11 @@ MOST_PEOPLE = 10  # of a file
 _SHOWN = 448  # pixels: longer side of a face that is kept for the page
 _PICTURE = 640  # pixels: longer side of a frame that is kept for the page
 
-
-def _smaller_and_back(face: np.ndarray) -> np.ndarray:
-    """Halve an image, and enlarge it again."""
-    height, width = face.shape[:2]
-    small = cv2.resize(
-        face, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA
-    )
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def _cropped(face: np.ndarray) -> np.ndarray:
-    """Cut 5 % off each side, and enlarge the rest."""
-    height, width = face.shape[:2]
-    y, x = height // 20, width // 20
-    kept = np.ascontiguousarray(face[y : height - y, x : width - x])
-    return cv2.resize(kept, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
 VARIATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "encoded as JPEG 50": lambda face: np.asarray(Image.open(io.BytesIO(as_jpeg(face, 50)))),
-    "halved": _smaller_and_back,
-    "cropped by 5 %": _cropped,
-    "blurred": lambda face: cv2.GaussianBlur(face, (0, 0), max(face.shape) / 150),
+    "encoded as JPEG 50": lambda face: treat(face, "JPEG", 50),
+    "halved": lambda face: treat(face, "resize", 0.5),
+    "cropped by 5 %": lambda face: treat(face, "crop", 0.9),
+    "blurred": lambda face: treat(face, "blur", max(face.shape) / 150),
 }
 
 
@@ -165,8 +147,8 @@ class ReadingOptions:
     stress: bool = False
 
     def __post_init__(self):
-        if self.people < 1:
-            raise ParameterError(f"people={self.people}: expected at least 1")
+        if not isinstance(self.people, int) or self.people < 1:
+            raise ParameterError(f"people={self.people!r}: expected at least 1")
 
 
 @dataclass
@@ -191,7 +173,9 @@ class _Reading:
         self.n_scored += 1
 
     def finish(self, model: CalibratedModel) -> FileResult:
-        """Compute what follows from the scores."""
+        """Compute what follows from the scores, unless that has been done before."""
+        if not self.places:
+            return self.result
         self.images, self.places = (), []
         for person in self.result.people:
             self.result.state = "scored"
@@ -479,9 +463,13 @@ def stream_scores(
     people: int = MOST_PEOPLE,
     stress: bool = False,
     maps: int = 50,
+    kept: Callable[[Path], FileResult | None] = lambda _: None,
     progress: bool = True,
 ) -> Iterator[FileResult]:
-    """Read, score and draw files in a pipeline, and yield each result; see `predict_files`."""
+    """Read, score and draw files in a pipeline, and yield each result; see `predict_files`.
+
+    `kept` returns the result of a file that an earlier prediction scored; None if there is none.
+    """
     if maps < 0:
         raise ParameterError(f"maps={maps}: expected at least 0")
     options = ReadingOptions(crops, frames, people, stress)
@@ -495,6 +483,8 @@ def stream_scores(
         free.put(_build_face_detector(preprocessing, crops))
 
     def read(source: Path | Pixels) -> _Reading:
+        if isinstance(source, Path) and (result := kept(source)):
+            return _Reading(result)
         face_detector = free.get()
         try:
             return _read_file(source, preprocessing, options, face_detector)
@@ -502,7 +492,11 @@ def stream_scores(
             free.put(face_detector)
 
     def draw(result: FileResult) -> tuple[FileResult, list[dict[str, bytes]]]:
-        return result, [page_jpegs(person, preprocessing) for person in result.people]
+        drawn = []
+        for person in result.people:
+            stored = {name: read_jpeg() for name, read_jpeg in person.stored.items()}
+            drawn.append(stored or page_jpegs(person, preprocessing))
+        return result, drawn
 
     faults = []
 

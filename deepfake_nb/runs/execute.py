@@ -407,7 +407,6 @@ def _execute(plan: Plan, watch: _Watch, progress: bool) -> Path:
             cwd=str(work),
             progress_bar=progress,
             log_output=False,
-            coalesce_streams=True,
             **_PATIENCE,
             **hooks,
         )
@@ -432,7 +431,10 @@ def _execute(plan: Plan, watch: _Watch, progress: bool) -> Path:
 
 
 def _tidy(notebook: Path) -> None:
-    """Remove TensorFlow's start-up messages from the outputs of an executed notebook."""
+    """Join what each cell printed, without TensorFlow's start-up messages.
+
+    nbclient would do so after each cell, and then not find outputs that a later cell updates.
+    """
     import nbformat
 
     if not notebook.is_file():
@@ -441,13 +443,21 @@ def _tidy(notebook: Path) -> None:
     for cell in book.cells:
         if cell.cell_type != "code":
             continue
+        streams, kept = {}, []
         for output in cell.outputs:
-            if output.get("name") == "stderr":
+            name = output.get("name")
+            if name in streams:
+                streams[name].text += output.text
+            else:
+                kept.append(output)
+            if name and name not in streams:
+                streams[name] = output
+        for name, output in streams.items():
+            output.text = re.sub(r".*\r(?=[^\n])", "", output.text)  # redrawn progress bars
+            if name == "stderr":
                 output.text = TENSORFLOW_CHATTER.sub("", output.text)
         cell.outputs = [
-            output
-            for output in cell.outputs
-            if output.get("name") != "stderr" or output.text.strip()
+            output for output in kept if output.get("name") != "stderr" or output.text.strip()
         ]
     nbformat.write(book, notebook)
 

@@ -170,10 +170,17 @@ def check_profile(
     Raises
     ------
     ParameterError
-        If every size in which the profile differs from the defaults has its default.
+        If every size in which the profile differs from the defaults has its default, or the
+        profile is unknown and all sizes have their defaults.
     """
     defaults = default_parameters(paper_path(paper, papers))
-    sizes = profile_parameters(paper, profile, True, papers)
+    try:
+        sizes = profile_parameters(paper, profile, True, papers)
+    except ParameterError:
+        names = ("profile", "dataset", "data_root", "seed", "output_dir")
+        if all(values.get(name) == defaults[name] for name in {*defaults} - {*names}):
+            raise
+        return  # a profile of the user's own, which set some of the sizes
     differing = {name for name, value in sizes.items() if defaults.get(name) != value}
     unchanged = {name for name in differing if values.get(name) == defaults.get(name)}
     if differing and unchanged == differing:

@@ -124,6 +124,9 @@ def make_plan(
     """Plan a run; `known` keeps fingerprints, so that a grid reads each dataset once."""
     from deepfake_nb.data.manifests import load_manifest
 
+    if "profile" in given:
+        name = given["profile"]
+        raise ParameterError(f"profile={name!r} is a name alone; `--profile {name}` sets its sizes")
     papers = None if papers is None else Path(papers).resolve()
     notebook = paper_path(paper, papers)
     defaults = default_parameters(notebook)

@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.errors import ImageError, ManifestError, did_you_mean
 from ..core.files import write_atomic
 from ..core.output import page_template, print_json
-from ..data.custom import read_source
+from ..data.custom import read_source, settle_splits
 from ..data.datasets import load_samples
 from ..data.manifests import list_datasets
 from ..data.samples import require_columns
@@ -188,7 +188,7 @@ def audit_command(
         Exit status: 0 if no check failed, else 1.
     """
     if all(part in list_datasets() for part in source.split("+")):
-        samples = load_samples(source, root)
+        samples = settle_splits(load_samples(source, root), source, split)
     elif Path(source).exists():
         samples = read_source(source, Path(source).stem, root, split)
     else:
@@ -197,8 +197,6 @@ def audit_command(
             f"{did_you_mean(source, list_datasets())} (deepfake-nb data list)"
         )
     audit = audit_dataset(samples, source, n, seed)
-    if page:
-        write_audit(page, audit)
     if as_json:
         rows = audit.table.to_dict("records")
         for row, finding in zip(rows, audit.findings):
@@ -208,6 +206,8 @@ def audit_command(
         )
     else:
         print_audit(audit)
-        if page:
+    if page:
+        write_audit(page, audit)
+        if not as_json:
             print(page)
     return 0 if audit.passed else 1

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.errors import ParameterError
 from ..forensics.images import compress_jpeg
+from ..forensics.treatments import add_noise, shrink_and_enlarge
 
 
 # %% ../../nbs/07_training/04_augmentation.ipynb #7f6d00ee
@@ -183,14 +184,6 @@ def adjust_tone(
     return cv2.addWeighted(image, saturation, grey, 1 - saturation, 0)
 
 
-def shrink_and_enlarge(image: np.ndarray, fraction: float) -> np.ndarray:
-    """Shrink to a fraction of the side, and enlarge to the first size."""
-    height, width = image.shape[:2]
-    small = (max(1, round(width * fraction)), max(1, round(height * fraction)))
-    image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
 # %% ../../nbs/07_training/04_augmentation.ipynb #174346b6
 def degrade(
     image: np.ndarray,
@@ -243,8 +236,7 @@ def degrade(
     if shrink:
         image = shrink_and_enlarge(image, fraction)
     if noise:
-        grain = (deviation * rng.standard_normal(image.shape, np.float32)).round()
-        image = cv2.add(image, grain, dtype=cv2.CV_8U)
+        image = add_noise(image, deviation, rng)
     if jpeg:
         image = compress_jpeg(image, quality)
     return image
