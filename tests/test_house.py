@@ -331,7 +331,7 @@ def test_import_loads_nothing_heavy():
 
 PURE = (
     "core.errors core.files core.images core.memory core.parallel core.paths "
-    "data.samples data.manifests data.croissant data.datasets data.custom "
+    "data.samples data.manifests data.croissant data.datasets data.folders data.lists data.custom "
     "evaluation.metrics evaluation.intervals evaluation.comparison evaluation.calibration "
     "evaluation.localization evaluation.frames evaluation.significance evaluation.power "
     "evaluation.repeats studies.settings studies.votes studies.map_tests "

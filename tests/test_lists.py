@@ -12,8 +12,9 @@ from planted import isolated, plant, write_image  # noqa: F401
 
 from deepfake_nb.cli import main
 from deepfake_nb.core.errors import DeepfakeNbError, ManifestError
-from deepfake_nb.data.custom import read_deepfakebench, read_folder, read_list
 from deepfake_nb.data.datasets import load_samples
+from deepfake_nb.data.folders import read_folder
+from deepfake_nb.data.lists import read_deepfakebench, read_list
 
 
 @pytest.fixture(autouse=True)

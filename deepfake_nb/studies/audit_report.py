@@ -15,8 +15,9 @@ import pandas as pd
 from ..core.errors import ImageError, ManifestError, did_you_mean
 from ..core.files import write_atomic
 from ..core.output import page_template, print_json
-from ..data.custom import read_source, settle_splits
+from ..data.custom import read_source
 from ..data.datasets import load_samples
+from ..data.lists import settle_splits
 from ..data.manifests import list_datasets
 from ..data.samples import require_columns
 from deepfake_nb.studies.audit_checks import (
