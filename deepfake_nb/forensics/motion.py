@@ -248,7 +248,8 @@ def estimate_pulse(trace: np.ndarray, fps: float) -> Pulse:
     frequency = np.fft.rfftfreq(length, 1 / fps)
     band = (frequency >= PULSE_BAND[0]) & (frequency <= PULSE_BAND[1])
     peak = frequency[band][power[band].argmax()]
-    near = (np.abs(frequency - peak) < 0.2) | (np.abs(frequency - 2 * peak) < 0.2)
+    reach = max(0.2, 2 * fps / len(trace))  # a peak is no narrower
+    near = (np.abs(frequency - peak) < reach) | (np.abs(frequency - 2 * peak) < reach)
     wide = (frequency >= PULSE_BAND[0]) & (frequency <= 2 * PULSE_BAND[1])
     noise = max(power[wide & ~near].sum(), 1e-30)
     snr = 10 * np.log10(max(power[wide & near].sum(), 1e-30) / noise)
