@@ -111,10 +111,10 @@ def _motion_steps(small: np.ndarray) -> np.ndarray:
     jerk = np.linalg.norm(np.diff(path, axis=0, prepend=path[:1]), axis=1)
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     places = np.stack([x[face], y[face], np.ones(face.sum(), np.float32)], axis=1)
-    fit = places @ np.linalg.pinv(places)  # projects on affine motions
+    fit = np.linalg.pinv(places)  # an affine motion, by least squares
     rows = []
     for step, here, there in zip(flow, grey, grey[1:]):
-        rest = step[face] - fit @ step[face]
+        rest = step[face] - places @ (fit @ step[face])
         target = (x + step[..., 0], y + step[..., 1])
         back = cv2.remap(there, *target, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         error = cv2.absdiff(here, back)
