@@ -46,7 +46,7 @@ def change_batch(
     others: np.ndarray,
     rng: np.random.Generator,
     gradient: Callable | None = None,
-    epsilon: float = 2.0,
+    epsilon: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return images and labels as an arm trains on them.
 
@@ -62,7 +62,7 @@ def change_batch(
         Source of random numbers.
     gradient : Callable, optional
         From `input_gradient`, for "FGSM" and "PGD".
-    epsilon : float, default 2.0
+    epsilon : float, default 1.0
         Grey levels, for both.
 
     Returns
@@ -96,11 +96,11 @@ def hardened_scores(
     tested: Mapping[str, ImageSet],
     attacked: str,
     arms: Sequence[str] = ARMS,
-    seeds: Sequence[int] = range(3),
-    updates: int = 100,
+    seeds: Sequence[int] = range(2),
+    updates: int = 120,
     batch_size: int = 32,
-    learning_rate: float = 1e-3,
-    epsilon: float = 2.0,
+    learning_rate: float = 3e-4,
+    epsilon: float = 1.0,
     weights: str = "auto",
 ) -> dict[tuple[str, str], np.ndarray]:
     """Train a network with each arm, and score test sets, one of them under attack as well.
@@ -115,11 +115,11 @@ def hardened_scores(
         The set that PGD changes, in five steps, for each training anew.
     arms : sequence of str, default `ARMS`
         Ways of training, see `change_batch`.
-    seeds : sequence of int, default range(3)
+    seeds : sequence of int, default range(2)
         One training of each arm each.
     updates, batch_size, learning_rate
         Of Adam.
-    epsilon : float, default 2.0
+    epsilon : float, default 1.0
         Grey levels, in training and in the attack.
     weights : str, default "auto"
         See `build_backbone`.

@@ -136,7 +136,7 @@ def sequence_scores(
     heads: Mapping[str, tuple[str, str] | None] = HEADS,
     seeds: Sequence[int] = range(3),
     folds: int = 4,
-    updates: int = 200,
+    updates: int = 100,
     batch_size: int = 16,
     learning_rate: float = 2e-3,
 ) -> dict[str, np.ndarray]:
@@ -154,7 +154,7 @@ def sequence_scores(
         One training each.
     folds : int, default 4
         Parts into which groups are divided; as many as groups to leave one out.
-    updates : int, default 200
+    updates : int, default 100
         Steps of Adam.
     batch_size : int, default 16
         Videos a step, or all of their frames.
