@@ -97,7 +97,7 @@ def hardened_scores(
     attacked: str,
     arms: Sequence[str] = ARMS,
     seeds: Sequence[int] = range(2),
-    updates: int = 120,
+    updates: int = 100,
     batch_size: int = 32,
     learning_rate: float = 3e-4,
     epsilon: float = 1.0,
