@@ -73,11 +73,13 @@ def change_batch(
     Raises
     ------
     ParameterError
-        If the arm is unknown.
+        If the arm is unknown, or lacks its gradient.
     """
     if arm not in ARMS:
         raise ParameterError(f"unknown arm={arm!r}; expected one of {', '.join(ARMS)}")
     if arm in ("FGSM", "PGD"):
+        if gradient is None:
+            raise ParameterError(f"arm={arm!r} needs a gradient; see `input_gradient`")
         steps, seed = (1 if arm == "FGSM" else 3), int(rng.integers(2**31))
         x = adversarial_images(gradient, x, y, epsilon, steps, seed)
     elif arm == "cutmix":
@@ -189,13 +191,21 @@ def hardening_table(
     for arm in dict.fromkeys(arm for arm, _ in scores):
         for metric, name in wanted:
             of = tested[name.removesuffix(", attacked")]
-            row, both = {"arm": arm, "metric": f"{metric}, {name}"}, {"resample_trainings": True}
+            row = {"arm": arm, "metric": f"{metric}, {name}"}
             mine, none = scores[arm, name], scores["none", name]
-            found = repeated_interval(of.label, mine, of.groups, metric, n_resamples, **both)
+            found = repeated_interval(
+                of.label, mine, of.groups, metric, n_resamples, resample_trainings=True
+            )
             row |= {"value": found.value, "low": found.low, "high": found.high}
             if arm != "none":
                 gain = repeated_interval(
-                    of.label, mine, of.groups, metric, n_resamples, against=none, **both
+                    of.label,
+                    mine,
+                    of.groups,
+                    metric,
+                    n_resamples,
+                    against=none,
+                    resample_trainings=True,
                 )
                 row |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
             rows.append(row)

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/10_studies/32_watched.ipynb #wa000003
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,11 @@ class Watched:
 
 
 def watch_faces(
-    samples: pd.DataFrame, n: int, size: int = 128, face_detector: str = "yunet", workers: int = 0
+    samples: pd.DataFrame,
+    n: int,
+    size: int = 128,
+    face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "yunet",
+    workers: int = 0,
 ) -> Watched:
     """Cut the middle frames of videos by one window each.
 
@@ -96,10 +101,11 @@ def watch_faces(
             continue
         box = boxes.loc[row["original"]].to_numpy(float)
         frames = list(read_frames(row["path"], sampling="middle", n=n))
-        if len(frames) < n or any(frame.image is None for frame in frames):
+        images = [frame.image for frame in frames if frame.image is not None]
+        if len(images) < n:
             continue
-        crops.append([crop_face(frame.image, box, 0.3, size) for frame in frames])
-        seconds = frames[-1].timestamp - frames[0].timestamp
+        crops.append([crop_face(image, box, 0.3, size) for image in images])
+        seconds = (frames[-1].timestamp or 0) - (frames[0].timestamp or 0)
         rows.append(row | {"fps": (n - 1) / seconds})
     return Watched(pd.DataFrame(rows), np.array(crops, np.uint8))
 
@@ -111,8 +117,10 @@ def random_runs(x: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     return np.stack([video[start : start + n] for video, start in zip(x, starts)])
 
 
+Head = tuple[Literal["none", "gru", "tcn"], Literal["attention", "mean", "maximum"]]
+
 #: Heads by name: body and pooling; None where each frame is trained on alone.
-HEADS: dict[str, tuple[str, str] | None] = {
+HEADS: dict[str, Head | None] = {
     "frames": None,
     "trained mean": ("none", "mean"),
     "trained maximum": ("none", "maximum"),
@@ -133,7 +141,7 @@ def sequence_scores(
     x: np.ndarray,
     label: np.ndarray,
     group: np.ndarray,
-    heads: Mapping[str, tuple[str, str] | None] = HEADS,
+    heads: Mapping[str, Head | None] = HEADS,
     seeds: Sequence[int] = range(3),
     folds: int = 4,
     updates: int = 100,
