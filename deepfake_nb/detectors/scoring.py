@@ -5,7 +5,7 @@
 # %% ../../nbs/09_detectors/04_scoring.ipynb #81261212
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import keras
@@ -112,6 +112,13 @@ class CalibratedModel:
         if not len(images):
             maps = np.empty((0, *self.preprocessing.size)) if self.kind == "localiser" else None
             return np.empty(0), maps
+        if self.preprocessing.mirror:
+            plain = replace(self, preprocessing=replace(self.preprocessing, mirror=False))
+            scores, maps = plain.score_with_maps(images, batch_size)
+            mirrored, mirrored_maps = plain.score_with_maps(images[:, :, ::-1], batch_size)
+            if maps is not None:
+                maps = (maps + mirrored_maps[:, :, ::-1]) / 2
+            return (scores + mirrored) / 2, maps
         x = model_inputs(images, self.preprocessing)
         if self.kind == "features":
             return np.asarray(self.model.decision_function(x), float), None

@@ -217,6 +217,7 @@ def fit(
         recorder = _Recorder(train, seed, checkpoint, settings, history, bar)
         if done == epochs:
             recorder.start(model)
+            model.optimizer.finalize_variable_values(model.trainable_variables)  # an average's
             return pd.DataFrame(recorder.rows)
         if model.train_function is None:
             prepare_training(model, copy.copy(train)[0])  # a copy, as some loaders count batches
