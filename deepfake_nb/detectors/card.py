@@ -40,6 +40,7 @@ def detector_numbers(
     groups: np.ndarray | None = None,
     n_resamples: int = 1000,
     seed: int = 0,
+    unfamiliar: np.ndarray | None = None,
 ) -> list[dict]:
     """Measure ranking, calibration, decisions at the threshold, and abstention.
 
@@ -59,6 +60,8 @@ def detector_numbers(
         Number of bootstrap resamples.
     seed : int, default 0
         Seed of the bootstrap.
+    unfamiliar : np.ndarray, optional
+        Which of them are unlike the training data, of shape (n,): the detector abstains.
 
     Returns
     -------
@@ -77,11 +80,15 @@ def detector_numbers(
 
     low, high = band
     real, fake, all_rows = y_true == 0, y_true == 1, slice(None)
-    for name, hits, chosen in (
-        ("abstains", (p >= low) & (p <= high), all_rows),
-        ("reals above the band", p > high, real),
-        ("fakes below the band", p < low, fake),
-    ):
+    aside = np.zeros(len(p), bool) if unfamiliar is None else np.asarray(unfamiliar)
+    shares = [
+        ("abstains", aside | ((p >= low) & (p <= high)), all_rows),
+        ("reals above the band", ~aside & (p > high), real),
+        ("fakes below the band", ~aside & (p < low), fake),
+    ]
+    if unfamiliar is not None:
+        shares.append(("unlike the training data", aside, all_rows))
+    for name, hits, chosen in shares:
         of = None if groups is None else np.asarray(groups)[chosen]
         rows.append(_share(name, hits[chosen], of, n_resamples, seed))
     return rows
@@ -434,6 +441,7 @@ def card_markdown(card: Mapping, level: int = 1) -> str:
         f"SHA-256 of the files, their labels and splits: `{data['sha256']}`.",
         "## What the score means",
         f"{abstention(card['numbers'], use['band'])} {use['band_rule']}",
+        use.get("distance_rule", ""),
         *(f"**{name.capitalize()}.** {text}" for name, text in card["meaning"].items()),
         f"Threshold {use['threshold']:.4f} ({use['rule']}). Calibration: {use['calibration']}.",
         "## Numbers",
@@ -445,7 +453,7 @@ def card_markdown(card: Mapping, level: int = 1) -> str:
         "## Versions",
         ", ".join(f"{name} {version}" for name, version in card["versions"].items()),
     ]
-    return re.sub("^#", "#" * level, "\n\n".join(sections) + "\n", flags=re.M)
+    return re.sub("^#", "#" * level, "\n\n".join(filter(None, sections)) + "\n", flags=re.M)
 
 
 def _number_sections(card: Mapping) -> list[str]:

@@ -54,6 +54,8 @@ class DeepfakeDetector(CalibratedModel):
         SHA-256 of SHA256SUMS, and so of everything in the folder; empty before it is saved.
     weights_sha256 : str, default ""
         SHA-256 of the model's file.
+    distance : TrainingDistance, optional
+        How far an image lies from the training data; None where the model has no features.
 
     Examples
     --------

@@ -280,7 +280,8 @@ def _meaning(results: Sequence[FileResult], detector: CalibratedModel) -> list[s
         "There is no verdict on this page. A score is the output of the model, higher for what it "
         "takes to be fake; a probability is the calibrated score. Neither is proof: a person has "
         "to look.",
-        f"{abstention(card['numbers'], detector.band)} {card['decision']['band_rule']}",
+        f"{abstention(card['numbers'], detector.band)} {card['decision']['band_rule']} "
+        f"{card['decision'].get('distance_rule', '')}".rstrip(),
     ]
     levels = {f"{result.kind}s" for result in results if result.state == "scored"} or {"images"}
     if "videos" in levels and "videos" not in card["meaning"]:

@@ -178,8 +178,14 @@ class _Reading:
     places: list[tuple] = field(default_factory=list)  # person, row, variation and face of each
     n_scored: int = 0
 
-    def add_score(self, score: float, probability: float, changed: np.ndarray | None) -> None:
-        """Enter the score of the next image."""
+    def add_score(
+        self,
+        score: float,
+        probability: float,
+        changed: np.ndarray | None,
+        distance: float | None = None,
+    ) -> None:
+        """Enter the score of the next image, and its distance from the training data."""
         person, row, variation, face = self.places[self.n_scored]
         if variation:
             person.stressed.setdefault(variation, []).append(float(probability))
@@ -188,6 +194,8 @@ class _Reading:
                 person.face, person.image = face, self.images[self.n_scored].copy()
                 person.changed = None if changed is None else changed.copy()
             row |= {"score": float(score), "probability": float(probability)}
+            if distance is not None:
+                row["distance"] = float(distance)
         self.n_scored += 1
 
     def finish(self, model: CalibratedModel) -> FileResult:
@@ -204,7 +212,10 @@ class _Reading:
             for name, varied in person.stressed.items():
                 if model.side(float(np.mean(varied))).item() != person.side:
                     person.flips.append(name)
-            if person.flips:
+            distances = [row["distance"] for row in person.rows if "distance" in row]
+            if distances:
+                person.distance = float(np.median(distances))
+            if person.note:
                 person.side = "abstains"
             if person.changed is not None:
                 person.changed_share = float((person.changed > 0.5).mean())
@@ -351,11 +362,15 @@ def _score_readings(
 
     stream = images()
     while batch := list(islice(stream, batch_size)):
-        scores, maps = model.score_with_maps(np.stack([image for _, image in batch]), batch_size)
-        maps = [None] * len(batch) if maps is None else maps
+        scores, maps, features = model.look(np.stack([image for _, image in batch]), batch_size)
+        nothing = [None] * len(batch)
+        maps, distances = nothing if maps is None else maps, nothing
+        if features is not None and model.distance is not None:
+            distances = model.distance(features) / model.distance.limit
         probabilities = model.calibration(scores)
-        for (reading, _), score, probability, changed in zip(batch, scores, probabilities, maps):
-            reading.add_score(score, probability, changed)
+        found = zip(batch, scores, probabilities, maps, distances)
+        for (reading, _), score, probability, changed, distance in found:
+            reading.add_score(score, probability, changed, distance)
         while waiting and waiting[0].n_scored == len(waiting[0].images):
             yield waiting.popleft().finish(model)
     for reading in waiting:

@@ -36,6 +36,7 @@ from deepfake_nb.detectors.card import (
     subgroup_numbers,
 )
 from .detector import DeepfakeDetector
+from .distance import fit_distance
 from .preprocessing import Preprocessing, prepare_images
 from .storage import load_detector, write_detector
 from ..evaluation.calibration import choose_threshold
@@ -75,17 +76,33 @@ def score_samples(
     ImageError
         If an image is damaged; the message names the file.
     """
-    scores = [np.empty(0)]
+    return look_at_samples(detector, samples, batch_size, progress)[0]
+
+
+def look_at_samples(
+    detector: DeepfakeDetector,
+    samples: pd.DataFrame,
+    batch_size: int = 256,
+    progress: bool = True,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return scores (n,) and, where the model has them, features (n, d); see `score_samples`."""
+    scores, features = [np.empty(0)], []
     with tqdm(total=len(samples), desc="scoring", unit="image", disable=not progress) as bar:
         for start in range(0, len(samples), batch_size):
             paths = samples["path"].iloc[start : start + batch_size]
             images = [read_image(path) for path in paths]
-            scores.append(detector.score(prepare_images(images, detector.preprocessing)))
+            looked = detector.look(prepare_images(images, detector.preprocessing))
+            scores.append(looked.scores)
+            features.append(looked.features)
             bar.update(len(images))
-    return np.concatenate(scores)
+    known = bool(features) and features[0] is not None
+    return np.concatenate(scores), np.concatenate(features) if known else None
 
 
 # %% ../../nbs/09_detectors/11_saving.ipynb #b1566877
+_MOST_TRAINING = 2000  # images to which the distance from the training data is fitted
+
+
 def calibrate_detector(
     model: keras.Model | Pipeline,
     preprocessing: Preprocessing,
@@ -95,6 +112,7 @@ def calibrate_detector(
     alpha: float = 0.05,
     min_points: float = 100.0,
     progress: bool = True,
+    train: pd.DataFrame | None = None,
 ) -> DeepfakeDetector:
     """Choose calibration, threshold and band on validation images.
 
@@ -117,6 +135,9 @@ def calibrate_detector(
         For localisers without a score of their own, see `frame_scores`.
     progress : bool, default True
         Whether to show a progress bar.
+    train : pd.DataFrame, optional
+        Training rows, of which up to 2,000 are used: without them, the detector does not notice
+        images that are unlike the training data.
 
     Returns
     -------
@@ -127,29 +148,47 @@ def calibrate_detector(
         model, preprocessing, Calibration("none"), 0.5, (0.5, 0.5), min_points
     )
     y_true = validation["label"].to_numpy()
-    y_score = score_samples(uncalibrated, validation, progress=progress)
+    y_score, features = look_at_samples(uncalibrated, validation, progress=progress)
     curve = fit_calibration(y_true, y_score, calibration)
     probability = curve(y_score)
     threshold = min(max(choose_threshold(y_true, probability, rule), 0.0), 1.0)
     people = connected_groups(validation)[0].to_numpy()
     band = choose_band(y_true, probability, threshold, alpha, people)
-    return DeepfakeDetector(model, preprocessing, curve, threshold, band, min_points)
+    distance = None
+    if train is not None and features is not None:
+        some = train.sample(min(len(train), _MOST_TRAINING), random_state=0)
+        of_training = look_at_samples(uncalibrated, some, progress=progress)[1]
+        distance = fit_distance(of_training, features, people, alpha)
+    return DeepfakeDetector(
+        model, preprocessing, curve, threshold, band, min_points, distance=distance
+    )
 
 
 # %% ../../nbs/09_detectors/11_saving.ipynb #e4e4e983
 def _test_numbers(
-    test: pd.DataFrame, probability: np.ndarray, detector: DeepfakeDetector, **bootstrap
+    test: pd.DataFrame,
+    probability: np.ndarray,
+    unfamiliar: np.ndarray,
+    detector: DeepfakeDetector,
+    **bootstrap,
 ) -> dict[str, list[dict]]:
     """Compute the numbers of images and, where videos have several frames, of videos."""
-    levels = {"images": (test, probability)}
+    levels = {"images": (test, probability, unfamiliar)}
     if test["video"].notna().all() and test.groupby(["dataset", "video"]).size().median() > 1:
         videos = video_scores(test, probability)
-        levels["videos"] = videos, videos["score"].to_numpy()
+        aside = video_scores(test, unfamiliar.astype(float))["score"].to_numpy() > 0.5
+        levels["videos"] = videos, videos["score"].to_numpy(), aside
     numbers = {}
-    for level, (rows, p) in levels.items():
+    for level, (rows, p, aside) in levels.items():
         y_true, people = rows["label"].to_numpy(), connected_groups(rows)[0].to_numpy()
         numbers[level] = detector_numbers(
-            y_true, p, detector.threshold, detector.band, people, **bootstrap
+            y_true,
+            p,
+            detector.threshold,
+            detector.band,
+            people,
+            unfamiliar=None if detector.distance is None else aside,
+            **bootstrap,
         )
     return numbers
 
@@ -176,6 +215,24 @@ def _band_rule(validation: pd.DataFrame, alpha: float) -> str:
             f"{' and '.join(rests_on)}. The numbers of the test split show what was achieved."
         )
     return text[0].upper() + text[1:]
+
+
+def _distance_rule(detector: DeepfakeDetector) -> str:
+    """Say in sentences when an image counts as unlike the training data."""
+    distance = detector.distance
+    if distance is None:
+        return ""
+    if not np.isfinite(distance.limit):
+        return (
+            "It does not notice images that are unlike its training data: the validation split has "
+            "too few people to say how far is too far."
+        )
+    return (
+        "It also abstains from images whose features lie farther from those of its training data "
+        f"than those of new people from the same source do in {distance.alpha:.0%} of cases. Such "
+        "images are called unlike the training data. Within that distance, too, an image of "
+        "another kind can get a wrong score."
+    )
 
 
 # %% ../../nbs/09_detectors/11_saving.ipynb #dfb23cbd
@@ -259,12 +316,21 @@ def save_detector(
                 "(see `split_samples`)"
             )
     detector = calibrate_detector(
-        model, preprocessing, validation, calibration, rule, alpha, min_points, progress
+        model,
+        preprocessing,
+        validation,
+        calibration,
+        rule,
+        alpha,
+        min_points,
+        progress,
+        samples[samples["split"] == "train"],
     )
     curve, threshold = detector.calibration, detector.threshold
-    probability = curve(score_samples(detector, test, progress=progress))
+    score, features = look_at_samples(detector, test, progress=progress)
+    probability, unfamiliar = curve(score), detector.unfamiliar(features, len(test))
     bootstrap = {"n_resamples": n_resamples, "seed": seed}
-    numbers = _test_numbers(test, probability, detector, **bootstrap)
+    numbers = _test_numbers(test, probability, unfamiliar, detector, **bootstrap)
     card = {
         "name": name,
         "description": description,
@@ -282,6 +348,7 @@ def save_detector(
                 f"{calibration}, on {curve.n:,} validation images, {curve.fakes:.0%} fakes"
             ),
             "band_rule": _band_rule(validation, alpha),
+            "distance_rule": _distance_rule(detector),
         },
         "meaning": {
             level: probability_meaning(level, rows, curve) for level, rows in numbers.items()

@@ -5,8 +5,9 @@
 # %% ../../nbs/09_detectors/04_scoring.ipynb #81261212
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.pipeline import Pipeline
 
 from ..core.memory import keep_freed_memory
 from .calibration import Calibration
+from .distance import TrainingDistance
 from .preprocessing import Preprocessing, model_inputs
 from ..evaluation.frames import frame_scores
 from ..models.classifiers import fake_score
@@ -22,6 +24,27 @@ from ..models.classifiers import fake_score
 __all__ = []
 
 # %% ../../nbs/09_detectors/04_scoring.ipynb #7a31715e
+_MOST_FEATURES = 4096  # of which a distance from the training data is computed
+
+
+class Looked(NamedTuple):
+    """What a model tells of n images.
+
+    Attributes
+    ----------
+    scores : np.ndarray
+        float64 of shape (n,), higher for fakes; not calibrated.
+    maps : np.ndarray or None
+        P(changed), (n, height, width); None if the model is no localiser.
+    features : np.ndarray or None
+        What the score is computed from, (n, d); None where that is no vector of a network.
+    """
+
+    scores: np.ndarray
+    maps: np.ndarray | None
+    features: np.ndarray | None
+
+
 SIDES: tuple[str, ...] = ("below", "abstains", "above")
 
 
@@ -49,6 +72,8 @@ class CalibratedModel:
         SHA-256 of SHA256SUMS, and so of everything in the folder; empty before it is saved.
     weights_sha256 : str, default ""
         SHA-256 of the model's file.
+    distance : TrainingDistance, optional
+        How far an image lies from the training data; None where the model has no features.
     """
 
     model: keras.Model | Pipeline = field(repr=False)
@@ -60,6 +85,7 @@ class CalibratedModel:
     card: dict = field(default_factory=dict, repr=False)
     sha256: str = ""
     weights_sha256: str = ""
+    distance: TrainingDistance | None = field(default=None, repr=False)
 
     @property
     def kind(self) -> Literal["classifier", "localiser", "features"]:
@@ -109,26 +135,70 @@ class CalibratedModel:
         self, images: np.ndarray, batch_size: int = 32
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return what `score` and `maps` return, from one pass through the model."""
+        return self.look(images, batch_size)[:2]
+
+    @cached_property
+    def _network(self) -> keras.Model:
+        """The network with the input of its last layer, the score's, as a further output."""
+        single = len(self.model.outputs) == 1
+        outputs = {"outputs": self.model.outputs[0] if single else self.model.output}
+        last = self.model.layers[-1]
+        if self._has_score_output:
+            last = self.model.get_layer("fake")
+        if self.kind == "classifier" or self._has_score_output:
+            features = last.input
+            if len(features.shape) == 2 and features.shape[1] <= _MOST_FEATURES:
+                outputs["features"] = features
+        return keras.Model(self.model.inputs, outputs)
+
+    def look(self, images: np.ndarray, batch_size: int = 32) -> Looked:
+        """Score images, and return all that one pass through the model tells of them.
+
+        Parameters
+        ----------
+        images : np.ndarray
+            From `prepare_images`: uint8 of shape (n, height, width, 3).
+        batch_size : int, default 32
+            Images scored at a time.
+
+        Returns
+        -------
+        Looked
+            Scores, maps and features; with `preprocessing.mirror`, scores and maps are means over
+            each image and its mirror image.
+        """
         if not len(images):
             maps = np.empty((0, *self.preprocessing.size)) if self.kind == "localiser" else None
-            return np.empty(0), maps
-        if self.preprocessing.mirror:
-            plain = replace(self, preprocessing=replace(self.preprocessing, mirror=False))
-            scores, maps = plain.score_with_maps(images, batch_size)
-            mirrored, mirrored_maps = plain.score_with_maps(images[:, :, ::-1], batch_size)
-            if maps is not None:
-                maps = (maps + mirrored_maps[:, :, ::-1]) / 2
-            return (scores + mirrored) / 2, maps
-        x = model_inputs(images, self.preprocessing)
+            return Looked(np.empty(0), maps, None)
         if self.kind == "features":
-            return np.asarray(self.model.decision_function(x), float), None
-        outputs = _predict(self.model, x, batch_size)
+            x = model_inputs(images, self.preprocessing)
+            return Looked(np.asarray(self.model.decision_function(x), float), None, None)
+        first = self._look(images, batch_size)
+        if not self.preprocessing.mirror:
+            return first
+        mirrored = self._look(images[:, :, ::-1], batch_size)
+        maps = first.maps
+        if maps is not None:
+            maps = (maps + mirrored.maps[:, :, ::-1]) / 2
+        return Looked((first.scores + mirrored.scores) / 2, maps, first.features)
+
+    def _look(self, images: np.ndarray, batch_size: int) -> Looked:
+        """Score images as they are."""
+        found = _predict(self._network, model_inputs(images, self.preprocessing), batch_size)
+        outputs, features = found["outputs"], found.get("features")
         if isinstance(outputs, dict):
-            return fake_score(outputs["fake"]), np.clip(outputs["changed"][..., 0], 0, 1)
+            maps = np.clip(outputs["changed"][..., 0], 0, 1)
+            return Looked(fake_score(outputs["fake"]), maps, features)
         if self.kind == "classifier":
-            return fake_score(outputs), None
+            return Looked(fake_score(outputs), None, features)
         maps = np.clip(outputs[..., 0], 0, 1)
-        return frame_scores(maps, self.min_points), maps
+        return Looked(frame_scores(maps, self.min_points), maps, None)
+
+    def unfamiliar(self, features: np.ndarray | None, n: int) -> np.ndarray:
+        """Return which of n images lie farther from the training data than the limit, (n,)."""
+        if self.distance is None or features is None:
+            return np.zeros(n, bool)
+        return self.distance(features) > self.distance.limit
 
     def side(self, probability: np.ndarray | float) -> np.ndarray:
         """Return on which side of the band probabilities lie: one of `SIDES` each."""
@@ -136,9 +206,7 @@ class CalibratedModel:
         return np.select([p < self.band[0], p > self.band[1]], ["below", "above"], "abstains")
 
 
-def _predict(
-    model: keras.Model, x: np.ndarray, batch_size: int
-) -> np.ndarray | dict[str, np.ndarray]:
+def _predict(model: keras.Model, x: np.ndarray, batch_size: int) -> dict:
     """Run a model in batches of one size, since Keras compiles each size anew."""
     keep_freed_memory()
     found = []

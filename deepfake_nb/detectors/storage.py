@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -24,6 +25,7 @@ from .calibration import CALIBRATIONS, Calibration
 from .card import card_markdown, package_versions
 from .checks import check_detector, check_folder
 from .detector import DeepfakeDetector
+from .distance import TrainingDistance
 from .preprocessing import Preprocessing, prepare_images
 from ..forensics.spectrum_classifiers import load_classifier, save_classifier
 
@@ -35,7 +37,7 @@ _FORMAT = 1  # version of the folder's layout
 _TOLERANCE = 1e-3  # largest difference between the scores of the probe, now and when saved
 
 
-def _probe(preprocessing: Preprocessing) -> np.ndarray:
+def probe_images(preprocessing: Preprocessing) -> np.ndarray:
     """Return four images of noise, the same on every machine, as the model sees them."""
     noise = np.random.RandomState(0).randint(0, 256, (4, 12, 12, 3)).astype(np.uint8)
     nearest = Image.Resampling.NEAREST
@@ -83,7 +85,7 @@ def write_detector(folder: Path, detector: DeepfakeDetector, card: Mapping) -> N
             "threshold": detector.threshold,
             "band": list(detector.band),
             "min_points": detector.min_points,
-            "probe": detector.score(_probe(detector.preprocessing)).tolist(),
+            "probe": detector.score(probe_images(detector.preprocessing)).tolist(),
             "versions": card["versions"],
         }
         contents = {
@@ -93,7 +95,12 @@ def write_detector(folder: Path, detector: DeepfakeDetector, card: Mapping) -> N
         }
         for name, text in contents.items():
             (partial / name).write_text(text, encoding="utf-8")
-        sums = [f"{file_hash(partial / name)}  {name}\n" for name in (*contents, model_file.name)]
+        files = [*contents, model_file.name]
+        if detector.distance is not None:
+            files.append("distance.npz")
+            with open(partial / files[-1], "wb") as file:
+                np.savez(file, **asdict(detector.distance))
+        sums = [f"{file_hash(partial / name)}  {name}\n" for name in files]
         (partial / "SHA256SUMS").write_text("".join(sums))
         if folder.exists():
             os.replace(folder, old)
@@ -132,7 +139,7 @@ def _check_sums(folder: Path) -> dict[str, str]:
 
 def _check_probe(folder: Path, detector: DeepfakeDetector, settings: Mapping) -> None:
     """Verify that the scores of the probe reproduce."""
-    now, then = detector.score(_probe(detector.preprocessing)), np.array(settings["probe"])
+    now, then = detector.score(probe_images(detector.preprocessing)), np.array(settings["probe"])
     tolerance = _TOLERANCE * max(1.0, np.abs(then).max())
     if now.shape == then.shape and np.abs(now - then).max() <= tolerance:
         return
@@ -197,6 +204,17 @@ def _check_decision(settings: Mapping, file: Path) -> None:
 
 
 # %% ../../nbs/09_detectors/10_storage.ipynb #e5bbbd8e
+def _read_distance(file: Path) -> TrainingDistance:
+    """Read the distance from the training data, without running code from the file."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        numbers = {name: float(arrays.pop(name)) for name in ("rest", "limit", "alpha")}
+        return TrainingDistance(**arrays, **numbers)
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise DetectorError(f"{file}: not a distance ({error}); get the folder again") from error
+
+
 def load_detector(folder: str | Path, sha256: str | None = None) -> DeepfakeDetector:
     """Load a detector after verifying that it is complete, unchanged, and scores as before.
 
@@ -259,6 +277,7 @@ def load_detector(folder: str | Path, sha256: str | None = None) -> DeepfakeDete
         card,
         found,
         sums[name],
+        _read_distance(folder / "distance.npz") if "distance.npz" in sums else None,
     )
     _check_probe(folder, detector, settings)
     return detector

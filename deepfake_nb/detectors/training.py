@@ -5,9 +5,13 @@
 # %% ../../nbs/09_detectors/12_training.ipynb #86399b89
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +20,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.errors import DetectorError, MaskError, ParameterError, SampleError
+from .. import __version__
+from ..core.errors import DetectorError, ParameterError, SampleError
+from ..core.files import write_atomic
 from ..core.images import read_image
 from ..data.datasets import load_samples
 from ..data.manifests import load_manifest
@@ -24,6 +30,12 @@ from ..data.samples import SPLITS, class_weights, subsample_originals
 from ..data.splits import check_split, split_samples
 from .checks import DETECTOR_HEADS, TRAINING_PROFILES, check_training
 from .detector import DeepfakeDetector
+from deepfake_nb.detectors.localiser import (
+    AUGMENTATIONS,
+    LocaliserRecipe,
+    round_up,
+    train_localiser,
+)
 from deepfake_nb.detectors.preprocessing import (
     Preprocessing,
     measure_crops,
@@ -32,19 +44,18 @@ from deepfake_nb.detectors.preprocessing import (
 )
 from .saving import save_detector
 from ..faces.dataset import cached_faces
-from ..forensics.mask_datasets import mask_samples
 from ..forensics.spectrum_classifiers import feature_classifier
 from ..models.backbones import build_backbone
 from ..models.classifiers import build_classifier, build_convnet, compile_model
 from ..models.losses import BceDiceLoss
-from ..models.registry import BACKBONES
-from ..models.unets import build_pretrained_unet, build_unet
+from ..models.registry import get_backbone
+from ..models.unets import build_unet
 from ..models.weights import resolve_weights
-from ..training.augmentation import Augmentation
+from ..training.batches import settings_digest
+from ..training.checkpoints import read_history
 from ..training.fit import fit
 from ..training.frozen import fit_frozen
 from ..training.loaders import ImageBatches, load_images
-from ..training.pairs import PairedBatches
 from ..training.scaling import scale_images
 
 # %% auto #0
@@ -128,19 +139,79 @@ def _subsample(samples: pd.DataFrame, limit: int, seed: int, by_original: bool) 
     return (kept if by_original else kept.sort_index()).reset_index(drop=True)
 
 
+def _balanced(samples: pd.DataFrame) -> pd.DataFrame:
+    """Repeat training rows, so that each dataset has as many as the largest one."""
+    train = samples["split"] == "train"
+    of_dataset = samples[train].groupby("dataset").indices.values()
+    most = max(map(len, of_dataset))
+    repeated = [samples[train].iloc[np.resize(rows, most)] for rows in of_dataset]
+    return pd.concat([*repeated, samples[~train]], ignore_index=True)
+
+
 # %% ../../nbs/09_detectors/12_training.ipynb #662fa01a
 _BACKBONE = "MobileNetV2-0.35"
 
 
-def _early_stopping(start: int = 0) -> keras.callbacks.Callback:
-    """Restore the weights of the epoch with the lowest validation loss, from `start` on."""
-    return keras.callbacks.EarlyStopping(
-        monitor="val_loss", patience=8, restore_best_weights=True, start_from_epoch=start
-    )
+@dataclass(frozen=True)
+class _Plan:
+    """What a head's training takes beside samples and preprocessing."""
+
+    folder: Path  # from which a killed training resumes
+    epochs: int | None
+    size: int | None
+    seconds: float | None
+    seed: int
+    backbone: str
+    augment: str
+    progress: bool
+
+    @property
+    def callbacks(self) -> tuple[keras.callbacks.Callback, ...]:
+        """The table of epochs."""
+        return (_EpochTable(),) if self.progress else ()
 
 
-def _classifier_arguments(samples: pd.DataFrame, preprocessing: Preprocessing, seed: int) -> dict:
+class _EpochTable(keras.callbacks.Callback):
+    """Print a row an epoch: loss, validation loss and AUC, seconds, expected end."""
+
+    def on_train_begin(self, logs=None):
+        tqdm.write(
+            f"{'epoch':>9} {'loss':>8} {'val loss':>8} {'val AUC':>8} {'ends':>6}", sys.stderr
+        )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.time()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs, epochs = logs or {}, self.params["epochs"]
+        auc = [f"{logs[name]:.3f}" for name in ("val_auc", "val_fake_auc") if name in logs]
+        left = (epochs - 1 - epoch) * (time.time() - self.began)
+        ends = time.strftime("%H:%M", time.localtime(time.time() + left))
+        row = (f"{epoch + 1}/{epochs}", f"{logs['loss']:.4f}", f"{logs['val_loss']:.4f}")
+        widths = zip((*row, *(auc or "–"), ends), (9, 8, 8, 8, 6))
+        tqdm.write(" ".join(f"{text:>{width}}" for text, width in widths), sys.stderr)
+
+
+class _BestEpoch(keras.callbacks.Callback):
+    """Keep the weights of the epoch with the lowest validation loss, from `start` on, in a file."""
+
+    def __init__(self, folder: Path, start: int = 0):
+        super().__init__()
+        self.file, self.start = folder / "best.weights.h5", start
+        history = read_history(folder)
+        self.losses = [] if history is None else history["val_loss"].tolist()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.losses.append(logs["val_loss"])
+        if epoch >= self.start and self.losses[-1] <= min(self.losses[self.start :]):
+            partial = self.file.with_name("partial.weights.h5")
+            self.model.save_weights(partial)
+            os.replace(partial, self.file)
+
+
+def _classifier_arguments(samples: pd.DataFrame, preprocessing: Preprocessing, plan: _Plan) -> dict:
     """Return what `fit` and `fit_frozen` take for a classifier."""
+    samples = _balanced(samples)
     train, validation = (
         ImageBatches(
             samples,
@@ -150,7 +221,7 @@ def _classifier_arguments(samples: pd.DataFrame, preprocessing: Preprocessing, s
             "binary",
             interpolation=preprocessing.interpolation,
             scaling=preprocessing.scaling,
-            seed=seed,
+            seed=plan.seed,
             shuffle=name == "train",
         )
         for name in ("train", "validation")
@@ -159,7 +230,9 @@ def _classifier_arguments(samples: pd.DataFrame, preprocessing: Preprocessing, s
         "train": train,
         "validation": validation,
         "class_weight": class_weights(samples[samples["split"] == "train"]),
-        "callbacks": [_early_stopping()],
+        "epochs": plan.epochs,
+        "seed": plan.seed,
+        "progress": plan.progress,
     }
 
 
@@ -169,36 +242,43 @@ def _epoch_record(history: pd.DataFrame, start: int = 0) -> dict:
 
 
 def _fit_convnet(
-    samples: pd.DataFrame, preprocessing: Preprocessing, epochs: int, seed: int, progress: bool
+    samples: pd.DataFrame, preprocessing: Preprocessing, plan: _Plan
 ) -> tuple[keras.Model, Preprocessing, dict]:
     """Train a small network from scratch."""
     shape = (*preprocessing.size, 3)
-    model = compile_model(build_convnet(shape, filters=(16, 32, 64), seed=seed))
-    arguments = _classifier_arguments(samples, preprocessing, seed)
-    history = fit(model, **arguments, epochs=epochs, seed=seed, progress=progress)
+    model = build_convnet(shape, filters=(16, 32, 64), seed=plan.seed)
+    compile_model(model, metrics=[keras.metrics.AUC(name="auc")])
+    best = _BestEpoch(plan.folder)
+    history = fit(
+        model,
+        **_classifier_arguments(samples, preprocessing, plan),
+        checkpoint=plan.folder,
+        callbacks=[best, *plan.callbacks],
+    )
+    model.load_weights(best.file)
     return model, preprocessing, _epoch_record(history)
 
 
 def _fit_mobilenet(
-    samples: pd.DataFrame, preprocessing: Preprocessing, epochs: int, seed: int, progress: bool
+    samples: pd.DataFrame, preprocessing: Preprocessing, plan: _Plan
 ) -> tuple[keras.Model, Preprocessing, dict]:
     """Train a slim head on a frozen backbone, whose features are computed once."""
-    preprocessing = replace(preprocessing, scaling=BACKBONES[_BACKBONE].scaling)
-    backbone, weights = build_backbone(_BACKBONE, "auto", (*preprocessing.size, 3), seed=seed)
-    model = compile_model(build_classifier(backbone, "slim", seed=seed))
-    arguments = _classifier_arguments(samples, preprocessing, seed)
-    history = fit_frozen(model, **arguments, epochs=epochs, seed=seed, progress=progress)
-    record = _epoch_record(history) | {"base_weights": weights.label, **weights.record}
-    return model, preprocessing, record
+    preprocessing = replace(preprocessing, scaling=get_backbone(plan.backbone).scaling)
+    shape = (*preprocessing.size, 3)
+    backbone, weights = build_backbone(plan.backbone, "auto", shape, seed=plan.seed)
+    model = build_classifier(backbone, "slim", seed=plan.seed)
+    compile_model(model, metrics=[keras.metrics.AUC(name="auc")])
+    best = keras.callbacks.EarlyStopping(patience=8, restore_best_weights=True)
+    history = fit_frozen(
+        model,
+        **_classifier_arguments(samples, preprocessing, plan),
+        callbacks=[best, *plan.callbacks],
+    )
+    record = _epoch_record(history) | {"backbone": plan.backbone, "base_weights": weights.label}
+    return model, preprocessing, record | weights.record
 
 
 # %% ../../nbs/09_detectors/12_training.ipynb #f6444f18
-def _round_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Round height and width up to a multiple."""
-    height, width = size
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
-
-
 def _load_masks(samples: pd.DataFrame, size: tuple[int, int]) -> np.ndarray:
     """Load masks of 0 and 1, of shape (n, height, width, 1); empty ones for real images."""
     masks = np.zeros((len(samples), *size, 1), np.float32)
@@ -209,7 +289,7 @@ def _load_masks(samples: pd.DataFrame, size: tuple[int, int]) -> np.ndarray:
 
 
 def _fit_unet(
-    samples: pd.DataFrame, preprocessing: Preprocessing, epochs: int, seed: int, progress: bool
+    samples: pd.DataFrame, preprocessing: Preprocessing, plan: _Plan
 ) -> tuple[keras.Model, Preprocessing, dict]:
     """Train a narrow U-Net on images and their masks."""
     without_mask = samples[(samples["label"] == 1) & samples["mask_path"].isna()]
@@ -218,85 +298,56 @@ def _fit_unet(
             f"{len(without_mask)} fakes have no mask, {without_mask['path'].iloc[0]} first, and a "
             "U-Net learns from masks; choose another head"
         )
-    preprocessing = replace(preprocessing, size=_round_up(preprocessing.size, 16))
+    preprocessing = replace(preprocessing, size=round_up(preprocessing.size, 16))
     size = preprocessing.size
     model = build_unet(
-        input_shape=(*size, 3), features=8, levels=4, batch_normalization=True, seed=seed
+        input_shape=(*size, 3), features=8, levels=4, batch_normalization=True, seed=plan.seed
     )
     model.compile("adam", loss=BceDiceLoss())
-    arrays = []
+    samples, arrays = _balanced(samples), []
     for name in ("train", "validation"):
         rows = samples[samples["split"] == name]
         images = load_images(rows, size, preprocessing.interpolation)
         arrays.append((scale_images(images, preprocessing.scaling), _load_masks(rows, size)))
-    settled = epochs // 2  # before, the statistics of batch normalisation lag behind
+    settled = plan.epochs // 2  # before, the statistics of batch normalisation lag behind
+    best = _BestEpoch(plan.folder, settled)
     history = fit(
         model,
         *arrays,
-        epochs=epochs,
+        epochs=plan.epochs,
         batch_size=8,
-        seed=seed,
-        callbacks=[_early_stopping(settled)],
-        progress=progress,
+        seed=plan.seed,
+        checkpoint=plan.folder,
+        callbacks=[best, *plan.callbacks],
+        progress=plan.progress,
     )
+    model.load_weights(best.file)
     return model, preprocessing, _epoch_record(history, settled)
 
 
 # %% ../../nbs/09_detectors/12_training.ipynb #3c9e51d7
 def _fit_localiser(
-    samples: pd.DataFrame, preprocessing: Preprocessing, epochs: int, seed: int, progress: bool
+    samples: pd.DataFrame, preprocessing: Preprocessing, plan: _Plan
 ) -> tuple[keras.Model, Preprocessing, dict]:
-    """Train a U-Net on a pretrained backbone on pairs of a fake and its original."""
-    preprocessing = replace(
-        preprocessing, scaling=BACKBONES[_BACKBONE].scaling, size=_round_up(preprocessing.size, 32)
+    """Train a localiser with the recipe."""
+    return train_localiser(
+        samples,
+        preprocessing,
+        plan.backbone,
+        size=plan.size,
+        epochs=plan.epochs,
+        seconds=plan.seconds,
+        seed=plan.seed,
+        recipe=LocaliserRecipe(augment=AUGMENTATIONS[plan.augment]),
+        checkpoint=plan.folder,
+        callbacks=plan.callbacks,
+        progress=plan.progress,
     )
-    try:
-        masked = mask_samples(samples[samples["split"] != "test"], progress=progress)
-    except MaskError as error:
-        raise DetectorError(str(error)) from error
-    try:
-        train, validation = (
-            PairedBatches(
-                masked.samples,
-                split,
-                preprocessing.size,
-                16,
-                "both",
-                Augmentation() if split == "train" else None,
-                scaling=preprocessing.scaling,
-                interpolation=preprocessing.interpolation,
-                shuffle=split == "train",
-                seed=seed,
-                progress=progress,
-            )
-            for split in ("train", "validation")
-        )
-    except SampleError as error:
-        raise DetectorError(
-            "no fake for training or validation has its original in the dataset, and a localiser "
-            "learns from pairs of the two; choose another head, such as convnet, or add a column "
-            "'original' to the dataset's table"
-        ) from error
-    model, weights = build_pretrained_unet(_BACKBONE, "auto", (*preprocessing.size, 3), seed=seed)
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * len(train))
-    model.compile(
-        keras.optimizers.AdamW(rate, use_ema=True, ema_momentum=0.99),
-        loss={"changed": BceDiceLoss(dice_weight=0.25), "fake": "binary_crossentropy"},
-    )
-    history = fit(model, train, validation, epochs=epochs, seed=seed, progress=progress)
-    record = {
-        "epochs": len(history),
-        "training_pairs": train.n,
-        "pairs_set_aside": len(masked.aside),
-        "base_weights": weights.label,
-        **weights.record,
-    }
-    return model, preprocessing, record
 
 
 # %% ../../nbs/09_detectors/12_training.ipynb #0dce038c
 def _fit_spectrum(
-    samples: pd.DataFrame, preprocessing: Preprocessing, epochs: int, seed: int, progress: bool
+    samples: pd.DataFrame, preprocessing: Preprocessing, plan: _Plan
 ) -> tuple[object, Preprocessing, dict]:
     """Train a support vector machine on spectra of crops that are not resized."""
     crop = preprocessing.crop
@@ -306,8 +357,9 @@ def _fit_spectrum(
         feature_options={"n_features": min(300, 2 * crop)},
         size=(crop, crop),
     )
+    samples = _balanced(samples)
     train = samples[samples["split"] == "train"]
-    paths = tqdm(train["path"], desc="reading", disable=not progress)
+    paths = tqdm(train["path"], desc="reading", disable=not plan.progress)
     images = prepare_images([read_image(path) for path in paths], preprocessing)
     x = model_inputs(images, preprocessing)
     model = feature_classifier("svm rbf", "features", class_weight="balanced")
@@ -325,6 +377,18 @@ _TRAINERS = {
 
 
 # %% ../../nbs/09_detectors/12_training.ipynb #28de96fa
+def _resume_or_start(folder: Path, request: Mapping, progress: bool) -> None:
+    """Keep what a killed training of the same request left in a folder; remove anything else."""
+    file, text = folder / "request.json", json.dumps(request, indent=1, default=str)
+    if not file.is_file() or file.read_text() != text:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_atomic(file, text)
+    history = read_history(folder)
+    if progress and history is not None:
+        tqdm.write(f"resuming after epoch {len(history)}: {folder}", sys.stderr)
+
+
 def train_detector(
     folder: str | Path,
     dataset: str = "synthetic-faces",
@@ -335,7 +399,11 @@ def train_detector(
     options: Mapping | None = None,
     face_detector: Literal["mtcnn", "ssd", "yunet", "haar", "frame"] = "mtcnn",
     given_split: Literal["check", "keep", "replace"] = "check",
+    size: int | None = None,
+    backbone: str | None = None,
+    augment: Literal["full", "movement", "none"] | None = None,
     epochs: int | None = None,
+    minutes: float | None = None,
     limit: int | None = None,
     seed: int = 0,
     random_backbone: bool = False,
@@ -343,12 +411,15 @@ def train_detector(
 ) -> DeepfakeDetector:
     """Train, calibrate, test and save a detector.
 
+    The same call resumes a killed training after its last complete epoch, and gives the same
+    detector; until it is done, what it needs is in the folder `.NAME.training` beside `folder`.
+
     Parameters
     ----------
     folder : str or Path
         The folder to write; an existing detector is replaced.
     dataset : str, default "synthetic-faces"
-        Name of a dataset, or several joined by +.
+        Name of a dataset, or several joined by +; each has the same weight in training.
     head : str, default "convnet"
         A key of `DETECTOR_HEADS`.
     profile : {"smoke", "quick", "full"}, default "quick"
@@ -362,10 +433,22 @@ def train_detector(
     given_split : {"check", "keep", "replace"}, default "check"
         What becomes of the dataset's own split: it is refused if it shares people between its
         parts, kept all the same, or replaced by one by people.
+    size : int, optional
+        Pixels a side of the model's images, rounded up to what the head needs; None for the
+        profile's.
+    backbone : str, optional
+        For "mobilenet" and "localiser": a key of `BACKBONES`, or a network of
+        `keras.applications`; None for MobileNetV2-0.35, whose weights are part of the package.
+    augment : {"full", "movement", "none"}, optional
+        For "localiser": what happens to the images of a pair in training; None for "full", which
+        moves, changes colours, blurs, shrinks, and compresses.
     epochs : int, optional
         Number of epochs; None for the profile's.
+    minutes : float, optional
+        For "localiser": a budget for everything. A few steps are timed, and size and epochs, where
+        they are None, are chosen to fit.
     limit : int, optional
-        Highest number of images of each class; None for the profile's.
+        Highest number of images of each class; None for the profile's, or all with `minutes`.
     seed : int, default 0
         Seed of the splits, the initial weights and the order of samples.
     random_backbone : bool, default False
@@ -388,7 +471,8 @@ def train_detector(
     SampleError
         If the dataset's own split shares people between its parts.
     ParameterError
-        If `given_split` is unknown, `epochs` or `limit` is less than 1, or `seed` less than 0.
+        If `given_split`, `backbone` or `augment` is unknown, a number is too small, or an option
+        does not apply to the head.
 
     Examples
     --------
@@ -399,22 +483,39 @@ def train_detector(
     started = time.perf_counter()
     if given_split not in ("check", "keep", "replace"):
         raise ParameterError(f"given_split={given_split!r}: expected check, keep or replace")
-    check_training(folder, dataset, head, profile, face_detector, root, epochs, limit, seed)
-    weights = resolve_weights(_BACKBONE, "auto") if head == "mobilenet" else None
+    check_training(
+        folder,
+        dataset,
+        head,
+        profile,
+        face_detector,
+        root,
+        epochs,
+        limit,
+        seed,
+        size,
+        backbone,
+        augment,
+        minutes,
+    )
+    backbone = backbone or _BACKBONE
+    weights = resolve_weights(backbone, "auto") if head == "mobilenet" else None
     if weights is not None and weights.kind == "none" and not random_backbone:
         raise DetectorError(
-            f"the head 'mobilenet' would stand on a frozen {_BACKBONE} of random weights, and "
+            f"the head 'mobilenet' would stand on a frozen {backbone} of random weights, and "
             f"could hardly learn ({weights.note}); choose another head, such as convnet, or ask "
             "for it with --random-backbone"
         )
     scale = TRAINING_PROFILES[profile]
     embedded = root is None and all(load_manifest(name).embedded for name in dataset.split("+"))
     options = dict(options or {}) or (scale["embedded"] if embedded else {})
-    preprocessing = Preprocessing(size=(scale["size"],) * 2, face_detector=face_detector)
+    side = size or scale["size"]
+    preprocessing = Preprocessing(size=(side, side), face_detector=face_detector)
     samples, split, measured = _load_splits(
         dataset, root, options, preprocessing, seed, given_split
     )
-    limit = limit or scale["limit"]
+    if limit is None and minutes is None:
+        limit = scale["limit"]
     if limit is not None:
         samples = _subsample(samples, limit, seed, by_original=head == "localiser")
     for name in SPLITS:
@@ -427,10 +528,33 @@ def train_detector(
             )
     found = measured.pop("found", None)
     preprocessing = replace(preprocessing, confidence=None, **measured)
-    train = _TRAINERS[head]
-    model, preprocessing, record = train(
-        samples, preprocessing, epochs or scale["epochs"], seed, progress
+    resumed = Path(folder).with_name(f".{Path(folder).name}.training")
+    request = {
+        "version": __version__,
+        "samples": settings_digest(samples[["path", "label", "split"]].to_csv()),
+        "head": head,
+        "preprocessing": preprocessing,
+        "backbone": backbone,
+        "augment": augment,
+        "size": size,
+        "epochs": epochs,
+        "minutes": minutes,
+        "seed": seed,
+        "profile": profile,
+    }
+    _resume_or_start(resumed, request, progress)
+    budget = minutes is not None
+    plan = _Plan(
+        resumed,
+        epochs if budget else epochs or scale["epochs"],
+        size if budget else side,
+        60 * minutes - (time.perf_counter() - started) if budget else None,
+        seed,
+        backbone,
+        augment or "full",
+        progress,
     )
+    model, preprocessing, record = _TRAINERS[head](samples, preprocessing, plan)
     training = {
         "head": head,
         "dataset": dataset,
@@ -442,7 +566,7 @@ def train_detector(
         "seconds": round(time.perf_counter() - started, 1),
     }
     what = DETECTOR_HEADS[head][0].upper() + DETECTOR_HEADS[head][1:]
-    return save_detector(
+    detector = save_detector(
         folder,
         model,
         preprocessing,
@@ -455,3 +579,5 @@ def train_detector(
         seed=seed,
         progress=progress,
     )
+    shutil.rmtree(resumed, ignore_errors=True)
+    return detector
