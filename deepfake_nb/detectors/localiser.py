@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from keras import layers
 from tqdm import tqdm
 
 from ..core.errors import DetectorError, MaskError, ParameterError, SampleError
@@ -81,6 +82,9 @@ def build_localiser(
 ) -> tuple[keras.Model, Weights]:
     """Build and compile a localiser that is to be trained for `steps` batches."""
     model, weights = build_pretrained_unet(backbone, recipe.weights, (*size, 3), seed=seed)
+    for layer in model.layers:  # MobileNetV2's 0.999 would take thousands of steps to follow
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.9
     warm_up = round(recipe.warm_up * steps)
     rate = keras.optimizers.schedules.CosineDecay(
         recipe.rate / 100 if warm_up else recipe.rate,
@@ -227,6 +231,18 @@ def _plan(
 
 
 # %% ../../nbs/09_detectors/17_localiser.ipynb #39db5edd
+def estimate_statistics(model: keras.Model, batches: PairedBatches, n: int = 50) -> None:
+    """Set the statistics of batch normalisation to their means over the first n batches."""
+    norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms]
+    for i in range(min(n, len(batches))):
+        for layer in norms:
+            layer.momentum = i / (i + 1)
+        model(batches[i][0], training=True)
+    for layer, momentum in zip(norms, momenta):
+        layer.momentum = momentum
+
+
 def train_localiser(
     samples: pd.DataFrame,
     preprocessing: Preprocessing,
@@ -319,7 +335,6 @@ def train_localiser(
         ) from error
     steps = epochs * len(train)
     model, weights = build_localiser(backbone, preprocessing.size, steps, recipe, seed)
-    averaged = (keras.callbacks.SwapEMAWeights(),) if recipe.average else ()
     history = fit(
         model,
         train,
@@ -327,15 +342,17 @@ def train_localiser(
         epochs=epochs,
         seed=seed,
         checkpoint=checkpoint,
-        callbacks=(*averaged, *callbacks),
+        callbacks=callbacks,
         progress=progress,
     )
+    model.set_weights(model.get_weights())  # JAX lets the average share their arrays
+    estimate_statistics(model, train)  # of the averaged weights
     record |= {
         "size": preprocessing.size[0],
         "epochs": epochs,
         "training_pairs": len(train.lone),
         "pairs_an_epoch": train.n,
-        "validation_auc": float(history["val_fake_auc"].iloc[-1]),
+        "validation_auc_before_averaging": float(history["val_fake_auc"].iloc[-1]),
         "base_weights": weights.label,
         **weights.record,
     }
