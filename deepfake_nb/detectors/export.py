@@ -252,6 +252,7 @@ def export_detector(
         partial.mkdir()
         with without_chatter(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)  # of tf2onnx
+            network(probe_images(detector.preprocessing))  # ONNX wants it called before
             network.export(partial / name, format=_KERAS_FORMATS[form], verbose=False)
         images = probe_images(detector.preprocessing)
         found = run_exported(partial / name, form, images.astype("float32"))
