@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..core.errors import DetectorError
 from ..core.output import print_json, safe_text
@@ -35,7 +35,7 @@ def train_command(
     dataset: str,
     head: Literal["convnet", "mobilenet", "unet", "localiser", "spectrum"],
     profile: Literal["smoke", "quick", "full"],
-    **options: object,
+    **options: Any,
 ) -> int:
     """Train a detector and print its test numbers.
 

@@ -158,7 +158,8 @@ def calibrate_detector(
     if train is not None and features is not None:
         some = train.sample(min(len(train), _MOST_TRAINING), random_state=0)
         of_training = look_at_samples(uncalibrated, some, progress=progress)[1]
-        distance = fit_distance(of_training, features, people, alpha)
+        if of_training is not None:
+            distance = fit_distance(of_training, features, people, alpha)
     return DeepfakeDetector(
         model, preprocessing, curve, threshold, band, min_points, distance=distance
     )

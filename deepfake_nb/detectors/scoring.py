@@ -178,7 +178,7 @@ class CalibratedModel:
             return first
         mirrored = self._look(images[:, :, ::-1], batch_size)
         maps = first.maps
-        if maps is not None:
+        if maps is not None and mirrored.maps is not None:
             maps = (maps + mirrored.maps[:, :, ::-1]) / 2
         return Looked((first.scores + mirrored.scores) / 2, maps, first.features)
 

@@ -209,8 +209,8 @@ def _read_distance(file: Path) -> TrainingDistance:
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
-        numbers = {name: float(arrays.pop(name)) for name in ("rest", "limit", "alpha")}
-        return TrainingDistance(**arrays, **numbers)
+        numbers = (float(arrays.pop(name)) for name in ("rest", "limit", "alpha"))
+        return TrainingDistance(arrays["mean"], arrays["axes"], arrays["variances"], *numbers)
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise DetectorError(f"{file}: not a distance ({error}); get the folder again") from error
 

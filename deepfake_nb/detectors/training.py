@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .. import __version__
 from ..core.errors import DetectorError, ParameterError, SampleError
 from ..core.files import write_atomic
 from ..core.images import read_image
@@ -28,6 +27,7 @@ from ..data.datasets import load_samples
 from ..data.manifests import load_manifest
 from ..data.samples import SPLITS, class_weights, subsample_originals
 from ..data.splits import check_split, split_samples
+from .card import package_versions
 from .checks import DETECTOR_HEADS, TRAINING_PROFILES, check_training
 from .detector import DeepfakeDetector
 from deepfake_nb.detectors.localiser import (
@@ -157,9 +157,8 @@ class _Plan:
     """What a head's training takes beside samples and preprocessing."""
 
     folder: Path  # from which a killed training resumes
-    epochs: int | None
-    size: int | None
-    seconds: float | None
+    epochs: int
+    budget: tuple[int | None, int | None, float] | None  # size and epochs, if given, and seconds
     seed: int
     backbone: str
     augment: str
@@ -202,7 +201,7 @@ class _BestEpoch(keras.callbacks.Callback):
         self.losses = [] if history is None else history["val_loss"].tolist()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.losses.append(logs["val_loss"])
+        self.losses.append((logs or {})["val_loss"])
         if epoch >= self.start and self.losses[-1] <= min(self.losses[self.start :]):
             partial = self.file.with_name("partial.weights.h5")
             self.model.save_weights(partial)
@@ -330,13 +329,14 @@ def _fit_localiser(
     samples: pd.DataFrame, preprocessing: Preprocessing, plan: _Plan
 ) -> tuple[keras.Model, Preprocessing, dict]:
     """Train a localiser with the recipe."""
+    size, epochs, seconds = plan.budget or (preprocessing.size[0], plan.epochs, None)
     return train_localiser(
         samples,
         preprocessing,
         plan.backbone,
-        size=plan.size,
-        epochs=plan.epochs,
-        seconds=plan.seconds,
+        size=size,
+        epochs=epochs,
+        seconds=seconds,
         seed=plan.seed,
         recipe=LocaliserRecipe(augment=AUGMENTATIONS[plan.augment]),
         checkpoint=plan.folder,
@@ -530,7 +530,7 @@ def train_detector(
     preprocessing = replace(preprocessing, confidence=None, **measured)
     resumed = Path(folder).with_name(f".{Path(folder).name}.training")
     request = {
-        "version": __version__,
+        "versions": package_versions(),
         "samples": settings_digest(samples[["path", "label", "split"]].to_csv()),
         "head": head,
         "preprocessing": preprocessing,
@@ -543,12 +543,13 @@ def train_detector(
         "profile": profile,
     }
     _resume_or_start(resumed, request, progress)
-    budget = minutes is not None
+    budget = None
+    if minutes is not None:
+        budget = size, epochs, 60 * minutes - (time.perf_counter() - started)
     plan = _Plan(
         resumed,
-        epochs if budget else epochs or scale["epochs"],
-        size if budget else side,
-        60 * minutes - (time.perf_counter() - started) if budget else None,
+        epochs or scale["epochs"],
+        budget,
         seed,
         backbone,
         augment or "full",

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.errors import SpectrumError
 from ..core.files import write_atomic
+from .rings import Mode
 from .spectrum import azimuthal_spectrum
 
 # %% auto #0
@@ -59,12 +60,12 @@ class SpectrumFeatures(TransformerMixin, BaseEstimator):
         n_features: int = 300,
         *,
         epsilon: float = 1e-8,
-        mode: Literal["reference", "corrected"] = "reference",
+        mode: Mode = "reference",
         dtype: Literal["float64", "float32"] = "float64",
     ):
         self.n_features = n_features
         self.epsilon = epsilon
-        self.mode = mode
+        self.mode: Mode = mode
         self.dtype = dtype
 
     def fit(
@@ -88,8 +89,9 @@ class SpectrumFeatures(TransformerMixin, BaseEstimator):
         SpectrumError
             If a setting or an image is not accepted by `azimuthal_spectrum`.
         """
-        settings = (self.n_features, self.epsilon, self.mode, self.dtype)
-        return azimuthal_spectrum(X, *settings, threads=1)
+        return azimuthal_spectrum(
+            X, self.n_features, self.epsilon, self.mode, self.dtype, threads=1
+        )
 
     def get_feature_names_out(self, input_features: None = None) -> np.ndarray:
         """Return the names of the features, spectrum0 and so on, (n_features,)."""
