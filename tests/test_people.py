@@ -474,9 +474,9 @@ def test_a_full_disk_loses_no_score(folder, four, tmp_path, monkeypatch, capsys)
 
 def test_an_unforeseen_error_loses_no_score_either(folder, four, tmp_path, monkeypatch, capsys):
     """It comes with the second batch, and within the second in which the table is not written."""
-    real, calls = CalibratedModel.score_with_maps, []
+    real, calls = CalibratedModel.look, []
 
-    def score_with_maps(*arguments):
+    def look(*arguments):
         calls.append(1)
         if len(calls) == 3:  # the first scores the probe of the detector
             raise RuntimeError("unforeseen")
@@ -484,7 +484,7 @@ def test_an_unforeseen_error_loses_no_score_either(folder, four, tmp_path, monke
 
     for number in range(40):
         Image.fromarray(crowd(0)).save(four / f"a{number}.png")
-    monkeypatch.setattr(CalibratedModel, "score_with_maps", score_with_maps)
+    monkeypatch.setattr(CalibratedModel, "look", look)
     assert predict(folder, tmp_path / "out", four, "--crops") == 2
     assert len(pd.read_csv(tmp_path / "out" / "scores.partial.csv")) == 32
     said = capsys.readouterr().err

@@ -106,29 +106,21 @@ def _train(options: argparse.Namespace) -> int:
     from deepfake_nb.core.output import without_chatter
     from deepfake_nb.detectors.checks import check_training
 
-    check_training(  # before TensorFlow is imported
-        options.out,
-        options.dataset,
-        options.head,
-        options.profile,
-        options.face_detector,
-        options.root,
-    )
+    given = {}
+    for name in ("epochs", "limit", "seed", "size", "backbone", "augment", "minutes"):
+        given[name] = getattr(options, name)
+    place = (options.out, options.dataset, options.head, options.profile)
+    check_training(*place, options.face_detector, options.root, **given)  # before TensorFlow
     with without_chatter():
         from deepfake_nb.detectors.commands import train_command
 
     return train_command(
-        options.out,
-        options.dataset,
-        options.head,
-        options.profile,
+        *place,
         root=options.root,
         face_detector=options.face_detector,
         given_split=options.given_split,
-        epochs=options.epochs,
-        limit=options.limit,
-        seed=options.seed,
         random_backbone=options.random_backbone,
+        **given,
     )
 
 
@@ -154,6 +146,17 @@ def _predict(options: argparse.Namespace) -> int:
         maps=options.maps,
         as_json=options.json,
     )
+
+
+def _export(options: argparse.Namespace) -> int:
+    from deepfake_nb.core.output import without_chatter
+    from deepfake_nb.detectors.checks import check_detector
+
+    check_detector(Path(options.model))  # before TensorFlow is imported
+    with without_chatter():
+        from deepfake_nb.detectors.commands import export_command
+
+    return export_command(options.model, options.to, options.out, as_json=options.json)
 
 
 def _robustness(options: argparse.Namespace) -> int:

@@ -235,7 +235,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         default="synthetic-faces",
         metavar="NAME",
-        help="a dataset, or several joined by + (default: synthetic-faces, which is rendered)",
+        help="a dataset, or several joined by +, with equal weights (default: synthetic-faces, "
+        "which is rendered)",
     )
     _add_root(parser)
     add(
@@ -253,7 +254,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--out",
         default="detector",
         metavar="DIR",
-        help="folder of the detector, replaced if it holds one (default: detector)",
+        help="folder of the detector, replaced if it holds one (default: detector); the same "
+        "command resumes a killed training",
     )
     add(
         "--face-detector",
@@ -267,11 +269,25 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="refuse the dataset's own split if people are in several parts (default), keep it all "
         "the same, or replace it by one by people",
     )
-    add("--epochs", type=at_least(1), help="at most this many (default: the profile's)")
+    add("--size", type=at_least(32), help="pixels a side (default: the profile's)")
+    add(
+        "--backbone",
+        help="of mobilenet and localiser: MobileNetV2-0.35 (default), EfficientNetB0, ResNet50 …",
+    )
+    add(
+        "--augment",
+        help="of localiser: full (default), movement (neither colours nor compression) or none",
+    )
+    add("--epochs", type=at_least(1), help="number of epochs (default: the profile's)")
+    add(
+        "--minutes",
+        type=at_least(1, float),
+        help="of localiser: a budget; chooses size and epochs, unless given, to fit",
+    )
     add(
         "--limit",
         type=at_least(1),
-        help="at most this many images per class (default: the profile's)",
+        help="at most this many images per class (default: the profile's; all with --minutes)",
     )
     add("--seed", type=parse_seed, default=0, help="of splits, weights and order (default: 0)")
     add(
@@ -323,6 +339,20 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="compute occlusion maps of at most this many faces (default: 50)",
     )
+    _add_json(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `export`."""
+    add = parser.add_argument
+    add("model", metavar="DETECTOR", help="folder of a detector from `deepfake-nb train`")
+    add(
+        "--to",
+        required=True,
+        metavar="FORMAT",
+        help="onnx (needs the packages onnx, onnxruntime, tf2onnx), saved-model or litert",
+    )
+    add("--out", metavar="DIR", help="folder to write (default: DETECTOR-FORMAT)")
     _add_json(parser)
 
 
@@ -479,6 +509,11 @@ _COMMANDS = {
         _add_predict,
         "score images, videos and folders with a detector",
         "1 if some files could not be scored",
+    ),
+    "export": (
+        _add_export,
+        "write a detector as ONNX, SavedModel or LiteRT for other programs, with its card",
+        "",
     ),
     "robustness": (
         _add_robustness,
