@@ -254,7 +254,7 @@ def measured_on(
     -------
     pd.DataFrame
         Columns name (the model), group (the dataset), value, low, high, as `plot_intervals` takes
-        them.
+        them; n samples in so many connected groups.
     """
     rows = []
     for place in pack_folders(folder):
@@ -267,8 +267,10 @@ def measured_on(
             with contextlib.suppress(ClaimError):  # not in this pack
                 found = measure(scores, model, part, against, metric)
                 row = {"name": model, "group": dataset}
-                rows.append(row | {"value": found.value, "low": found.low, "high": found.high})
-    return pd.DataFrame(rows, columns=["name", "group", "value", "low", "high"])
+                row |= {"value": found.value, "low": found.low, "high": found.high}
+                rows.append(row | {"n": found.n, "groups": found.groups})
+    columns = ["name", "group", "value", "low", "high", "n", "groups"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def verify_command(folder: str | Path | None = None) -> int:

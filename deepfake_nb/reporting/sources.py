@@ -177,7 +177,8 @@ def judge_notebook(claim: Mapping, row: Mapping, seeds: int | None) -> dict:
         return {"verdict": "not tested", "found": said["found"], "reason": reason}
     holds = {"agrees": True, "disagrees": False}.get(row["stand-in"])
     verdict, why = earn_verdict(Outcome(holds, said["found"]), Basis(None, seeds), "rendered")
-    reason = said["reason"] if verdict in _DECIDED else f"{why} {said['reason']}"
+    told = verdict in (*_DECIDED, "undecided")  # by the notebook itself
+    reason = said["reason"] if told else f"{why} {said['reason']}"
     return {"verdict": verdict, "found": said["found"], "reason": reason}
 
 
