@@ -113,12 +113,12 @@ def plot_epochs(histories: pd.DataFrame, baseline: float = float(np.log(2))) -> 
     for value, _, _ in ends:
         heights.append(max(value, heights[-1] + 0.09 * (high - low)) if heights else value)
     down = np.mean(heights) - np.mean([value for value, _, _ in ends])
+    reach = 0.07 * (last - 0.7)  # from the end of a curve to its name
     for (value, name, colour), height in zip(ends, np.subtract(heights, down)):
-        at = [last, last + 0.5], [value, height]  # from the end of a curve to its name
-        ax.plot(*at, color=colour, lw=0.8, clip_on=False)
-        ax.text(last + 0.6, height, name, color=colour, va="center")
+        ax.plot([last, last + reach], [value, height], color=colour, lw=0.8, clip_on=False)
+        ax.text(last + 1.2 * reach, height, name, color=colour, va="center")
     ax.set(xlabel="epoch", ylabel="validation loss", xticks=range(1, last + 1))
-    ax.set_xlim(0.8, last + 0.1)
+    ax.set_xlim(0.8, last + 0.2 * reach)
     return figure
 
 
