@@ -71,7 +71,7 @@ def strip_html(sources: pd.DataFrame, confirmed: Mapping[int, str] | None = None
     """
     claims = list(dict.fromkeys(sources["claim"]))
     verdicts = dict(sources.set_index(["source", "claim"])["verdict"])
-    shown = list(SOURCES)
+    shown: list[str] = list(SOURCES)
     if confirmed:
         shown.append("confirmation")
         verdicts |= {("confirmation", n): confirmed.get(n, "not tested") for n in claims}

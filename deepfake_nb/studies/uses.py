@@ -126,7 +126,8 @@ def train_reported(
     dict of str to Repeats
         By number of the model.
     """
-    found, heads = {}, {"III": "dense", "IV": "slim", "V": "dense"}
+    found: dict[str, Repeats] = {}
+    heads: dict[str, Head] = {"III": "dense", "IV": "slim", "V": "dense"}
     for backbone, (number, head) in zip(backbones, heads.items()):
         use = Use(backbone, head)
         found[number] = train_uses(make_bench(backbone, weights, data, schedule), [use])[use.name]
