@@ -72,7 +72,7 @@ def plot_panels(
         if baseline is not None:
             ax.axvline(baseline, ls=":", color="grey")
         ax.set_xlabel(metric)
-        ax.locator_params(axis="x", nbins=4)
+        ax.locator_params(axis="x", nbins=4 if len(panels) == 1 else 3)
     labels = [fill(str(name), wrap) for name in names]
     axes[0].set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5))
     if len(groups) > 1:
@@ -109,12 +109,16 @@ def plot_epochs(histories: pd.DataFrame, baseline: float = float(np.log(2))) -> 
         ends.append([curve["mean"].iloc[-1], name, f"C{i}"])
     ax.axhline(baseline, ls=":", color="grey")
     low, high = ax.get_ylim()
-    last, at = int(histories["epoch"].max()), -np.inf
-    for value, name, colour in sorted(ends):
-        at = max(value, at + 0.09 * (high - low))
-        ax.text(last + 0.15, at, name, color=colour, va="center")
+    last, heights, ends = int(histories["epoch"].max()), [], sorted(ends)
+    for value, _, _ in ends:
+        heights.append(max(value, heights[-1] + 0.09 * (high - low)) if heights else value)
+    down = np.mean(heights) - np.mean([value for value, _, _ in ends])
+    reach = 0.07 * (last - 0.7)  # from the end of a curve to its name
+    for (value, name, colour), height in zip(ends, np.subtract(heights, down)):
+        ax.plot([last, last + reach], [value, height], color=colour, lw=0.8, clip_on=False)
+        ax.text(last + 1.2 * reach, height, name, color=colour, va="center")
     ax.set(xlabel="epoch", ylabel="validation loss", xticks=range(1, last + 1))
-    ax.set_xlim(0.8, last + 0.1)
+    ax.set_xlim(0.8, last + 0.2 * reach)
     return figure
 
 
@@ -129,21 +133,29 @@ def plot_agreement(points: pd.DataFrame) -> Figure:
     Returns
     -------
     Figure
-        A colour a kind, whose name stands beside one of its points.
+        Two panels: all models, and those with the lower half of the losses. A colour a kind.
     """
-    figure, ax = plt.subplots(figsize=(5, 3.6))
-    for i, (kind, rows) in enumerate(points.groupby("kind", sort=False)):
-        wide, high = (
-            np.maximum([rows[m] - rows[f"{m} low"], rows[f"{m} high"] - rows[m]], 0)
-            for m in ("loss", "AUC")
-        )
-        style = {"fmt": "none", "color": f"C{i}", "alpha": 0.25}
-        ax.errorbar(rows["loss"], rows["AUC"], xerr=wide, yerr=high, **style)
-        ax.plot(rows["loss"], rows["AUC"], "o", color=f"C{i}", label=kind)
-    words = figure.legend(loc="outside upper center", ncols=3, handletextpad=0, frameon=False)
+    figure, axes = plt.subplots(1, 2, figsize=(5, 3.4), sharey=True)
+    lower = points[points["loss"] <= points["loss"].median()]
+    for ax, part in zip(axes, (points, lower)):
+        for i, kind in enumerate(points["kind"].unique()):
+            rows = part[part["kind"] == kind]
+            wide, high = (
+                np.maximum([rows[m] - rows[f"{m} low"], rows[f"{m} high"] - rows[m]], 0)
+                for m in ("loss", "AUC")
+            )
+            style = {"fmt": "none", "color": f"C{i}", "alpha": 0.3}
+            ax.errorbar(rows["loss"], rows["AUC"], xerr=wide, yerr=high, **style)
+            ax.plot(rows["loss"], rows["AUC"], "o", color=f"C{i}", ms=5, label=kind)
+        ax.axhline(0.5, ls=":", color="grey")
+        ax.axvline(np.log(2), ls=":", color="grey")
+        ax.set_xlabel("validation loss")
+        ax.locator_params(axis="x", nbins=4)
+    axes[0].set(ylabel="test AUC", title=f"all {len(points)}")
+    axes[1].set(title=f"the {len(lower)} of lower loss")
+    handles, kinds = axes[0].get_legend_handles_labels()
+    where = {"loc": "outside upper center", "ncols": 3, "frameon": False}
+    words = figure.legend(handles, kinds, handletextpad=0, columnspacing=1, **where)
     for i, text in enumerate(words.get_texts()):
         text.set(color=f"C{i}")
-    ax.axhline(0.5, ls=":", color="grey")
-    ax.axvline(np.log(2), ls=":", color="grey")
-    ax.set(xlabel="validation loss", ylabel="test AUC")
     return figure

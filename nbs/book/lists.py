@@ -287,7 +287,8 @@ def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
         kind, name = claim["shown"].split()
         if (claim["report"], kind, name) in taken:
             links.insert(0, f'<a href="{at}-{kind}-{slug(name)}">{kind}</a>')
-    about = f"<p>Measured on: {escape(claim['condition'])}. {decided(claim)}</p>"
+    note = "" if missing(claim["note"]) else f" {escape(claim['note'])}"
+    about = f"<p>Measured on: {escape(claim['condition'])}. {decided(claim)}{note}</p>"
     by_source = "|".join(f"{e['source']}={e['verdict']}" for e in entries.to_dict("records"))
     cells = [
         ("td", "the report says", said),
