@@ -427,7 +427,6 @@ def test_conditional_loss_paper_shows_every_part(run):
         "term",
         "variants",
         "views",
-        "views_auc",
         "views_loss",
     }
     listing = pd.read_csv(folder / "tables" / "listing.csv")["ends with"]

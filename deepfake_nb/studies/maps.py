@@ -304,6 +304,37 @@ def other_people(
     return np.array(chosen)
 
 
+def hide_patches(
+    images: np.ndarray, fill: np.ndarray, patch: int, n: int, seed: int = 0
+) -> np.ndarray:
+    """Hide one square patch of each image, at several random places.
+
+    Parameters
+    ----------
+    images, fill : np.ndarray
+        What is hidden, and what stands in its place, (b, h, w, c).
+    patch : int
+        Side of the patch in pixels.
+    n : int
+        Places an image.
+    seed : int, default 0
+        Of the places, which are the same for every image.
+
+    Returns
+    -------
+    np.ndarray
+        (b, n, h, w, c).
+    """
+    hidden = np.repeat(images[:, None], n, axis=1)
+    corners = np.random.default_rng(seed).integers(
+        0, np.array(images.shape[1:3]) - patch + 1, (n, 2)
+    )
+    for k, (top, left) in enumerate(corners):
+        at = slice(top, top + patch), slice(left, left + patch)
+        hidden[:, k, *at] = fill[:, *at]
+    return hidden
+
+
 # %% ../../nbs/10_studies/16_maps.ipynb #89d42dbb
 def map_statistics(maps: np.ndarray) -> dict[str, float]:
     """Describe the maps of one network.

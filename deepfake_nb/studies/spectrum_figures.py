@@ -102,9 +102,8 @@ def plot_pipeline(
         )
     mark_limit(curve)
     curve.set_title(f"3. mean of each ring: {n_features} numbers")
-    told = "4. support vector machine\n→ score of a fake"
-    curve.text(0.62, 0.95, told, ha="right", va="top", transform=curve.transAxes)
-    curve.set(xlabel="cycles per pixel", ylabel="over the first")
+    told = "cycles per pixel\n4. a support vector machine scores these numbers"
+    curve.set(xlabel=told, ylabel="over the first")
     return figure
 
 
@@ -212,7 +211,7 @@ def plot_forest(
     colours: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Plot values with their intervals, a row a name; groups side by side, named at the first row.
+    """Plot values with their intervals, a row a name; groups side by side, named above the axes.
 
     Parameters
     ----------
@@ -235,7 +234,7 @@ def plot_forest(
     table = table if "group" in table else table.assign(group="")
     names, groups = (list(dict.fromkeys(table[column])) for column in ("name", "group"))
     if ax is None:
-        height = 0.9 + (0.22 * len(groups) + 0.2) * len(names)
+        height = 0.7 + 0.2 * len(groups) + (0.22 * len(groups) + 0.2) * len(names)
         _, ax = plt.subplots(figsize=(5, height), layout="constrained")
     step = 0.75 / len(groups)
     for k, group in enumerate(groups):
@@ -250,11 +249,13 @@ def plot_forest(
     if baseline is not None:
         ax.axvline(baseline, color="grey", ls=":")
     if groups != [""]:
-        ax.set_title(" ")  # keeps the room
+        marks = table.groupby("group")["low"].any().map({True: "●", False: "◇"})
+        ax.set_title("\n" * (len(groups) - 1) + " ")  # keeps the room
         for k, group in enumerate(groups):
             colour = (colours or {}).get(group, f"C{k}")
-            where = {"ha": "left", "va": "bottom", "transform": ax.transAxes}
-            ax.text(k / len(groups), 1.02, group, color=colour, **where)
+            above = (4, 4 + 13 * (len(groups) - 1 - k))
+            where = {"xy": (0, 1), "xycoords": "axes fraction", "textcoords": "offset points"}
+            ax.annotate(f"{marks[group]} {group}", xytext=above, color=colour, fontsize=10, **where)
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel=xlabel)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
@@ -284,7 +285,8 @@ def jpeg_curves(
     -------
     pd.DataFrame
         A row a quality and frequency: quality, frequency (cycles a pixel), difference (mean of
-        fakes less that of reals), and AUC, low and high of the quality.
+        fakes less that of reals, in standard deviations of all faces at this quality), and AUC,
+        low and high of the quality.
     """
     tables = []
     for quality in qualities:
@@ -292,6 +294,7 @@ def jpeg_curves(
         score = model.decision_function(spectra)  # type: ignore
         found = bootstrap_interval("AUC", faces.label, score, faces.groups)
         gap = spectra[faces.label == 1].mean(0) - spectra[faces.label == 0].mean(0)
+        gap /= np.maximum(spectra.std(0), 1e-12)
         at = np.linspace(0, len(gap) - 1, points).round().astype(int)
         frequency = cycles_per_pixel(len(gap), float(np.median(faces.side)))[at]
         table = pd.DataFrame({"quality": quality, "frequency": frequency, "difference": gap[at]})
@@ -325,7 +328,7 @@ def plot_jpeg(curves: pd.DataFrame, shown: Sequence[int]) -> Figure:
     ax.axhline(0, color="grey", ls=":")
     mark_limit(ax)
     ax.set_ylim(top=ax.get_ylim()[1] + 0.12 * len(shown) * np.ptp(ax.get_ylim()))  # for the names
-    ax.set(xlabel="cycles per pixel", ylabel="spectrum, fake − real")
+    ax.set(xlabel="cycles per pixel", ylabel="fake − real,\nstandard deviations")
     return figure
 
 
@@ -364,7 +367,12 @@ def jpeg_explorer(curves: pd.DataFrame, face: np.ndarray | None = None) -> str:
 
 
 # %% ../../nbs/10_studies/24_spectrum_figures.ipynb #sf5b9d3e
-def plot_answer(kernels: pd.DataFrame, across: pd.DataFrame, lens: pd.DataFrame) -> Figure:
+def plot_answer(
+    kernels: pd.DataFrame,
+    across: pd.DataFrame,
+    lens: pd.DataFrame,
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
     """Draw the figure that carries the result.
 
     Parameters
@@ -375,15 +383,17 @@ def plot_answer(kernels: pd.DataFrame, across: pd.DataFrame, lens: pd.DataFrame)
         The same of the system, on its own database and on the other.
     lens : pd.DataFrame
         From `lens_curve`; without rows, `across` is drawn in its place.
+    colours : mapping of str to str, optional
+        Of the sources, as `plot_forest` takes them.
 
     Returns
     -------
     Figure
         The figure.
     """
-    size = {"figsize": (5, 3.6), "width_ratios": [1.15, 1]}
+    size = {"figsize": (5, 3.9), "width_ratios": [1.15, 1]}
     figure, (left, right) = plt.subplots(1, 2, **size, layout="constrained")
-    plot_forest(kernels, "AUC in Task 1", ax=left)
+    plot_forest(kernels, "AUC in Task 1", colours=colours, ax=left)
     left.set_xticks([0.4, 0.6, 0.8])
     if not len(lens):
         plot_forest(across, "AUC of the system", ax=right)
