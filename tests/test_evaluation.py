@@ -54,9 +54,9 @@ def test_metrics_agree_with_scikit_learn(seed):
         false, true = curve(weight)
         return np.interp(0, false + true - 1, false)
 
-    def true_positive_rate(weight):
+    def true_positive_rate(weight, limit=0.01):
         false, true = curve(weight)
-        return true[false <= 0.01].max()
+        return true[false <= limit + 1e-12].max()
 
     called = score > 0.5
     expected = {
@@ -68,6 +68,7 @@ def test_metrics_agree_with_scikit_learn(seed):
         "accuracy on fake": lambda w: sk.recall_score(y, called, sample_weight=w),
         "EER": equal_error_rate,
         "TPR at 1 % FPR": true_positive_rate,
+        "TPR at 5 % FPR": lambda w: true_positive_rate(w, 0.05),
         "balanced accuracy": lambda w: sk.balanced_accuracy_score(y, called, sample_weight=w),
         "precision": lambda w: sk.precision_score(y, called, sample_weight=w),
         "recall": lambda w: sk.recall_score(y, called, sample_weight=w),
