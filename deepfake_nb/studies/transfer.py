@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import rankdata
 
 from ..core.errors import ParameterError, SampleError
@@ -806,10 +807,10 @@ def plot_matrix(ax: Axes, table: pd.DataFrame, title: str, low: float = 0.4, hig
     values = table.pivot(index="trained on", columns="tested on", values="value")
     values = values.loc[rows, columns].to_numpy()
     ax.imshow(values, cmap="cividis", vmin=low, vmax=high)
-    for row in table.itertuples():
-        i, j = rows.index(row[1]), columns.index(row[2])
+    for row in table.to_dict("records"):
+        i, j = rows.index(row["trained on"]), columns.index(row["tested on"])
         colour = "white" if values[i, j] < (low + high) / 2 else "black"
-        text = f"{row.value:.2f}\n[{row.low:.2f},\n{row.high:.2f}]"
+        text = f"{row['value']:.2f}\n[{row['low']:.2f},\n{row['high']:.2f}]"
         ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=10)
     ax.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(rows)))
     ax.set(yticklabels=rows, xlabel="tested on", ylabel="trained on", title=title)
@@ -877,7 +878,7 @@ def plot_bars(ax: Axes, table: pd.DataFrame, x: str, kind: str, ylabel: str):
 
 
 def plot_curves(ax: Axes, curves: pd.DataFrame, x: str, y: str):
-    """Draw one curve a repeat, and the name of each kind of curve at its end.
+    """Draw one curve a repeat, each kind named in its colour above the axes.
 
     Parameters
     ----------
@@ -888,15 +889,9 @@ def plot_curves(ax: Axes, curves: pd.DataFrame, x: str, y: str):
     x, y : str
         Columns to draw.
     """
-    for k, (name, part) in enumerate(curves.groupby("name", sort=False)):
-        for _, one in part.groupby("repeat"):
+    names = list(dict.fromkeys(curves["name"]))
+    for k, name in enumerate(names):
+        for _, one in curves[curves["name"] == name].groupby("repeat"):
             ax.plot(one[x], one[y], color=f"C{k}", lw=1.2, alpha=0.8)
-        mean = part.groupby(x)[y].mean()
-        ax.annotate(
-            name,
-            (mean.index[-1], mean.iloc[-1]),
-            xytext=(5, 0),
-            textcoords="offset points",
-            color=f"C{k}",
-            va="center",
-        )
+        ax.text(k / len(names), 1.02, name, color=f"C{k}", transform=ax.transAxes, fontsize=10)
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
