@@ -31,6 +31,7 @@ def test_every_named_dataset_has_a_manifest():
         "dfd",
         "real-and-fake-face",
         "mnist",
+        "fake-or-real",
         "synthetic-faces",
         "synthetic-faces-crude",
         "synthetic-dfdc",
@@ -43,7 +44,7 @@ def test_every_named_dataset_has_a_manifest():
 def test_a_manifest_is_complete(name):
     manifest = load_manifest(name)
     assert manifest.name == name
-    assert manifest.kind in ("image", "video", "arrays")
+    assert manifest.kind in ("image", "video", "sound", "arrays")
     assert manifest.homepage.startswith("https://")
     assert manifest.terms["url"].startswith("http")
     assert re.match(r"\s*@\w+\{\w+,", manifest.citation)
@@ -236,6 +237,7 @@ LAYOUTS = {
     ],
     "real-and-fake-face": ["training_real/real_00001.jpg"],
     "mnist": ["mnist.npz"],
+    "fake-or-real": ["training/real/a.flac", "training/fake/a.wav"],
 }
 
 

@@ -8,6 +8,8 @@ __all__ = ["main"]
 # %% ../../nbs/13_cli/03_commands.ipynb #9c685fdb
 import argparse
 import contextlib
+import errno
+import io
 import os
 import shutil
 import sys
@@ -102,7 +104,16 @@ def _extract(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from deepfake_nb.core.output import without_chatter
+    from deepfake_nb.detectors.checks import check_training
 
+    check_training(  # before TensorFlow is imported
+        options.out,
+        options.dataset,
+        options.head,
+        options.profile,
+        options.face_detector,
+        options.root,
+    )
     with without_chatter():
         from deepfake_nb.detectors.commands import train_command
 
@@ -113,14 +124,21 @@ def _train(options: argparse.Namespace) -> int:
         options.profile,
         root=options.root,
         face_detector=options.face_detector,
+        given_split=options.given_split,
         epochs=options.epochs,
         limit=options.limit,
         seed=options.seed,
+        random_backbone=options.random_backbone,
     )
 
 
 def _predict(options: argparse.Namespace) -> int:
     from deepfake_nb.core.output import without_chatter
+    from deepfake_nb.detectors.checks import check_detector, check_output, find_files
+
+    find_files(options.paths)  # these checks come before TensorFlow is imported
+    check_output(Path(options.out))
+    check_detector(Path(options.model))
 
     with without_chatter():
         from deepfake_nb.detectors.commands import predict_command
@@ -131,7 +149,27 @@ def _predict(options: argparse.Namespace) -> int:
         options.out,
         crops=options.crops,
         frames=options.frames,
+        people=options.people,
+        stress=options.stress,
         maps=options.maps,
+        as_json=options.json,
+    )
+
+
+def _robustness(options: argparse.Namespace) -> int:
+    from deepfake_nb.core.output import without_chatter
+
+    with without_chatter():
+        from deepfake_nb.studies.robustness import robustness_command
+
+    return robustness_command(
+        options.model,
+        options.dataset,
+        options.out,
+        root=options.root,
+        treatments=options.treatments,
+        limit=options.limit,
+        seed=options.seed,
         as_json=options.json,
     )
 
@@ -150,8 +188,38 @@ def _judge(options: argparse.Namespace) -> int:
     )
 
 
+def _audit(options: argparse.Namespace) -> int:
+    from deepfake_nb.studies.audit_report import audit_command
+
+    return audit_command(
+        options.source,
+        options.root,
+        options.split,
+        options.n,
+        options.seed,
+        options.page,
+        options.json,
+    )
+
+
 def _data(options: argparse.Namespace) -> int:
     from deepfake_nb.data import commands
+
+    if options.action == "add":
+        from deepfake_nb.data.custom import read_source, register_dataset
+        from deepfake_nb.studies.audit_report import audit_dataset, print_audit
+
+        samples = read_source(options.source, options.name, options.root, options.split)
+        register_dataset(
+            options.name,
+            samples,
+            options.title,
+            licence=options.licence,
+            source=str(Path(options.source).absolute()),
+            replace=options.replace,
+        )
+        print_audit(audit_dataset(samples, options.name, n=200))
+        return 0
 
     if options.action == "list":
         return commands.list_command(options.json)
@@ -208,14 +276,17 @@ def _remedy(error: Exception, command: str) -> str | None:
     """Say what is wrong and what a user can do about it; None for a bug."""
     if isinstance(error, DeepfakeNbError):
         return str(error)
-    if isinstance(error, OSError) and isinstance(error.filename, str | os.PathLike):
+    if isinstance(error, OSError) and error.errno is not None:
         from deepfake_nb.core.paths import cache_dir
 
+        reason, remedy = (error.strerror or type(error).__name__).lower(), "choose another path"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free some space, or choose another path, and TMPDIR for temporary files"
+        if not isinstance(error.filename, str | os.PathLike):
+            return f"the system refuses to go on: {reason}; {remedy}"
         file, cache = Path(error.filename).absolute(), cache_dir().absolute()
-        remedy = "choose another path"
         if file.is_relative_to(cache) or cache.is_relative_to(file):
             remedy = "set DEEPFAKE_NB_CACHE to another folder"
-        reason = (error.strerror or type(error).__name__).lower()
         return f"cannot read or write {error.filename}: {reason}; {remedy}"
     package = error.name if isinstance(error, ModuleNotFoundError) else None
     if package and not package.startswith("deepfake_nb"):
@@ -251,8 +322,14 @@ def main(words: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(parser)
+    for stream in (sys.stdout, sys.stderr):  # a name may hold what a terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(words)
     _mute_tensorflow()
+    os.environ.pop("DEEPFAKE_NB_ROOT", None)
+    if getattr(options, "root", None):
+        os.environ["DEEPFAKE_NB_ROOT"] = os.path.abspath(os.path.expanduser(options.root))
     command = globals()[f"_{options.command}"]
     errors = contextlib.nullcontext()
     if not sys.stderr.isatty():
@@ -263,11 +340,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print(
-            "deepfake-nb: stopped; complete results are kept, and the same command resumes",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as stop:
+        resumes = ["complete results are kept, and the same command resumes"]
+        kept = " ".join(getattr(stop, "__notes__", resumes))
+        print(f"deepfake-nb: stopped; {kept}", file=sys.stderr)
         return 130
     except Exception as error:
         message = _remedy(error, options.command)

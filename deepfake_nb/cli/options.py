@@ -7,11 +7,37 @@ __all__ = []
 
 # %% ../../nbs/13_cli/01_options.ipynb #4fce9d7b
 import argparse
+import difflib
+import re
+from typing import NoReturn
 
 from .words import at_least, parse_assignment, parse_names, parse_numbers
 
 
 # %% ../../nbs/13_cli/01_options.ipynb #6bb5a979
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the nearest command, choice or option for an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message with a suggestion, and exit."""
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        known = re.findall(r"[\w-]+", wrong[2]) if wrong else []
+        if message.startswith("unrecognized arguments: --"):
+            wrong = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+            known = [name for name in self.options if name.startswith("--")]
+        near = difflib.get_close_matches(wrong[1], known, 1) if wrong else []
+        super().error(message + (f"; did you mean {near[0]}?" if near else ""))
+
+    @property
+    def options(self) -> set[str]:
+        """All options of this parser and of its commands."""
+        found = set(self._option_string_actions)
+        for action in self._actions:
+            for inner in action.choices.values() if isinstance(action.choices, dict) else ():
+                found |= inner.options
+        return found
+
+
 def _add_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", metavar="DIR", help="folder of the dataset (default: DEEPFAKE_NB_DATA)"
@@ -228,6 +254,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         default="mtcnn",
         help="applied before inference: mtcnn (default), ssd, yunet, haar, frame (whole images)",
     )
+    add(
+        "--given-split",
+        choices=("check", "keep", "replace"),
+        default="check",
+        help="refuse the dataset's own split if people are in several parts (default), keep it all "
+        "the same, or replace it by one by people",
+    )
     add("--epochs", type=at_least(1), help="at most this many (default: the profile's)")
     add(
         "--limit",
@@ -235,6 +268,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="at most this many images per class (default: the profile's)",
     )
     add("--seed", type=at_least(0), default=0, help="of splits, weights and order (default: 0)")
+    add(
+        "--random-backbone",
+        action="store_true",
+        help="train mobilenet on a frozen backbone of random weights if there are no others",
+    )
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -260,11 +298,54 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         help="frames per video (default: the detector's)",
     )
     add(
+        "--people",
+        type=at_least(1),
+        default=10,
+        metavar="N",
+        help="score at most this many people in a file (default: 10)",
+    )
+    add(
+        "--stress",
+        action="store_true",
+        help="score each face again as delivery may change it (encoded, smaller, cropped, "
+        "blurred), show the span, and abstain where the side changes",
+    )
+    add(
         "--maps",
         type=at_least(0),
         default=50,
         metavar="N",
-        help="compute occlusion maps of at most this many files (default: 50)",
+        help="compute occlusion maps of at most this many faces (default: 50)",
+    )
+    _add_json(parser)
+
+
+def _add_robustness(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `robustness`."""
+    add = parser.add_argument
+    add("model", metavar="DIR", help="a detector from `deepfake-nb train`")
+    add("--dataset", required=True, metavar="NAME", help="a dataset, or several joined by +")
+    add("--root", metavar="DIR", help="folder that holds the dataset")
+    add(
+        "--treatments",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="JPEG, WebP, resize, crop, blur, noise, gamma, H.264, VP9, platform, screenshot, "
+        "moiré (default: all)",
+    )
+    add(
+        "--limit",
+        type=at_least(1),
+        default=400,
+        metavar="N",
+        help="at most this many images (default: 400)",
+    )
+    add("--seed", type=at_least(0), default=0, help="of the draw, noise, intervals (default: 0)")
+    add(
+        "--out",
+        default="robustness",
+        metavar="DIR",
+        help="folder for scores, tables and the figure; a killed run resumes (default: robustness)",
     )
     _add_json(parser)
 
@@ -299,6 +380,30 @@ def _exit_statuses(own: str = "") -> str:
     return f"Exit status: {', '.join(filter(None, statuses))}."
 
 
+def _add_source(parser: argparse.ArgumentParser, what: str = "") -> None:
+    """Add a source of samples and how it is read."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help=f"{what}a folder with folders real and fake, a list in CSV with path and label, or a "
+        "list of DeepfakeBench in JSON",
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", help="folder that the paths of a JSON list are relative to"
+    )
+    parser.add_argument("--split", help="read this split of the source alone")
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `audit`."""
+    _add_source(parser, "name of a dataset, ")
+    add = parser.add_argument
+    add("-n", "--n", type=at_least(20), default=400, help="files looked at (default: 400)")
+    add("--seed", type=at_least(0), default=0, help="of all draws (default: 0)")
+    add("--page", metavar="HTML", help="also write a page that names the files concerned")
+    _add_json(parser)
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `data`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -320,6 +425,16 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         epilog=_exit_statuses(statuses),
     )
     lock = actions.add_parser("lock", help="write the SHA-256 of every file of a local copy")
+    add = actions.add_parser(
+        "add",
+        help="give a folder or list of your own a name that every command knows, and audit it",
+        epilog=_exit_statuses(),
+    )
+    _add_source(add)
+    add.add_argument("--name", required=True, help="lower-case letters, digits and hyphens")
+    add.add_argument("--title", default="", help="the name in words (default: NAME)")
+    add.add_argument("--licence", default="unknown", help="goes into every model card")
+    add.add_argument("--replace", action="store_true", help="replace a dataset of this name")
     for action in (describe, verify, lock):
         action.add_argument("name", metavar="NAME", help="name of a dataset")
     for action in (verify, lock):
@@ -359,13 +474,19 @@ _COMMANDS = {
         "score images, videos and folders with a detector",
         "1 if some files could not be scored",
     ),
+    "robustness": (
+        _add_robustness,
+        "score treated images with a detector: at which compression, blur, noise … it fails",
+        "",
+    ),
     "judge": (_add_judge, "judge the scores of any detector: intervals, tests, power", ""),
     "extract": (
         _add_extract,
         "detect and crop the faces of a dataset",
         "1 if some files could not be read",
     ),
-    "data": (_add_data, "list, describe, verify and lock datasets", "1 and 3 from verify"),
+    "data": (_add_data, "list, describe, add, verify and lock datasets", "1 and 3 from verify"),
+    "audit": (_add_audit, "look for leaks in any dataset, list or split", "1 if a check failed"),
     "doctor": (
         None,
         "report versions, devices, folders, and what commands lack",
@@ -378,7 +499,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands and their options."""
     from deepfake_nb import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="deepfake-nb",
         description="Five deepfake-detection reports, re-run as living notebooks.",
         epilog=_exit_statuses("1 and 3 as the command's --help says"),

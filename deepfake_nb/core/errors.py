@@ -11,6 +11,7 @@ __all__ = [
     "DatasetNotFoundError",
     "ImageError",
     "VideoError",
+    "SoundError",
     "FaceError",
     "ViewError",
     "MaskError",
@@ -94,6 +95,10 @@ class VideoError(DeepfakeNbError, ValueError):
 
 
 # %% ../../nbs/00_core/00_errors.ipynb #187adee5
+class SoundError(DeepfakeNbError, ValueError):
+    """A file holds no sound that can be decoded, or too little of it; the message names it."""
+
+
 class FaceError(DeepfakeNbError, ValueError):
     """A face detector cannot be built, or an extraction cannot continue."""
 

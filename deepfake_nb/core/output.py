@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import threading
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,32 @@ def json_value(value: Any) -> Any:
 def print_json(content: object) -> None:
     """Print a document of tables, mappings, lists and values as JSON: the option `--json`."""
     print(json.dumps(json_value(content), indent=1))
+
+
+# %% ../../nbs/00_core/06_output.ipynb #df4ac554
+_TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def safe_text(text: str | Path) -> str:
+    """Return a text with escapes for all that a line of a terminal, table or page cannot show."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    shown = []
+    for character in text:
+        if "\udc80" <= character <= "\udcff":  # a byte of a name that is not UTF-8
+            character = f"\\x{ord(character) - 0xDC00:02x}"
+        elif unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNING:
+            character = character.encode("unicode_escape").decode()
+        shown.append(character)
+    return "".join(shown)
+
+
+def safe_cell(text: str | Path) -> str:
+    """Return a text for a cell of a table, which no spreadsheet takes for a formula."""
+    mark = "./" if isinstance(text, Path) else "'"
+    shown = safe_text(text)
+    return mark + shown if shown.startswith(("=", "+", "-", "@")) else shown
 
 
 # %% ../../nbs/00_core/06_output.ipynb #0646e796

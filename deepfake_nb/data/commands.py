@@ -64,7 +64,12 @@ def list_command(as_json: bool = False) -> int:
         Exit status 0.
     """
     rows = []
-    for manifest in map(load_manifest, list_datasets()):
+    for name in list_datasets():
+        try:
+            manifest = load_manifest(name)
+        except ManifestError as error:
+            rows.append((name, None, "faulty", None, str(error)))
+            continue
         where = "embedded"
         if not manifest.embedded:
             try:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,10 +18,11 @@ import pandas as pd
 
 from ..core.errors import ManifestError
 from ..core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, file_kind, write_atomic
-from ..core.paths import custom_manifests_dir, data_dir, manifests_dir
-from .layouts import read_json, read_text_table
+from ..core.paths import custom_dir, custom_manifests_dir, manifests_dir
+from ..core.schema import read_json
+from .layouts import read_text_table, walk_files
 from .manifests import Manifest, list_datasets, read_manifest
-from .samples import make_samples, require_columns
+from .samples import SPLITS, make_samples, require_columns
 
 # %% ../../nbs/02_data/09_custom.ipynb #817a7541
 REAL_FOLDERS = (
@@ -76,6 +78,25 @@ def _disambiguate(rows: pd.DataFrame, places: pd.Series) -> pd.DataFrame:
     )
 
 
+# %% ../../nbs/02_data/09_custom.ipynb #5d0e77a2
+def _report_unread(folder: Path, unread: Mapping[int, Counter], read: set[int]) -> None:
+    """Warn of files that were not read; raise `ManifestError` if they are all of a class."""
+    for label, endings in unread.items():
+        count = ", ".join(f"{n:,} {ending}" for ending, n in endings.most_common())
+        name = ("real", "fake")[label]
+        if endings and label not in read:
+            raise ManifestError(
+                f"{folder}: no {name} file can be read, though there are {count}; convert them to "
+                f"{' or '.join((IMAGE_SUFFIXES[2], VIDEO_SUFFIXES[0]))}"
+            )
+        if endings:
+            warnings.warn(
+                f"{folder}: {endings.total():,} {name} files are neither images nor videos and "
+                f"are left out: {count}",
+                stacklevel=3,
+            )
+
+
 # %% ../../nbs/02_data/09_custom.ipynb #ca1f0d3e
 def read_folder(
     folder: str | Path,
@@ -85,7 +106,7 @@ def read_folder(
 ) -> pd.DataFrame:
     """Read the images and videos below a folder.
 
-    Warns if all are of one class.
+    Warns if all are of one class, and counts the files that are neither images nor videos.
 
     Parameters
     ----------
@@ -106,8 +127,8 @@ def read_folder(
     Raises
     ------
     ManifestError
-        If the folder does not exist or holds no image or video, or a file is below no class, or
-        below both.
+        If the folder does not exist, or it or one of its classes holds no image or video, or a file
+        is below no class, or below both.
 
     Examples
     --------
@@ -123,15 +144,20 @@ def read_folder(
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder")
     known = {*real, *fake}
-    rows, places = [], []
-    for path in sorted(folder.rglob("*")):
-        kind = file_kind(path)
-        if kind is None or path.name.startswith("."):
+    rows, places, unread = [], [], {0: Counter(), 1: Counter()}
+    for path in walk_files(folder):
+        if path.name.startswith("."):
             continue
+        kind = file_kind(path) if path.exists() else None
         below = path.relative_to(folder).parts[:-1]
         words = [name.lower() for name in below]
         at = [i for i, word in enumerate(words) if word in known]
         classes = {0 if words[i] in real else 1 for i in at}
+        if kind is None:
+            ending = path.suffix.lower() or "without an ending"
+            for label in classes:
+                unread[label][ending if path.exists() else "links to nowhere"] += 1
+            continue
         if len(classes) != 1:
             problem = "folders of both classes" if classes else "no folder of a class"
             raise ManifestError(
@@ -155,6 +181,7 @@ def read_folder(
             place = path.parent
         rows.append(row)
         places.append(place.relative_to(folder).as_posix())
+    _report_unread(folder, unread, {row["label"] for row in rows})
     if not rows:
         suffixes = " ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
         raise ManifestError(f"{folder}: no images or videos; looked for {suffixes}")
@@ -178,9 +205,23 @@ LABEL_WORDS = {
     "manipulated": 1,
     "genuine": 0,
     "deepfake": 1,
-    "true": 0,
-    "false": 1,
 }
+
+
+def _read_labels(values: pd.Series, file: Path) -> pd.Series:
+    """Translate words to labels; raise `ManifestError` naming line and value of an unknown one."""
+    words = values.str.strip().str.lower().str.replace(r"^([01])\.0*$", r"\1", regex=True)
+    labels = words.map(LABEL_WORDS)
+    if labels.isna().any():
+        row = labels.isna().idxmax()
+        remedy = ""
+        if str(words[row]) in ("true", "false"):
+            remedy = "; 'true' may mean a true image or a fake: write real and fake"
+        raise ManifestError(
+            f"{file}, line {row + 2}: label {values[row]!r}; expected one of "
+            f"{', '.join(LABEL_WORDS)}{remedy}"
+        )
+    return labels.astype(int)
 
 
 def _read_splits(values: pd.Series, file: Path) -> pd.Series:
@@ -197,25 +238,71 @@ def _read_splits(values: pd.Series, file: Path) -> pd.Series:
     return splits
 
 
+def _find_files(names: pd.Series, root: Path, file: Path) -> pd.Series:
+    """Return the paths of named files; raise `ManifestError` naming the line of an absent one.
+
+    Names are absolute or relative to the root, with slashes or, if such a file exists, backslashes.
+    """
+    folder = str(root.resolve())
+    paths = names.map(lambda name: os.path.abspath(os.path.join(folder, name)), "ignore")
+    absent = paths.notna() & ~paths.map(os.path.isfile, "ignore").fillna(False).astype(bool)
+    slashed = names[absent].str.replace("\\", "/")
+    paths[absent] = slashed.map(lambda name: os.path.abspath(os.path.join(folder, name)))
+    for row, path in paths[absent].items():
+        if not os.path.isfile(path):
+            drive = re.match(r"[A-Za-z]:", names[row])
+            remedy = "name it as it is on this machine" if drive else f"paths start from {root}"
+            raise ManifestError(f"{file}, line {row + 2}: {path} does not exist; {remedy}")
+    return paths
+
+
+def _settle_splits(rows: pd.DataFrame, file: Path, split: str | None) -> pd.DataFrame:
+    """Return the rows of one split, or all; files in several splits once, and then none has one."""
+    if split is not None:
+        wanted = rows[rows["split"] == SPLIT_WORDS.get(split.lower())]
+        if wanted.empty:
+            there = ", ".join(sorted(rows["split"].dropna().unique())) or "none"
+            raise ManifestError(f"{file}: no files in the split {split!r}; there are {there}")
+        return wanted
+    counts = rows.drop_duplicates(["path", "split"])["path"].value_counts()
+    twice = rows["path"].isin(counts.index[counts > 1])
+    if not twice.any():
+        return rows
+    of, unit = (rows["video"], "videos") if "video" in rows else (rows["path"], "files")
+    where = [name for name in SPLITS if (rows.loc[twice, "split"] == name).any()]
+    warnings.warn(
+        f"{file}: {of[twice].nunique():,} of {of.nunique():,} {unit} are in several of the splits "
+        f"{', '.join(where)}, {of[twice].iloc[0]} first, so a test would be on training data; no "
+        "split is read (`split_samples` makes one); split='test' reads that one alone",
+        stacklevel=3,
+    )
+    return rows.drop_duplicates("path").assign(split=None)
+
+
 # %% ../../nbs/02_data/09_custom.ipynb #c9a88607
 def read_list(
     file: str | Path,
     path: str = "path",
     label: str = "label",
     dataset: str = "custom",
+    split: str | None = None,
 ) -> pd.DataFrame:
     r"""Read a CSV file as a sample table.
+
+    Warns if a file is in several splits; then no split is read.
 
     Parameters
     ----------
     file : str or Path
-        CSV with a header.
+        CSV with a header, see `read_text_table`.
     path : str, default "path"
         Name of the column of files.
     label : str, default "label"
         Name of the column of classes.
     dataset : str, default "custom"
         What the table calls the dataset.
+    split : str, optional
+        Read only this split, as the list gives it.
 
     Returns
     -------
@@ -237,44 +324,99 @@ def read_list(
     """
     file = Path(file)
     rows = read_text_table(file, (path, label)).rename(columns={path: "path", label: "label"})
-    names = rows["path"].map(lambda name: str(name).strip())
-    paths = names.map(lambda name: str((file.parent / name).resolve()))
-    labels = rows["label"].str.strip().str.lower().map(LABEL_WORDS)
-    for row, found in enumerate(paths):
-        line = f"{file}, line {row + 2}"
-        if pd.isna(labels[row]):
-            raise ManifestError(
-                f"{line}: label {rows['label'][row]!r}; expected one of {', '.join(LABEL_WORDS)} "
-                "('true' means real)"
-            )
-        if not Path(found).is_file():
-            raise ManifestError(f"{line}: {found} does not exist")
-        if file_kind(found) is None:
-            raise ManifestError(f"{line}: {found} is neither an image nor a video")
+    labels = _read_labels(rows["label"], file)
+    empty = rows["path"].str.strip().fillna("") == ""
+    if empty.any():
+        raise ManifestError(f"{file}, line {empty.idxmax() + 2}: no path")
+    names = rows["path"].str.strip()
+    paths = _find_files(names, file.parent, file)
+    endings = paths.map(lambda name: os.path.splitext(name)[1])
+    kinds = endings.map({ending: file_kind(f"x{ending}") for ending in endings.unique()})
+    if kinds.isna().any():
+        row = kinds.isna().idxmax()
+        raise ManifestError(f"{file}, line {row + 2}: {paths[row]} is neither an image nor a video")
     table = rows.assign(
         path=paths,
-        label=labels.astype(int),
-        kind=paths.map(file_kind),
+        label=labels,
+        kind=kinds,
         dataset=dataset,
         split=_read_splits(rows["split"], file) if "split" in rows else None,
     )
+    if "mask_path" in rows:
+        table["mask_path"] = _find_files(rows["mask_path"].str.strip(), file.parent, file)
     if "video" not in rows:
-        table["video"] = paths.map(lambda name: Path(name).stem)
-        places = names.map(lambda name: Path(name).with_suffix("").as_posix())
+        places = names.str.replace("\\", "/").map(lambda name: os.path.splitext(name)[0])
+        table["video"] = places.map(os.path.basename)
         table = _disambiguate(table, places)
-    return make_samples(table)
+    return make_samples(_settle_splits(table, file, split))
 
 
 # %% ../../nbs/02_data/09_custom.ipynb #de1cc7da
-def _iterate_videos(
-    node: dict, above: tuple[str, ...] = ()
+_FAKE_CLASSES = {"df", "f2f", "fs", "nt", "fh", "sh", "faceshifter"}  # of FaceForensics++
+
+
+def _bench_label(name: str, labels: Mapping[str, int]) -> int | None:
+    """Return the label of a class of DeepfakeBench by its name; None if that does not say."""
+    if name in labels:
+        return labels[name]
+    last = re.split(r"[-_ ]", name.lower())[-1]
+    if last in _FAKE_CLASSES or re.fullmatch("fake[a-z]?", last):
+        return 1
+    return LABEL_WORDS.get(last)
+
+
+_BENCH_NAMES = (  # target (and scene, or number) of a video, and the source of a fake
+    r"(?P<identity>\d{3})(_(?P<source>\d{3}))?",  # FaceForensics++
+    r"(?P<identity>id\d+)(_(?P<source>id\d+))?(?P<scene>_\d{4})",  # Celeb-DF
+    r"(?P<identity>\d\d)(_(?P<source>\d\d))?(?P<scene>__.+?)(__[A-Z0-9]{8})?",  # DFD
+    r"(?P<identity>\d{4})(_fake)?",  # UADFV
+)
+
+
+def _bench_people(name: str, label: int) -> dict:
+    """Return original, identity and source as far as the name of a video says them."""
+    found = next(filter(None, (re.fullmatch(form, name) for form in _BENCH_NAMES)), None)
+    if found is None:
+        return {}
+    known = found.groupdict()
+    original = known["identity"] + (known.get("scene") or "")
+    source = known.get("source") if label else None
+    return {"original": original, "identity": known["identity"], "source": source}
+
+
+def _bench_videos(
+    node: dict, file: Path, above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], dict]]:
     """Yield every video of a list, with the names above it and its own."""
     for name, inner in node.items():
-        if isinstance(inner, dict) and "frames" in inner:
-            yield (*above, name), inner
-        elif isinstance(inner, dict):
-            yield from _iterate_videos(inner, (*above, name))
+        names = (*above, name)
+        if not isinstance(inner, dict):
+            raise ManifestError(
+                f"{file}: {' / '.join(names)} is {inner!r:.60}; expected names of videos, or a "
+                "video with label and frames"
+            )
+        if {"frames", "label"} & inner.keys():
+            yield names, inner
+        else:
+            yield from _bench_videos(inner, file, names)
+
+
+def _bench_frames(video: dict, where: str) -> list[dict]:
+    """Return paths, frame numbers and mask paths, in the order of the numbers."""
+    lists = {key: video.get(key) or [] for key in ("frames", "masks")}
+    for key, paths in lists.items():
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            raise ManifestError(f"{where}: {key!r} is {paths!r:.60}; expected a list of paths")
+    frames, masks = ([path.replace("\\", "/") for path in paths] for paths in lists.values())
+    by_stem = {Path(mask).stem: mask for mask in masks}
+    numbers = [re.search(r"(\d+)$", Path(frame).stem) for frame in frames]
+    found = [int(number[1]) for number in numbers if number]
+    if len({*found}) < len(frames):  # names do not number the frames
+        frames, found = sorted(frames), range(len(frames))
+    rows = []
+    for number, frame in sorted(zip(found, frames)):
+        rows.append({"frame": number, "path": frame, "mask_path": by_stem.get(Path(frame).stem)})
+    return rows
 
 
 # %% ../../nbs/02_data/09_custom.ipynb #80bbd83f
@@ -283,8 +425,13 @@ def read_deepfakebench(
     root: str | Path | None = None,
     compression: str | None = None,
     dataset: str = "custom",
+    split: str | None = None,
+    labels: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Read a list of DeepfakeBench as a sample table.
+
+    Warns if videos are in several splits (then no split is read), if an entry is no video, and if
+    masks do not exist.
 
     Parameters
     ----------
@@ -296,6 +443,10 @@ def read_deepfakebench(
         Read only videos of this compression; all by default.
     dataset : str, default "custom"
         What the table calls the dataset.
+    split : str, optional
+        Read only this split, as the list gives it.
+    labels : Mapping of str to int, optional
+        0 or 1 for classes whose names do not say whether they are real or fake.
 
     Returns
     -------
@@ -305,46 +456,115 @@ def read_deepfakebench(
     Raises
     ------
     ManifestError
-        If an entry has another structure, or a frame is missing; the message names it.
+        If an entry has another structure, a class is unknown, or a frame is missing; the message
+        names it.
     """
     file = Path(file)
     root = (file.parent if root is None else Path(root)).resolve()
-    rows = []
-    for names, video in _iterate_videos(read_json(file)):
-        if len(names) not in (4, 5) or names[2] not in SPLIT_WORDS:
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ManifestError(f"{file}: holds {content!r:.60}; expected names of datasets")
+    rows, odd = [], []
+    for names, video in _bench_videos(content, file):
+        where = f"{file}: {' / '.join(names)}"
+        if len(names) < 4 or not video.get("frames"):
+            odd.append(f"{' / '.join(names)} ({len(video.get('frames') or ())} frames)")
+            continue
+        if len(names) > 5 or names[2] not in SPLIT_WORDS:
             raise ManifestError(
-                f"{file}: {' / '.join(names)}: expected dataset / class / split / (compression /) "
-                f"video, with a split of {', '.join(SPLIT_WORDS)}"
+                f"{where}: expected dataset / class / split / (compression /) video, with a split "
+                f"of {', '.join(SPLIT_WORDS)}"
             )
         found = names[3] if len(names) == 5 else None
         if compression is not None and found not in (None, compression):
             continue
         manipulation, name = str(video.get("label", names[1])), names[-1]
-        label = 0 if manipulation.lower().endswith("real") else 1
-        named_by_number = re.fullmatch(r"\d{3}_\d{3}|\d{3}", name)
+        label = _bench_label(manipulation, labels or {})
+        if label is None:
+            raise ManifestError(
+                f"{where}: class {manipulation!r} is neither real nor fake by its name; say which "
+                f"with labels={{{manipulation!r}: 1}}"
+            )
         several = found is not None and not compression
         row = {
             "kind": "image",
             "label": label,
             "dataset": dataset,
             "video": f"{manipulation}/{found}/{name}" if several else f"{manipulation}/{name}",
-            "original": name.split("_")[0] if named_by_number else None,
             "compression": found,
             "split": SPLIT_WORDS[names[2]],
             "manipulation": manipulation if label else None,
+            **_bench_people(name, label),
         }
-        for number, frame in enumerate(video["frames"]):
-            rows.append(row | {"path": str(root / frame.replace("\\", "/")), "frame": number})
+        rows += [row | frame for frame in _bench_frames(video, where)]
+    if odd:
+        warnings.warn(
+            f"{file}: {len(odd)} entries are not videos with frames below a split, and are left "
+            f"out: {', '.join(odd[:3])}",
+            stacklevel=2,
+        )
     if not rows:
         which = f" of compression {compression!r}" if compression else ""
         raise ManifestError(f"{file}: no videos with frames{which}")
-    absent = [row["path"] for row in rows if not Path(row["path"]).is_file()]
-    if absent:
-        raise ManifestError(
-            f"{file}: {len(absent)} of {len(rows)} frames do not exist, {absent[0]} first; name "
-            "the folder that their paths are relative to with root="
+    table = pd.DataFrame(rows)
+    for column in ("path", "mask_path"):
+        table[column] = table[column].map(lambda path: os.path.join(root, path), "ignore")
+        there = table[column].map(os.path.isfile, "ignore").fillna(True).astype(bool)
+        absent = table.loc[~there, column]
+        message = (
+            f"{file}: {len(absent):,} of {table[column].notna().sum():,} "
+            f"{'masks' if column == 'mask_path' else 'frames'} do not exist"
         )
-    return make_samples(rows)
+        if len(absent) and column == "path":
+            raise ManifestError(
+                f"{message}, {absent.iloc[0]} first; name the folder that their paths are relative "
+                "to with root="
+            )
+        if len(absent):
+            warnings.warn(f"{message} and are left out, {absent.iloc[0]} first", stacklevel=2)
+            table[column] = table[column].where(there, None)
+    return make_samples(_settle_splits(table, file, split))
+
+
+# %% ../../nbs/02_data/09_custom.ipynb #5d0e77a9
+def read_source(
+    source: str | Path,
+    dataset: str = "custom",
+    root: str | Path | None = None,
+    split: str | None = None,
+) -> pd.DataFrame:
+    """Read a folder, a CSV file, or a list of DeepfakeBench, by what the source is.
+
+    Parameters
+    ----------
+    source : str or Path
+        A folder, or a file that ends in .csv, .tsv, .txt or .json.
+    dataset : str, default "custom"
+        What the table calls the dataset.
+    root : str or Path, optional
+        Folder that the paths of a JSON list are relative to.
+    split : str, optional
+        Read this split alone.
+
+    Returns
+    -------
+    pd.DataFrame
+        A sample table.
+
+    Raises
+    ------
+    ManifestError
+        If it is something else, or cannot be read.
+    """
+    source = Path(source)
+    if source.is_dir():
+        table = read_folder(source, dataset=dataset)
+        return table if split is None else _settle_splits(table, source, split)
+    if source.suffix.lower() == ".json":
+        return read_deepfakebench(source, root, dataset=dataset, split=split)
+    if source.suffix.lower() in (".csv", ".tsv", ".txt"):
+        return read_list(source, dataset=dataset, split=split)
+    raise ManifestError(f"{source}: expected a folder, or a list that ends in .csv or .json")
 
 
 # %% ../../nbs/02_data/09_custom.ipynb #79ac2bb6
@@ -480,13 +700,14 @@ def register_dataset(
     table = table.dropna(axis=1, how="all")
     for column in table.columns.intersection(["path", "mask_path"]):
         table[column] = table[column].map(os.path.abspath, na_action="ignore")
-    write_atomic(data_dir() / name / "samples.csv", table.to_csv(index=False, lineterminator="\n"))
+    content = table.to_csv(index=False, lineterminator="\n")
+    write_atomic(custom_dir() / name / "samples.csv", content)
 
     terms = {"licence": licence, "agreement": agreement, "url": source}
     text = _manifest_text(name, title or name, kinds[0], len(table), list(caveats), stand_in, terms)
     write_atomic(file, text)
     print(
-        f"{name}: {len(table):,} files registered in {data_dir().resolve()} "
+        f"{name}: {len(table):,} files registered in {custom_dir().resolve()} "
         f"({name}/samples.csv and manifests/{name}.toml)"
     )
     return read_manifest(file)

@@ -13,14 +13,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.errors import ManifestError, did_you_mean, explain_missing_package
+from deepfake_nb.core.errors import (
+    DatasetNotFoundError,
+    ManifestError,
+    did_you_mean,
+    explain_missing_package,
+)
 from deepfake_nb.data.image_layouts import (
     celeba,
     dfdc_faces,
     generated_faces,
     real_and_fake_face,
 )
-from .layouts import custom_table, faces, read_text_table
+from .layouts import custom_table, faces, fake_or_real, read_text_table
 from deepfake_nb.data.manifests import (
     Manifest,
     find_root,
@@ -46,6 +51,7 @@ ADAPTERS: dict[str, Callable[..., list[dict]]] = {
         faceforensics,
         dfd,
         real_and_fake_face,
+        fake_or_real,
         custom_table,
     )
 }
@@ -170,6 +176,10 @@ def _load_one(manifest: Manifest, root: str | Path | None, options: dict) -> pd.
     if limit is not None and limit < 1:
         raise ManifestError(f"limit={limit!r}: expected at least 1 sample per class")
     known = _adapter_options(manifest.adapter)
+    if manifest.embedded and root is not None and not Path(root).expanduser().exists():
+        raise DatasetNotFoundError(
+            f"{root}: no such folder; leave it out, and {manifest.name} is rendered"
+        )
     reading = {name: value for name, value in options.items() if name in known}
     rendering = {k: v for k, v in options.items() if k not in known and k != "limit"}
 

@@ -6,9 +6,12 @@
 __all__ = []
 
 # %% ../../nbs/02_data/03_layouts.ipynb #30974733
-import json
+import codecs
+import csv
+import io
+import os
+import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -33,26 +36,93 @@ def path_if_file(path: Path) -> str | None:
     return str(path) if path.is_file() else None
 
 
-def read_json(file: Path) -> Any:
-    """Read a JSON file; raise `ManifestError` naming it where that fails."""
+def walk_files(folder: Path) -> list[Path]:
+    """Return all files below a folder, sorted, those behind links to folders too."""
+    found, visited = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in visited:  # a link leads back to where it is from
+            folders.clear()
+            continue
+        folders.sort()
+        visited.add(real)
+        found += [Path(place, name) for name in names]
+    return sorted(found)
+
+
+# %% ../../nbs/02_data/03_layouts.ipynb #5d0e77a1
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def read_text(file: Path) -> str:
+    """Return a text file's content, UTF-8, or UTF-16 with its mark; else raise `ManifestError`."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ManifestError(f"{file}: cannot be read as JSON: {error}") from error
+        content = Path(file).read_bytes()
+        marks = [mark for mark in _MARKS if content.startswith(mark)]
+        return content.decode(_MARKS[marks[0]] if marks else "utf-8")
+    except (UnicodeError, OSError) as error:
+        remedy = "; save it as UTF-8" if isinstance(error, UnicodeError) else ""
+        raise ManifestError(f"{file}: cannot be read as text: {error}{remedy}") from error
 
 
 def read_text_table(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read a CSV file as text; raise `ManifestError` naming the file and a column it lacks."""
+    """Read a CSV file as text, with fields between commas, semicolons or tabs.
+
+    Only an empty field is missing: NA and None are text.
+
+    Parameters
+    ----------
+    file : Path
+        CSV with a header, in UTF-8, or in UTF-16 with its byte order mark.
+    columns : tuple of str, default ()
+        Columns that there must be.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns of strings; the index is the number of the line, less 2.
+
+    Raises
+    ------
+    ManifestError
+        If it is no such file, or lacks a column; the message names file, line and column.
+    """
+    text = read_text(file)
+    if "\0" in text:
+        raise ManifestError(f"{file}: cannot be read as a table: it holds NUL; save it as UTF-8")
+    first = text.partition("\n")[0]
+    fitting = [mark for mark in ",;\t" if {*columns} <= {*map(str.strip, first.split(mark))}]
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=(*fitting, ",")[0], strict=True)
+    rows, numbers = [], []
     try:
-        table = pd.read_csv(file, dtype="string")
-    except (ValueError, OSError) as error:
-        raise ManifestError(f"{file}: cannot be read as a table: {error}") from error
+        header = [name.strip() or f"column {i}" for i, name in enumerate(next(lines, []), 1)]
+        for row in lines:
+            if any(row[len(header) :]):
+                raise ManifestError(
+                    f"{file}, line {lines.line_num}: {len(row)} fields, but the header has "
+                    f"{len(header)}; put quotes around a field that holds a delimiter"
+                )
+            if row:
+                rows.append(row[: len(header)] + [""] * (len(header) - len(row)))
+                numbers.append(lines.line_num - 2)
+    except csv.Error as error:
+        raise ManifestError(
+            f"{file}, line {lines.line_num}: cannot be read as a table: {error}"
+        ) from error
     for column in columns:
-        if column not in table.columns:
+        if column not in header:
             raise ManifestError(
-                f"{file}: column {column!r} is missing; there are {', '.join(table.columns)}"
+                f"{file}: column {column!r} is missing; there are {', '.join(header)}"
             )
-    return table
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated or not header:
+        problem = f"column {repeated[0]!r} is there twice" if repeated else "no header"
+        raise ManifestError(f"{file}: {problem}")
+    table = pd.DataFrame(rows, index=numbers, columns=header, dtype="string")
+    return table.replace("", pd.NA)
 
 
 # %% ../../nbs/02_data/03_layouts.ipynb #6103708d
@@ -79,6 +149,36 @@ def faces(root: Path) -> list[dict]:
             mask = root / "masks" / f"{path.stem}.png"
             row["mask_path"] = path_if_file(mask) if label else None
             rows.append(row)
+    return rows
+
+
+# %% ../../nbs/02_data/03_layouts.ipynb #so000002
+_SOUNDS = ("*.flac", "*.wav", "*.mp3", "*.ogg", "*.m4a")
+
+
+def fake_or_real(root: Path) -> list[dict]:
+    """Read FoR, real and synthetic speech (SpeD 2019), with its own splits.
+
+    Parameters
+    ----------
+    root : Path
+        Holds training/, validation/ and testing/, each with real/ and fake/.
+
+    Returns
+    -------
+    list of dict
+        A row a recording; the speaker where the file's name begins as LibriSpeech's do.
+    """
+    rows = []
+    splits = {"training": "train", "validation": "validation", "testing": "test"}
+    for folder, split in splits.items():
+        for label, name in enumerate(("real", "fake")):
+            for path in list_files(root, *(f"{folder}/{name}/{glob}" for glob in _SOUNDS)):
+                speaker = re.match(r"(\d+)_\d+_\d+_\d+", path.stem)
+                about = {"original": path.stem, "split": split}
+                if speaker:
+                    about["identity"] = f"librispeech-{speaker[1]}"
+                rows.append(sample_row(path, "sound", label, **about))
     return rows
 
 

@@ -7,7 +7,6 @@ __all__ = ["list_datasets", "load_manifest"]
 
 # %% ../../nbs/02_data/02_manifests.ipynb #90cb0178
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
@@ -19,7 +18,14 @@ from deepfake_nb.core.errors import (
     did_you_mean,
     explain_missing_package,
 )
-from ..core.paths import cache_dir, custom_manifests_dir, data_dir, manifests_dir
+from deepfake_nb.core.paths import (
+    cache_dir,
+    custom_dir,
+    custom_manifests_dir,
+    data_dir,
+    manifests_dir,
+)
+from ..core.schema import Number, read_toml
 
 
 # %% ../../nbs/02_data/02_manifests.ipynb #1455185f
@@ -145,48 +151,49 @@ class Manifest:
 
 
 # %% ../../nbs/02_data/02_manifests.ipynb #ad07e22c
-_TYPES = {
+_TEXTS = [str]
+_SCHEMA = {
     "name": str,
     "title": str,
-    "kind": str,
+    "kind": {"image", "video", "sound", "arrays"},
     "adapter": str,
     "homepage": str,
-    "reports": list,
+    "reports": _TEXTS,
     "use": str,
     "stand_in": str,
-    "folders": list,
-    "markers": list,
+    "stand_in_reason?": str,
+    "folders": _TEXTS,
+    "further?": _TEXTS,
+    "markers": _TEXTS,
+    "ignore?": _TEXTS,
     "citation": str,
-    "caveats": list,
-    "terms": dict,
-    "obtain": dict,
-    "expected": list,
-}
-_NESTED = {
-    "terms": ("licence", "agreement", "url"),
-    "obtain": ("how", "commands", "size"),
-    "embedded": ("layout", "parameters"),
+    "caveats": _TEXTS,
+    "terms": {"licence": str, "agreement": str, "url": str},
+    "obtain": {"how": str, "commands": _TEXTS, "size": str, "form?": str},
+    "embedded?": {"layout": str, "parameters": dict},
+    "expected": [
+        {
+            "what?": str,
+            "globs?": _TEXTS,
+            "count?": (Number(0, whole=True), str),
+            "role?": {"sample", "list", "mask"},
+            "optional?": bool,
+            "about?": bool,
+            "reason?": str,
+            "url?": str,
+            "sha256?": str,
+            "each?": _TEXTS,
+            "also?": {"*": str},
+        }
+    ],
 }
 
 
 def _check_fields(data: dict, file: Path) -> None:
-    """Raise `ManifestError` for a field that is missing, empty or of the wrong type."""
-    for field, kind in _TYPES.items():
-        if field not in data:
-            raise ManifestError(f"{file}: field {field!r} is missing")
-        value = data[field]
-        if not isinstance(value, kind):
-            raise ManifestError(f"{file}: field {field!r} is {value!r}; expected a {kind.__name__}")
-        if not value and field not in ("stand_in", "reports"):
+    """Raise `ManifestError` for a field that is empty or contradicts another."""
+    for field in _SCHEMA.keys() - {"stand_in", "reports"}:
+        if field in data and not data[field]:
             raise ManifestError(f"{file}: field {field!r} is empty")
-    for table, names in _NESTED.items():
-        if table not in data:
-            continue
-        if not isinstance(data[table], dict):
-            raise ManifestError(f"{file}: field {table!r} is {data[table]!r}; expected a table")
-        absent = [name for name in names if name not in data[table]]
-        if absent:
-            raise ManifestError(f"{file}: field '{table}.{absent[0]}' is missing")
     if data["name"] != file.stem:
         raise ManifestError(
             f"{file}: field 'name' is {data['name']!r}; expected {file.stem!r}, as the file"
@@ -260,17 +267,14 @@ def read_manifest(file: str | Path) -> Manifest:
         names file and field.
     """
     file = Path(file)
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ManifestError(f"{file}: not valid TOML: {error}") from error
+    data = read_toml(file, _SCHEMA)
     _check_fields(data, file)
     if "embedded" in data and file.parent.resolve() != manifests_dir().resolve():
         raise ManifestError(
             f"{file}: table 'embedded' is reserved to the library's own manifests; remove it, and "
             "let 'adapter' read files that have been rendered before"
         )
-    _check_inside(data["markers"], file)
+    _check_inside([*data["markers"], *data["folders"], *data.get("further", [])], file)
     values = {}
     for field in fields(Manifest):
         if field.name in data:
@@ -285,11 +289,6 @@ def read_manifest(file: str | Path) -> Manifest:
 def list_datasets() -> list[str]:
     """Return the names of all datasets, custom ones among them, in alphabetical order.
 
-    Raises
-    ------
-    ManifestError
-        If a custom dataset has the name of one of the library's.
-
     Examples
     --------
     >>> "celeb-df-v2" in list_datasets()
@@ -297,11 +296,6 @@ def list_datasets() -> list[str]:
     """
     known = {file.stem for file in manifests_dir().glob("*.toml")}
     custom = {file.stem for file in custom_manifests_dir().glob("*.toml")}
-    if known & custom:
-        raise ManifestError(
-            f"{custom_manifests_dir() / min(known & custom)}.toml has the name of a dataset of the "
-            "library; give it another"
-        )
     return sorted(known | custom)
 
 
@@ -322,7 +316,8 @@ def load_manifest(name: str) -> Manifest:
     Raises
     ------
     ManifestError
-        If the name is unknown; the message suggests the nearest known ones.
+        If the name is unknown, and the message suggests the nearest known ones; or a custom
+        manifest is faulty, or has the name of one of the library's.
 
     Examples
     --------
@@ -335,8 +330,10 @@ def load_manifest(name: str) -> Manifest:
         raise ManifestError(
             f"unknown dataset {name!r}; {did_you_mean(name, names)} (deepfake-nb data list)"
         )
-    file = manifests_dir() / f"{name}.toml"
-    return read_manifest(file if file.is_file() else custom_manifests_dir() / f"{name}.toml")
+    file, custom = (folder / f"{name}.toml" for folder in (manifests_dir(), custom_manifests_dir()))
+    if file.is_file() and custom.is_file():
+        raise ManifestError(f"{custom} has the name of a dataset of the library; give it another")
+    return read_manifest(file if file.is_file() else custom)
 
 
 # %% ../../nbs/02_data/02_manifests.ipynb #f9c032b5
@@ -346,6 +343,8 @@ def _candidates(manifest: Manifest, root: str | Path | None) -> list[Path]:
     if base.is_file():
         base = base.parent
     places = [base / name for name in manifest.folders if not name.startswith("~")]
+    if root is None and manifest.adapter == "custom_table":
+        places.insert(0, custom_dir() / manifest.name)  # before the current folder's
     places.append(base)
     if root is None:
         places += [Path(name).expanduser() for name in manifest.folders if name.startswith("~")]

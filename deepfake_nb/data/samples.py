@@ -25,7 +25,7 @@ from ..core.errors import SampleError
 # %% ../../nbs/02_data/00_samples.ipynb #03e382df
 COLUMNS: dict[str, str] = {
     "path": "string",  # file of the image or video
-    "kind": "string",  # 'image' or 'video'
+    "kind": "string",  # 'image', 'video' or 'sound'
     "label": "int8",  # 0 real, 1 fake
     "dataset": "string",  # name of its manifest
     "video": "string",  # video that the frame was taken from; unique within the dataset
@@ -94,8 +94,8 @@ def validate_samples(samples: pd.DataFrame) -> pd.DataFrame:
     for column in _REQUIRED:
         reject_rows(samples, column, samples[column].isna(), "a value")
 
-    known_kind = samples["kind"].isin(["image", "video"])
-    reject_rows(samples, "kind", ~known_kind, "'image' or 'video'")
+    known_kind = samples["kind"].isin(["image", "video", "sound"])
+    reject_rows(samples, "kind", ~known_kind, "'image', 'video' or 'sound'")
     known_label = samples["label"].isin([0, 1])
     reject_rows(samples, "label", ~known_label, "0 (real) or 1 (fake)")
     unknown_split = samples["split"].notna() & ~samples["split"].isin(SPLITS)

@@ -125,19 +125,26 @@ def _assign_units(sizes: np.ndarray, fractions: np.ndarray, rng: np.random.Gener
     """Return the number of the split of each unit, a row with its real and fake samples."""
     order = rng.permutation(len(sizes))
     order = order[np.argsort(-sizes[order].sum(axis=1), kind="stable")]
-    shares = sizes / np.maximum(sizes.sum(axis=0), 1)
-    left = fractions[:, None] * np.ones(2)
-    empty = np.ones(len(fractions), bool)
+    shares = (sizes / np.maximum(sizes.sum(axis=0), 1))[order]
+    left = [[fraction, fraction] for fraction in fractions.tolist()]
+    empty = set(range(len(left)))
+    chosen = []
+    for number, (real, fake) in enumerate(shares.tolist()):  # floats: a million units in seconds
+        candidates = range(len(left))
+        if len(empty) >= len(order) - number:
+            candidates = sorted(empty)  # the last units go to splits that have none
+        best, most, total = 0, -np.inf, max(real + fake, 1e-12)
+        for split in candidates:
+            reals, fakes = left[split]
+            fit = ((reals - real / 2) * real + (fakes - fake / 2) * fake) / total
+            if fit > most:
+                best, most = split, fit
+        left[best][0] -= real
+        left[best][1] -= fake
+        empty.discard(best)
+        chosen.append(best)
     assigned = np.zeros(len(sizes), int)
-    for number, unit in enumerate(order):
-        share = shares[unit]
-        fit = ((left - share / 2) * share).sum(axis=1) / np.maximum(share.sum(), 1e-12)
-        if empty.sum() >= len(order) - number:
-            fit = np.where(empty, fit, -np.inf)  # the last units go to splits that have none
-        best = int(np.argmax(fit))
-        left[best] -= share
-        empty[best] = False
-        assigned[unit] = best
+    assigned[order] = chosen
     return assigned
 
 
@@ -308,9 +315,8 @@ def check_split(
     twice = sorted(counts[counts > 1].index)
     if twice:
         found = sorted(seen.loc[seen["key"] == twice[0], "split"])
-        raise SampleError(
-            f"{kind} {twice[0]!r} is in {found} ({len(twice)} such {kind} keys in all)"
-        )
+        share = f"{len(twice):,} of {len(counts):,} {kind} keys are in several splits"
+        raise SampleError(f"{kind} {twice[0]!r} is in {found} ({share})")
 
 
 # %% ../../nbs/02_data/01_splits.ipynb #110b9dca

@@ -20,8 +20,9 @@ from tqdm import tqdm
 from ..core.errors import ManifestError, ParameterError
 from ..core.files import file_kind, hash_files
 from ..core.parallel import map_ahead
+from ..core.schema import read_json
 from .image_layouts import CELEBA_IMAGES, CELEBA_PARTITION, read_celeba_list
-from .layouts import list_files, read_json, read_text_table
+from .layouts import list_files, read_text_table
 from deepfake_nb.data.locks import (
     custom_files,
     default_lock,

@@ -9,14 +9,17 @@ __all__ = []
 import csv
 import json
 import re
+import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
 from ..core.errors import ManifestError
-from .layouts import list_files, path_if_file, read_json, sample_row
+from ..core.schema import read_json
+from .layouts import list_files, path_if_file, read_text, sample_row
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #03623179
 DFDC_LISTS = (
@@ -30,20 +33,58 @@ DFDC_SAMPLE_LISTS = (
 )
 
 
+def warn_absent(listing: Path, names: Iterable[str], absent: list[str]) -> None:
+    """Warn if files that a list names do not exist."""
+    if absent:
+        warnings.warn(
+            f"{listing}: {len(absent):,} of {len([*names]):,} listed videos do not exist, "
+            f"{absent[0]} first; they are left out (`deepfake-nb data verify` lists them all)",
+            stacklevel=3,
+        )
+
+
+def warn_one_class(rows: list[dict], root: Path, remedy: str) -> list[dict]:
+    """Return rows; warn if they are all of one class."""
+    if len({row["label"] for row in rows}) == 1:
+        here, gone = ("real", "fake")[:: 1 - 2 * rows[0]["label"]]
+        warnings.warn(
+            f"{root}: all {len(rows):,} files are {here}, none is {gone}; {remedy}", stacklevel=3
+        )
+    return rows
+
+
 def read_dfdc_list(listing: Path) -> Iterator[tuple[Path, dict]]:
     """Yield the path and the entry of each video that a metadata.json lists."""
-    for name, entry in _check_labels(listing, read_json(listing)):
+    for name, entry in _check_entries(listing, read_json(listing)):
         yield listing.parent / name, entry
 
 
-def _check_labels(listing: Path, entries: dict) -> Iterator[tuple[str, dict]]:
-    """Yield names and entries of a metadata.json; raise `ManifestError` for an unknown label."""
+def _check_entries(listing: Path, entries: dict) -> Iterator[tuple[str, dict]]:
+    """Yield names and entries of a metadata.json; raise `ManifestError` for a wrong one."""
+    if not isinstance(entries, dict):
+        raise ManifestError(f"{listing}: holds {entries!r:.60}; expected names of videos")
     for name, entry in entries.items():
-        if entry.get("label") not in ("REAL", "FAKE"):
+        if not isinstance(entry, dict) or entry.get("label") not in ("REAL", "FAKE"):
+            found = entry.get("label") if isinstance(entry, dict) else entry
             raise ManifestError(
-                f"{listing}: {name!r} has label {entry.get('label')!r}; expected 'REAL' or 'FAKE'"
+                f"{listing}: {name!r} has label {found!r:.60}; expected 'REAL' or 'FAKE'"
+            )
+        if name != PureWindowsPath(name).name or name == "..":  # also splits at slashes
+            raise ManifestError(f"{listing}: {name!r} is no file name; remove the folders from it")
+        original = entry.get("original")
+        if original is not None and not isinstance(original, str):
+            raise ManifestError(
+                f"{listing}: {name!r} has original {original!r:.60}; expected a file name"
             )
         yield name, entry
+
+
+def _listed_rows(listing: Path) -> list[dict]:
+    """Return rows of the videos beside a metadata.json that it lists."""
+    entries = dict(read_dfdc_list(listing))
+    absent = [path.name for path in entries if not path.is_file()]
+    warn_absent(listing, entries, absent)
+    return [_dfdc_row(path, entry) for path, entry in entries.items() if path.is_file()]
 
 
 def _dfdc_row(path: Path, entry: dict) -> dict:
@@ -57,7 +98,8 @@ def _dfdc_row(path: Path, entry: dict) -> dict:
 def dfdc(root: Path, parts: Iterable[int] | None = None) -> list[dict]:
     """Read the training set of the DeepFake Detection Challenge (arXiv 2006.07397).
 
-    Parts that are not unpacked are read from their zip archives.
+    Parts that are not unpacked are read from their zip archives. Warns of videos without a list,
+    and of lists without their videos.
 
     Parameters
     ----------
@@ -78,9 +120,17 @@ def dfdc(root: Path, parts: Iterable[int] | None = None) -> list[dict]:
         part = int(number[1]) if number else None
         if wanted is not None and part not in wanted:
             continue
-        for path, entry in read_dfdc_list(listing):
-            if path.is_file():
-                rows.append(_dfdc_row(path, entry) | {"part": part})
+        rows += [row | {"part": part} for row in _listed_rows(listing)]
+    globs = [listing.replace("metadata.json", "*.mp4") for listing in DFDC_LISTS]
+    folders = Counter(path.parent for path in list_files(root, *globs))
+    for folder in sorted(folders):
+        if (folder / "metadata.json").is_file():
+            continue
+        warnings.warn(
+            f"{folder}: {folders[folder]:,} videos but no metadata.json, so they have no labels "
+            f"and are left out; unpack it from {folder.name}.zip",
+            stacklevel=2,
+        )
 
     unpacked = {row["part"] for row in rows}
     archives = {}
@@ -107,10 +157,18 @@ def _archive_rows(archive: Path) -> list[dict]:
         raise ManifestError(
             f"{archive}: cannot be read: {error}; the download may be incomplete"
         ) from error
+    if not listings:
+        warnings.warn(
+            f"{archive}: no metadata.json in it, so its videos have no labels and are left out; "
+            "download it again",
+            stacklevel=2,
+        )
     rows = []
     for listing, entries in listings.items():
         folder = listing.removesuffix("metadata.json")
-        for name, entry in _check_labels(archive, entries):
+        entries = dict(_check_entries(archive, entries))
+        warn_absent(archive, entries, [name for name in entries if folder + name not in members])
+        for name, entry in entries.items():
             if folder + name in members:
                 rows.append(_dfdc_row(Path(f"{archive}!/{folder}{name}"), entry))
     return rows
@@ -132,9 +190,7 @@ def dfdc_sample(root: Path) -> list[dict]:
     """
     rows = []
     for listing in list_files(root, *DFDC_SAMPLE_LISTS):
-        for path, entry in read_dfdc_list(listing):
-            if path.is_file():
-                rows.append(_dfdc_row(path, entry))
+        rows += _listed_rows(listing)
     return rows
 
 
@@ -182,8 +238,19 @@ def uadfv(root: Path) -> list[dict]:
     """
     protocol = read_protocol(root / "lab_protocol.csv")
     videos = list_files(root, "real/*.mp4", "fake/*.mp4")
+    frames = list_files(root, "real/frames/*/*.png", "fake/frames/*/*.png")
+    of = [{path.relative_to(root).parts[0] for path in paths} for paths in (videos, frames)]
+    if len(of[1]) > len(of[0]):
+        videos = []
+    elif videos and len(of[0] | of[1]) > len(of[0]):
+        raise ManifestError(
+            f"{root}: videos in {of[0].pop()}/ and frames in {of[1].pop()}/ alone, so the kind of "
+            "file would tell the classes apart; extract the frames of the videos, too"
+        )
     rows = []
-    for path in videos or list_files(root, "real/frames/*/*.png", "fake/frames/*/*.png"):
+    for path in videos or frames:
+        if not videos and not path.stem.isdigit():
+            raise ManifestError(f"{path}: expected the number of the frame as its name")
         fake = path.relative_to(root).parts[0] == "fake"
         video = path.stem if videos else path.parent.name
         target = video.removesuffix("_fake")
@@ -200,7 +267,9 @@ def uadfv(root: Path) -> list[dict]:
         if fake:
             row |= {"source": "uadfv-source", "manipulation": "face-swap"}
         rows.append(row)
-    return rows
+    read = {row["video"] for row in rows}
+    warn_absent(root / "lab_protocol.csv", protocol, [v for v in protocol if v not in read])
+    return warn_one_class(rows, root, "unpack real/ and fake/ side by side")
 
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #cfc867f1
@@ -213,7 +282,7 @@ def read_celeb_list(root: Path) -> set[str]:
     if not file.is_file():
         return set()
     paths = set()
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
         flag, _, path = line.strip().partition(" ")
@@ -228,7 +297,9 @@ def read_celeb_list(root: Path) -> set[str]:
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #5f174c03
 def celeb_df(root: Path, youtube: bool = True) -> list[dict]:
-    """Read Celeb-DF, v1 or v2 (arXiv 1909.12962).
+    """Read Celeb-DF, v1 or v2 (arXiv 1909.12962), or Celeb-DF++ with its folders of methods.
+
+    Warns of listed test videos that do not exist.
 
     Parameters
     ----------
@@ -250,7 +321,26 @@ def celeb_df(root: Path, youtube: bool = True) -> list[dict]:
         for path in list_files(root, f"{folder}/*.mp4"):
             split = "test" if f"{folder}/{path.name}" in listed else None
             rows.append(_celeb_row(path, folder, split))
-    return rows
+    for path in list_files(root, "Celeb-synthesis/*/*/*.mp4"):
+        split = "test" if path.relative_to(root).as_posix() in listed else None
+        rows.append(_celeb_method_row(path, split))
+    read = {Path(row["path"]).relative_to(root).as_posix() for row in rows}
+    expected = [path for path in sorted(listed) if youtube or not path.startswith("YouTube-real/")]
+    absent = [path for path in expected if path not in read]
+    warn_absent(root / "List_of_testing_videos.txt", expected, absent)
+    return warn_one_class(rows, root, "unpack Celeb-real/ and Celeb-synthesis/ side by side")
+
+
+def _celeb_method_row(path: Path, split: str | None) -> dict:
+    """Return the row of one fake of Celeb-DF++, as far as its name says who is shown."""
+    method = path.parent.name
+    row = sample_row(path, "video", 1, video=f"{method}/{path.stem}", split=split)
+    row["manipulation"] = method
+    name = re.fullmatch(r"(id\d+)(?:_(id\d+))?_(\d{4})(?:_.+)?", path.stem)
+    if name is None:
+        return row
+    target, source, number = name.groups()
+    return row | {"original": f"{target}_{number}", "identity": target, "source": source}
 
 
 def _celeb_row(path: Path, folder: str, split: str | None) -> dict:
@@ -338,7 +428,7 @@ def faceforensics(
         "manipulated_sequences/*/*/videos/*_*.mp4",
         flat={"original": "", **{method: method for method in _METHODS}},
     )
-    table = table[table["method"] != "DeepFakeDetection"]
+    there = table = table[table["method"] != "DeepFakeDetection"]
     compressions = _choose_compressions(set(table["compression"]), compression, root)
     found = set(table["method"]) - {""}
     chosen = set(_as_list(methods)) or found
@@ -369,7 +459,15 @@ def faceforensics(
             mask = root / "manipulated_sequences" / method / "masks" / "videos" / path.name
             row |= {"source": source, "manipulation": method, "mask_path": path_if_file(mask)}
         rows.append(row)
-    return rows
+    return warn_one_class(rows, root, _other_class(rows, there, compressions))
+
+
+def _other_class(rows: list[dict], table: pd.DataFrame, compressions: list[str]) -> str:
+    """Say at which compressions the class that the rows lack is there, and how to complete it."""
+    lacks_fakes = bool(rows) and rows[0]["label"] == 0
+    other = table[(table["method"] != "") == lacks_fakes]["compression"]
+    there = "".join(f"; there are {n:,} at {name}" for name, n in other.value_counts().items())
+    return f"read were {', '.join(compressions)}{there}; download both classes at one compression"
 
 
 def _official_splits(root: Path) -> dict[str, str]:
@@ -378,7 +476,7 @@ def _official_splits(root: Path) -> dict[str, str]:
     for name, split in (("train", "train"), ("val", "validation"), ("test", "test")):
         file = root / "splits" / f"{name}.json"
         if file.is_file():
-            for pair in read_json(file):
+            for pair in read_json(file, [[str]]):
                 splits |= dict.fromkeys(pair, split)
     return splits
 
@@ -415,6 +513,7 @@ def dfd(root: Path, compression: str | Iterable[str] | None = None) -> list[dict
         f"manipulated_sequences/{_DFD_METHOD}/*/videos/*.mp4",
         _DFD_FLAT,
     )
+    there = table
     compressions = _choose_compressions(set(table["compression"]), compression, root)
     table = table[table["compression"].isin(compressions)]
     rows = []
@@ -439,4 +538,4 @@ def dfd(root: Path, compression: str | Iterable[str] | None = None) -> list[dict
             mask = root / "manipulated_sequences" / method / "masks" / "videos" / path.name
             row |= {"source": source, "manipulation": method, "mask_path": path_if_file(mask)}
         rows.append(row)
-    return rows
+    return warn_one_class(rows, root, _other_class(rows, there, compressions))

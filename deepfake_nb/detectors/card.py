@@ -190,8 +190,8 @@ OUT_OF_SCOPE: tuple[str, ...] = (
     "in journalism.",
     "Manipulations, cameras, compression, resolutions and people unlike those of its training "
     "data: it was not tested on them, and detectors fail there without notice.",
-    "Images without a detected face, and all but one face of an image with several: they are not "
-    "scored.",
+    "Images without a detected face, and faces of fewer than 40 pixels beside a larger one: they "
+    "are not scored.",
     "Sound, text, and images that are generated completely, unless its training data contains "
     "such.",
 )
@@ -203,6 +203,15 @@ CANNOT_RANK: str = (
     "It gives every test image the same probability, so it cannot tell fakes from real images. "
     "Train it again, with more images, more epochs or another head."
 )
+RANDOM_BACKBONE: str = (
+    "Its backbone has random weights and was frozen, since pretrained weights were unavailable: it "
+    "can hardly learn, and its scores hardly depend on what is scored. Get the weights and train "
+    "it again."
+)
+LIKE_CHANCE: str = (
+    "On its test data it is indistinguishable from chance: the interval of its AUC contains 0.5. "
+    "Its scores do not help to tell fakes from real images."
+)
 INSTALLATION_TEST: str = (
     "The profile 'smoke' only tests the installation, on few and tiny images: its scores mean "
     "nothing. Train with the profile 'quick' or 'full'."
@@ -211,9 +220,15 @@ INSTALLATION_TEST: str = (
 
 def card_warnings(card: Mapping) -> list[tuple[str, str]]:
     """Return what a user of a detector has to know first: titles and texts."""
+    training = card["training"]
+    random = training.get("head") == "mobilenet" and training.get("kind") == "none"
+    of_auc = [row for rows in card["numbers"].values() for row in rows if row["metric"] == "AUC"]
+    by_chance = any(row["low"] is not None and row["low"] <= 0.5 for row in of_auc)
     warnings = (
         ("Cannot rank.", CANNOT_RANK, card["decision"].get("constant", False)),
-        ("Installation test.", INSTALLATION_TEST, card["training"].get("profile") == "smoke"),
+        ("Random backbone.", RANDOM_BACKBONE, random),
+        ("No better than chance.", LIKE_CHANCE, by_chance),
+        ("Installation test.", INSTALLATION_TEST, training.get("profile") == "smoke"),
         ("Research only.", RESEARCH_ONLY, card["data"]["research_only"]),
     )
     return [(title, text) for title, text, holds in warnings if holds]

@@ -8,7 +8,7 @@ __all__ = ["Interval", "bootstrap_interval", "mean_interval"]
 # %% ../../nbs/03_evaluation/01_intervals.ipynb #1b5327af
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -132,14 +132,31 @@ def resample_weights(
         Weights (b, n) of float64 whole numbers.
     """
     codes, strata, _ = group_strata(y_true, groups)
-    rng = np.random.default_rng(seed)
     block = int(np.clip(2_000_000 // len(y_true), 1, n_resamples))
+    seeds = (seed,) if isinstance(seed, (int, np.integer)) else tuple(seed)
+    members = tuple(stratum.tobytes() for stratum in strata)
+    drawn = _draw_groups(members, codes.max() + 1, n_resamples, block, seeds)
     for start in range(0, n_resamples, block):
-        drawn = np.zeros((min(block, n_resamples - start), codes.max() + 1))
-        for members in strata:
+        yield drawn[start : start + block, codes].astype(float)
+
+
+@lru_cache(maxsize=8)
+def _draw_groups(
+    strata: tuple[bytes, ...], n_groups: int, n_resamples: int, block: int, seed: tuple[int, ...]
+) -> np.ndarray:
+    """Draw each stratum's groups anew, and count how often each is drawn, (n_resamples, n_groups).
+
+    Models of one dataset are compared on the same resamples, so the last draws are kept.
+    """
+    rng = np.random.default_rng(seed[0] if len(seed) == 1 else list(seed))
+    drawn = np.zeros((n_resamples, n_groups), dtype=np.uint16)
+    for start in range(0, n_resamples, block):
+        rows = drawn[start : start + block]
+        for stratum in strata:
+            members = np.frombuffer(stratum, dtype=np.intp)
             equal = np.full(len(members), 1 / len(members))
-            drawn[:, members] = rng.multinomial(len(members), equal, size=len(drawn))
-        yield drawn[:, codes]
+            rows[:, members] = rng.multinomial(len(members), equal, size=len(rows))
+    return drawn
 
 
 # %% ../../nbs/03_evaluation/01_intervals.ipynb #i0000004

@@ -176,8 +176,11 @@ def _weights_by_score(
     """Sum the weights of fakes and of reals at each distinct score, ascending, (b, distinct)."""
     order = np.argsort(y_score, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(y_score[order]) != 0])
-    fake = np.add.reduceat(weights[:, order] * (y_true[order] == 1), starts, axis=1)
-    real = np.add.reduceat(weights[:, order] * (y_true[order] == 0), starts, axis=1)
+    ascending = weights[:, order]
+    fake = ascending * (y_true[order] == 1)
+    real = ascending - fake
+    if len(starts) < len(order):  # equal scores
+        fake, real = (np.add.reduceat(part, starts, axis=1) for part in (fake, real))
     return fake, real
 
 

@@ -26,11 +26,21 @@ def _centres(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, :2] + boxes[:, 2:4]) / 2
 
 
-def _longest_track(found: Sequence[np.ndarray]) -> dict[int, int]:
-    """Link boxes of successive frames; return frame → box of the longest track.
+def link_faces(found: Sequence[np.ndarray]) -> list[dict[int, int]]:
+    """Link boxes of successive frames to tracks.
 
-    Each box joins the track whose last box is nearest, if nearer than the side of a face. Of tracks
-    equally long, the one with the larger faces wins.
+    Each box joins the track whose last box is nearest, if nearer than the side of a face.
+
+    Parameters
+    ----------
+    found : Sequence of np.ndarray
+        For each frame, in order, boxes of shape (k, 5).
+
+    Returns
+    -------
+    list of dict of int to int
+        For each track, frame → number of its box. The longest track is first; of tracks equally
+        long, the one with the larger faces.
     """
     tracks: list[dict[int, int]] = []
     for t, boxes in enumerate(found):
@@ -52,7 +62,7 @@ def _longest_track(found: Sequence[np.ndarray]) -> dict[int, int]:
     def length_and_area(track: dict[int, int]) -> tuple:
         return len(track), sum(_areas(found[t][i : i + 1])[0] for t, i in track.items())
 
-    return max(tracks, key=length_and_area, default={})
+    return sorted(tracks, key=length_and_area, reverse=True)
 
 
 # %% ../../nbs/04_faces/03_cropping.ipynb #da0e3a72
@@ -99,7 +109,7 @@ def choose_faces(
         known = ", ".join(FACE_SELECTIONS)
         raise FaceError(f"unknown face_selection={face_selection!r}; expected one of {known}")
     if face_selection == "tracked":
-        track = _longest_track(found)
+        track = next(iter(link_faces(found)), {})
         return [track.get(t) for t in range(len(found))]
     chosen = []
     centre = np.array([shape[1], shape[0]]) / 2

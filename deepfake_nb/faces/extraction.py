@@ -20,7 +20,7 @@ from ..core.errors import FaceError, VideoError
 from ..core.files import file_kind, openable
 from ..core.images import as_shown
 from ..core.parallel import map_ahead
-from .cropping import FACE_SELECTIONS, choose_faces, crop_face
+from .cropping import FACE_SELECTIONS, choose_faces, crop_face, link_faces
 from .detection import FACE_DETECTORS, NO_BOXES, FaceDetector
 from .video import SAMPLINGS, Frame, read_frames
 
@@ -157,6 +157,40 @@ def _crop(image: np.ndarray, box: np.ndarray, settings: Extraction) -> np.ndarra
     return cv2.resize(image, (settings.size, settings.size), interpolation=cv2.INTER_AREA)
 
 
+def _search(
+    groups: Iterable[list[Frame]],
+    settings: Extraction,
+    find: Callable[[list[Frame]], list[tuple[np.ndarray, str]]],
+    most: int,
+) -> tuple[list[dict], list[np.ndarray], list[list[np.ndarray]], tuple[int, ...]]:
+    """Return a row, at most `most` boxes and their crops for each frame, and the frames' shape."""
+    rows, found, crops = [], [], []
+    shape = (1, 1)
+    for frames in groups:
+        for frame, (boxes, source) in zip(frames, find(frames)):
+            boxes = boxes[:most]
+            height = width = None
+            cut = []
+            if frame.image is not None:
+                shape = frame.image.shape
+                height, width = shape[:2]
+                cut = [_crop(frame.image, box, settings) for box in boxes]
+            rows.append(
+                {
+                    "frame": frame.index,
+                    "timestamp": frame.timestamp,
+                    "reason": frame.reason,
+                    "box_from": source,
+                    "frame_height": height,
+                    "frame_width": width,
+                    "faces": len(boxes),
+                }
+            )
+            found.append(boxes)
+            crops.append(cut)
+    return rows, found, crops, shape
+
+
 def find_and_crop(
     groups: Iterable[list[Frame]],
     settings: Extraction,
@@ -178,30 +212,7 @@ def find_and_crop(
     tuple of (list of dict, list of (np.ndarray or None))
         For each frame a row and the crop.
     """
-    rows, found, crops = [], [], []
-    shape = (1, 1)
-    for frames in groups:
-        for frame, (boxes, source) in zip(frames, find(frames)):
-            boxes = boxes[:_MOST_FACES]
-            height = width = None
-            cut = []
-            if frame.image is not None:
-                shape = frame.image.shape
-                height, width = shape[:2]
-                cut = [_crop(frame.image, box, settings) for box in boxes]
-            rows.append(
-                {
-                    "frame": frame.index,
-                    "timestamp": frame.timestamp,
-                    "reason": frame.reason,
-                    "box_from": source,
-                    "frame_height": height,
-                    "frame_width": width,
-                    "faces": len(boxes),
-                }
-            )
-            found.append(boxes)
-            crops.append(cut)
+    rows, found, crops, shape = _search(groups, settings, find, _MOST_FACES)
     chosen = choose_faces(found, shape, settings.face_selection)
     for row, boxes, i in zip(rows, found, chosen):
         values = [None] * 5 if i is None else [float(v) for v in boxes[i]]
@@ -213,6 +224,17 @@ def find_and_crop(
 
 
 # %% ../../nbs/04_faces/04_extraction.ipynb #10edfc75
+def _groups(frames: Iterator[Frame], path: str | Path) -> Iterable[list[Frame]]:
+    """Return frames in groups; of a video, the next is decoded while one is searched."""
+
+    def next_group(_=None) -> list[Frame]:
+        return list(islice(frames, _GROUP))
+
+    if file_kind(path) == "image":
+        return [next_group()]
+    return takewhile(bool, map_ahead(next_group, repeat(None), threads=1, ahead=1))
+
+
 def extract_video(
     path: str | Path,
     settings: Extraction,
@@ -259,16 +281,116 @@ def extract_video(
             found[i] = boxes, face_detector.name
         return found
 
-    frames = wanted_frames(path, settings)
+    return find_and_crop(_groups(wanted_frames(path, settings), path), settings, find)
 
-    def next_group(_=None) -> list[Frame]:
-        return list(islice(frames, _GROUP))
 
-    if file_kind(path) == "image":
-        groups = [next_group()]
-    else:  # decode the next group in a thread while this one is searched
-        groups = takewhile(bool, map_ahead(next_group, repeat(None), threads=1, ahead=1))
-    return find_and_crop(groups, settings, find)
+# %% ../../nbs/04_faces/04_extraction.ipynb #9242e52c
+def reduce_image(image: np.ndarray, side: int) -> np.ndarray:
+    """Reduce an image until its longer side has at most `side` pixels."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+_CROWD = 50  # faces of a frame that are looked at, the most confident ones
+
+
+@dataclass
+class Track:
+    """One person in the frames of a file.
+
+    Attributes
+    ----------
+    boxes : dict of int to np.ndarray
+        Row of a frame → left, top, right, bottom, confidence.
+    crops : dict of int to np.ndarray
+        Row of a frame → uint8 RGB.
+    """
+
+    boxes: dict[int, np.ndarray]
+    crops: dict[int, np.ndarray]
+
+    @property
+    def side(self) -> float:
+        """Shorter side of the largest box, in pixels."""
+        return max(float((box[2:4] - box[:2]).min()) for box in self.boxes.values())
+
+
+def extract_people(
+    path: str | Path,
+    settings: Extraction,
+    face_detector: FaceDetector,
+    image: np.ndarray | None = None,
+    picture_side: int = 0,
+) -> tuple[list[dict], list[Track], dict[int, bytes]]:
+    """Find and crop the faces of everybody in an image or video.
+
+    Parameters
+    ----------
+    path : str or Path
+        A video or an image.
+    settings : Extraction
+        Which frames, which face comes first, and the size of the crops.
+    face_detector : FaceDetector
+        Built as `settings` say.
+    image : np.ndarray, optional
+        The image's pixels, uint8 RGB, if they are in memory.
+    picture_side : int, default 0
+        Longer side to which the frames that show a face are reduced and kept; 0 keeps none.
+
+    Returns
+    -------
+    tuple of (list of dict, list of Track, dict of int to bytes)
+        A row for each frame, as of `extract_video` but without a box; the people, first the one
+        that `extract_video` chooses, then those who are seen longest, the largest first; and the
+        reduced frames as JPEG, by the number of their row.
+
+    Raises
+    ------
+    VideoError
+        If nothing of the file can be read.
+    """
+    pictures: dict[int, bytes] = {}
+    n = 0
+
+    def find(frames: list[Frame]) -> list[tuple[np.ndarray, str]]:
+        nonlocal n
+        images = [frame.image for frame in frames if frame.image is not None]
+        boxes_of = iter(face_detector(images))
+        found = []
+        for frame in frames:
+            boxes = NO_BOXES if frame.image is None else next(boxes_of)
+            if frame.image is not None and picture_side and len(boxes):
+                small = cv2.cvtColor(reduce_image(frame.image, picture_side), cv2.COLOR_RGB2BGR)
+                pictures[n] = cv2.imencode(".jpg", small)[1].tobytes()
+            found.append((boxes, face_detector.name))
+            n += 1
+        return found
+
+    if image is not None:
+        groups = [[Frame(0, None, image)]]
+    else:
+        groups = _groups(wanted_frames(path, settings), path)
+    rows, found, crops, shape = _search(groups, settings, find, _CROWD)
+    chosen = choose_faces([b[:_MOST_FACES] for b in found], shape, settings.face_selection)
+    tracks = [{t: i for t, i in enumerate(chosen) if i is not None}]
+    rest = [[i for i in range(len(b)) if i != first] for b, first in zip(found, chosen)]
+    for track in link_faces([boxes[numbers] for boxes, numbers in zip(found, rest)]):
+        tracks.append({t: rest[t][i] for t, i in track.items()})
+    people = [
+        Track(
+            {t: found[t][i] for t, i in track.items()}, {t: crops[t][i] for t, i in track.items()}
+        )
+        for track in tracks
+        if track
+    ]
+    for row, boxes in zip(rows, found):
+        if not len(boxes):
+            row["reason"] = row["reason"] or NO_FACE
+    return rows, people, pictures
 
 
 # %% ../../nbs/04_faces/04_extraction.ipynb #15a82a5c

@@ -22,6 +22,7 @@ import pandas as pd
 from ..core.errors import FaceError
 from ..core.files import atomic_path, write_atomic
 from ..core.parallel import map_threads
+from ..core.schema import read_json
 from ..data.samples import COLUMNS
 from .extraction import NO_FACE, Extraction
 
@@ -132,7 +133,7 @@ class ExtractionFolder:
         now = json.loads(json.dumps(asdict(self.settings)))
         if not file.exists():
             write_atomic(file, json.dumps(now, indent=1) + "\n")
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = read_json(file, {}, FaceError)
         different = [
             f"{name}: {stored.get(name)!r} there, {value!r} now"
             for name, value in now.items()

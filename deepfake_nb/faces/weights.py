@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..core.errors import FaceError
 from ..core.files import file_hash
-from ..core.paths import cache_dir, data_dir
+from ..core.paths import cache_dir, data_dir, weights_dirs
 
 # %% ../../nbs/04_faces/01_weights.ipynb #2d5c078a
 WEIGHT_FILES: dict[str, tuple[str, str]] = {  # file name: its URL, its SHA-256
@@ -53,7 +53,7 @@ def find_weights(name: str) -> Path:
         put it.
     """
     url, sha256 = WEIGHT_FILES[name]
-    folders = [data_dir() / "weights", cache_dir() / "weights"]
+    folders = [*weights_dirs(), data_dir() / "weights", cache_dir() / "weights"]
     for path in (folder / name for folder in folders):
         if not path.is_file():
             continue
@@ -70,7 +70,7 @@ def find_weights(name: str) -> Path:
 
         pooch.get_logger().setLevel("WARNING")
         try:
-            return Path(pooch.retrieve(url, f"sha256:{sha256}", fname=name, path=folders[1]))
+            return Path(pooch.retrieve(url, f"sha256:{sha256}", fname=name, path=folders[-1]))
         except Exception as error:  # a download fails in many ways
             reason = f"{type(error).__name__}: {error}"
     raise FaceError(

@@ -19,6 +19,7 @@ import pooch
 
 from ..core.errors import WeightsError
 from ..core.files import stat_key
+from ..core.paths import weights_dirs
 from .registry import Backbone, get_backbone
 
 
@@ -89,8 +90,8 @@ def _keras_folder() -> Path:
 def _weights_folders(root: str | Path | None) -> list[Path]:
     """Return the folders in which weights files are searched for, in order."""
     shipped = Path(str(resources.files("deepfake_nb"))) / "_weights"
-    data = root or os.environ.get("DEEPFAKE_NB_DATA")
-    return [shipped, _keras_folder(), *([Path(data) / "weights"] if data else [])]
+    data = [Path(root) / "weights"] if root else weights_dirs()
+    return [shipped, _keras_folder(), *data]
 
 
 # %% ../../nbs/06_models/03_weights.ipynb #e9a16aa1

@@ -8,6 +8,7 @@ __all__ = ["COLOURS", "PALETTE", "use_style", "Results"]
 # %% ../../nbs/11_reporting/15_results.ipynb #ad772c19
 import io
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -233,7 +234,13 @@ class Results:
         display({"text/html": table, LEDGER_TYPE: record, "text/plain": caption}, raw=True)
 
     def figure(
-        self, name: str, figure: Figure, data: pd.DataFrame, caption: str, alt: str = ""
+        self,
+        name: str,
+        figure: Figure,
+        data: pd.DataFrame,
+        caption: str,
+        alt: str = "",
+        people: bool = False,
     ) -> None:
         """Save a figure as PNG and SVG with its data as CSV, show it with its caption, close it.
 
@@ -249,9 +256,17 @@ class Results:
             A sentence; a number and the stamp are added.
         alt : str, default ""
             What is seen; empty for a text derived from the figure.
+        people : bool, default False
+            Whether it shows faces of the dataset's people. Where `DEEPFAKE_NB_PEOPLE` is "omit",
+            as `make evidence` sets it for real data, such a figure is neither kept nor shown.
         """
         from IPython.display import Markdown, display
 
+        if people and os.environ.get("DEEPFAKE_NB_PEOPLE") == "omit":
+            plt.close(figure)
+            caption = self._caption("Figure", name, caption)
+            display(Markdown(f"{caption} (Left out, since it shows people.)"))
+            return
         image = self._saved_figure(name, figure, data, alt)
         display(image, Markdown(self._caption("Figure", name, caption)))
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import ManifestError, SampleError
-from ..data.layouts import read_json
+from ..core.schema import read_json
 from ..data.splits import connected_groups
 
 # %% ../../nbs/11_reporting/05_scores.ipynb #e71b677f

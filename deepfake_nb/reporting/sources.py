@@ -15,19 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from ..core.errors import ClaimError
 from ..core.output import json_value
 from ..core.paths import papers_dir
 from ..data.datasets import is_embedded
-from ..evaluation.power import auc_standard_error, detectable_difference
 from deepfake_nb.reporting.claims import (
     Ledger,
     load_claims,
     load_profiles,
     own_datasets,
-    rules_of,
 )
 from .evidence import pack_folders
 from .ledger import load_ledgers
@@ -548,70 +545,3 @@ def sources_record(ledger: pd.DataFrame, claims: pd.DataFrame) -> list[dict]:
             sources[row.pop("source")] = {name: json_value(value) for name, value in row.items()}
         record.append({"claim": int(number), **about, "sources": sources})
     return record
-
-
-# %% ../../nbs/11_reporting/13_sources.ipynb #a1782078
-#: Independent groups of the smaller class in the part that judges, by dataset.
-GROUPS: dict[str, tuple[int, str]] = {
-    "uadfv": (10, "evaluation videos of the lab"),
-    "uadfv, development": (38, "development videos of the lab"),
-    "dfdc-faces": (240, "originals in the test of a run on two cores"),
-    "faceforensics": (12, "identity pairs"),
-    "real-and-fake-face": (768, "composites; people may recur"),
-    "celeb-df-v1": (30, "videos of the lab's list; not at hand"),
-}
-
-
-def planned_difference(groups: int, auc: float = 0.75) -> float:
-    """Return the difference in AUC that a number of groups in each class would show.
-
-    Parameters
-    ----------
-    groups : int
-        Independent groups of each class, one score each.
-    auc : float, default 0.75
-        AUC of a detector whose scores are normal in both classes.
-
-    Returns
-    -------
-    float
-        See `detectable_difference`.
-
-    Examples
-    --------
-    >>> round(planned_difference(30), 2)
-    0.18
-    """
-    quantiles = norm.ppf((np.arange(groups) + 0.5) / groups)
-    shift = np.sqrt(2) * norm.ppf(auc)
-    y_true = np.repeat([0, 1], groups)
-    error = auc_standard_error(y_true, np.concatenate([quantiles, quantiles + shift]))
-    return detectable_difference(error)
-
-
-def testable_claims(claims: pd.DataFrame) -> pd.DataFrame:
-    """List the claims that real data can test, with the power to do so.
-
-    Parameters
-    ----------
-    claims : pd.DataFrame
-        From `load_claims`.
-
-    Returns
-    -------
-    pd.DataFrame
-        A row a claim with a rule and own data of known size: dataset, rule, groups, of what,
-        shows: the smallest difference in AUC that would show.
-    """
-    rows = {}
-    for number, claim in claims.iterrows():
-        known = [name for name in own_datasets(claim) if name in GROUPS]
-        if not (known and rules_of(claim)):
-            continue
-        parts = {rule["part"] for rule in rules_of(claim)}
-        of_part = f"{known[0]}, {parts.pop()}" if len(parts) == 1 else ""
-        groups, of_what = GROUPS[of_part if of_part in GROUPS else known[0]]
-        names = ", ".join(rule["name"] for rule in rules_of(claim))
-        rows[number] = {"dataset": known[0], "rule": names, "groups": groups, "of": of_what}
-        rows[number]["shows"] = round(planned_difference(groups), 3)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..core.errors import ReportError
 from ..core.output import print_json
+from ..core.schema import read_json
 from ..evaluation.intervals import check_confidence_level
 from .commands import one_run_each, run_ledgers, show_ledgers
 
@@ -92,7 +93,8 @@ def _grouped(records: Sequence, key: Callable) -> list[list]:
 
 def _record(file: Path, root: Path) -> dict:
     """Return what is known of a run."""
-    about, top = json.loads(file.read_text(encoding="utf-8")), file.parent.parent.parent
+    about = read_json(file, {"parameters": dict}, ReportError)
+    top = file.parent.parent.parent
     where = top.relative_to(root).as_posix() if top.is_relative_to(root) and top != root else ""
     parameters = {k: v for k, v in about["parameters"].items() if k not in ("seed", "output_dir")}
     same = {

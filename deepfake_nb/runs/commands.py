@@ -91,7 +91,9 @@ def _show_plan(
             "seed": "" if s.plan.seed is None else s.plan.seed,
             "state": about(s.plan),
             "expected time": cost(s.plan),
-            "folder": short_path(s.plan.folder),
+            "folder": short_path(s.plan.folder)
+            if s.plan.named
+            else f"{short_path(s.plan.folder.parent)} (named when its data are rendered)",
         }
         for s in states
     ]
@@ -260,9 +262,8 @@ def run_command(
         if precision is None
         else {"precision": _check_precision(precision, names or list_papers(papers), papers)}
     )
-    states = [
-        RunState(plan) for plan in plan_grid(names, datasets, profile, seeds, given, root, papers)
-    ]
+    plans = plan_grid(names, datasets, profile, seeds, given, root, papers, render=not dry_run)
+    states = [RunState(plan) for plan in plans]
     jobs, earlier, estimates = (
         how.get("jobs") or 1,
         earlier_times(root, anywhere=bool(how.get("scheduler"))),

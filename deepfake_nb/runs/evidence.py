@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/12_runs/11_evidence.ipynb #a3d9244e
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -155,7 +156,14 @@ def make_evidence(
                 print(f"{paper} on {dataset}: left out. {error}")
                 continue
             plans += plan_grid([paper], [dataset], "real", root=root)
-    states = run_grid(plans, jobs, watch=LogLines())
+    before = os.environ.get("DEEPFAKE_NB_PEOPLE")
+    os.environ["DEEPFAKE_NB_PEOPLE"] = "omit"  # read by `Results.figure` in the runs' kernels
+    try:
+        states = run_grid(plans, jobs, watch=LogLines())
+    finally:
+        os.environ.pop("DEEPFAKE_NB_PEOPLE")
+        if before is not None:
+            os.environ["DEEPFAKE_NB_PEOPLE"] = before
     whole = [state.plan.folder for state in states if state.state != "failed"]
     health = lru_cache(dataset_health)
     packs = []

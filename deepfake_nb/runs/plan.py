@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core.errors import ParameterError, did_you_mean
+from ..core.errors import DatasetNotFoundError, ParameterError, did_you_mean
 from ..core.files import hash_files, read_journal, split_archive
 from ..core.output import without_chatter
 from ..core.paths import cache_dir, papers_dir
@@ -321,6 +321,9 @@ def data_fingerprint(
 
 
 # %% ../../nbs/12_runs/00_plan.ipynb #fa35aac6
+NOT_RENDERED = "not rendered yet"  # the fingerprint of data in a plan that renders none
+
+
 @dataclass(frozen=True)
 class Plan:
     """A run that has been checked but not started.
@@ -360,6 +363,12 @@ class Plan:
     def seed(self) -> int | None:
         """The seed, or None for a notebook without one."""
         return self.provenance.get("parameters", self.parameters).get("seed")
+
+    @property
+    def named(self) -> bool:
+        """Whether the folder has its final name, which depends on the data."""
+        prints = [self.provenance.get("data"), *self.provenance.get("further data", {}).values()]
+        return NOT_RENDERED not in prints
 
     def __str__(self) -> str:
         seed = "" if self.seed is None else f", seed {self.seed}"
@@ -481,11 +490,19 @@ def _options_name(dataset: str) -> str:
 
 def _data_print(dataset: str, root: str, options: Mapping[str, object], known: dict) -> str:
     """Return the fingerprint of a dataset, from `known` if possible."""
-    from deepfake_nb.data.datasets import load_samples
+    from deepfake_nb.data.datasets import is_embedded, load_samples
 
     key = json.dumps([dataset, root, options], sort_keys=True)
     if key not in known:
-        known[key] = data_fingerprint(load_samples(dataset, root or None, **options))
+        given = dict(options)
+        if known.get("render") is False and any(map(is_embedded, dataset.split("+"))):
+            given["render"] = False
+        try:
+            known[key] = data_fingerprint(load_samples(dataset, root or None, **given))
+        except DatasetNotFoundError:
+            if "render" not in given or (root and not os.path.exists(root)):
+                raise
+            known[key] = NOT_RENDERED
     return known[key]
 
 
@@ -529,7 +546,10 @@ def _further_data(values: dict, known: dict) -> dict:
         if name.endswith("_datasets")
         for each in value
     }
-    arrays = {name for name in list_datasets() if load_manifest(name).kind == "arrays"}
+    known_names = {*list_datasets()} & {
+        value for value in values.values() if isinstance(value, str)
+    }
+    arrays = {name for name in known_names if load_manifest(name).kind == "arrays"}
     return prints | {
         name: _arrays_print(value, values["data_root"], known)
         for name, value in values.items()
@@ -572,6 +592,7 @@ def plan_grid(
     parameters: Mapping[str, object] | None = None,
     root: str | Path = "runs",
     papers: str | Path | None = None,
+    render: bool = True,
 ) -> list[Plan]:
     """Check all runs of a grid and name their folders.
 
@@ -591,6 +612,8 @@ def plan_grid(
         Folder of all runs.
     papers : str | Path | None, default None
         Folder of paper notebooks; None: the library's own.
+    render : bool, default True
+        Whether to render embedded data; without them, the folders of runs have no final names.
 
     Returns
     -------
@@ -602,7 +625,7 @@ def plan_grid(
     ParameterError
         Before anything starts.
     """
-    plans, known, given = {}, {}, dict(parameters or {})
+    plans, known, given = {}, {"render": render}, dict(parameters or {})
     if seeds and "seed" in given:
         raise ParameterError("the seed is given twice: among the seeds and as a parameter")
     notebooks = {name: paper_path(name, papers) for name in names or list_papers(papers)}

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.errors import ReportError
+from ..core.schema import read_json
 from ..reporting.claims import load_profiles
 from .plan import Plan, default_parameters, paper_path
 from .process import RunState
@@ -44,7 +46,7 @@ def earlier_times(
     for file in Path(root).glob("*/[!.]*/provenance.json"):
         if file.parent.suffix == ".failed":
             continue
-        about = json.loads(file.read_text())
+        about = read_json(file, {}, ReportError)
         if not anywhere and about.get("host") != platform.node():
             continue
         times.setdefault(

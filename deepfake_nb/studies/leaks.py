@@ -21,6 +21,7 @@ from ..core.images import as_shown
 from ..core.parallel import available_cores, map_threads
 from ..data.splits import group_keys
 from ..evaluation.intervals import Interval, bootstrap_interval
+from ..forensics.audio import load_sound, sound_statistics
 
 
 # %% ../../nbs/10_studies/01_leaks.ipynb #39f8ba32
@@ -127,6 +128,12 @@ def video_features(path: Path) -> dict:
         }
 
 
+def sound_features(path: Path) -> dict:
+    """Return how long and loud a sound is, its silences, and where its spectrum ends."""
+    sound = load_sound(path)
+    return sound_statistics(sound.samples, sound.sample_rate)
+
+
 def map_samples(function: Callable, samples: pd.DataFrame) -> list:
     """Apply a function (path, kind) to each sample on a few threads; an error names the file."""
 
@@ -163,17 +170,17 @@ def file_features(samples: pd.DataFrame) -> pd.DataFrame:
         If a file cannot be read; the message names it.
     """
 
-    def read(path: Path, kind: str) -> dict:
+    def measure(path: Path, kind: str) -> dict:
         archive, member = split_archive(path)
         if member is None:
             size = path.stat().st_size
         else:
             with zipfile.ZipFile(archive) as opened:
                 size = opened.getinfo(member).file_size
-        features = image_features(path) if kind == "image" else video_features(path)
-        return {"file_size": size} | features
+        read = {"image": image_features, "video": video_features, "sound": sound_features}[kind]
+        return {"file_size": size} | read(path)
 
-    return pd.DataFrame(map_samples(read, samples), index=samples.index)
+    return pd.DataFrame(map_samples(measure, samples), index=samples.index)
 
 
 # %% ../../nbs/10_studies/01_leaks.ipynb #9d35f39a
@@ -240,7 +247,11 @@ def _test_feature(
 
 # %% ../../nbs/10_studies/01_leaks.ipynb #22a7b53a
 def leak_test(
-    samples: pd.DataFrame, n: int = 400, margin: float = 0.05, seed: int = 0
+    samples: pd.DataFrame,
+    n: int = 400,
+    margin: float = 0.05,
+    seed: int = 0,
+    features: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Test for each single feature of the files whether it tells the classes apart.
 
@@ -254,6 +265,9 @@ def leak_test(
         A feature leaks if the whole interval of its AUC is further from 0.5.
     seed : int, default 0
         Seed of the draw and of the intervals.
+    features : pd.DataFrame, optional
+        Features of some of the samples, with their index, which are then tested; None for
+        `file_features` of the drawn files.
 
     Returns
     -------
@@ -266,14 +280,15 @@ def leak_test(
     ParameterError
         If all files of a kind are of one class, or a file cannot be read.
     """
-    rows = []
-    for kind, table in take_balanced(samples, n, seed).groupby("kind", sort=True):
+    rows, given = [], features
+    drawn = take_balanced(samples, n, seed) if given is None else samples.loc[given.index]
+    for kind, table in drawn.groupby("kind", sort=True):
         if table.label.nunique() < 2:
             raise ParameterError(
                 f"samples of kind {kind!r} have one class only: "
                 "the kind of file itself tells the classes apart"
             )
-        features = file_features(table)
+        features = file_features(table) if given is None else given.loc[table.index]
         y_true, groups = table.label.to_numpy(), group_keys(table)[0].to_numpy()
         for name in features:
             if features[name].notna().any():

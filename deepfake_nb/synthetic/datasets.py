@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from ..core.errors import ParameterError
+from ..core.errors import DatasetNotFoundError, ParameterError
 from ..core.files import write_atomic
 from ..core.memory import keep_freed_memory
 from ..core.parallel import available_cores
@@ -351,6 +351,7 @@ def generate(
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
+    render: bool = True,
 ) -> Path:
     """Return the folder of a rendered dataset, which is made unless it exists.
 
@@ -391,6 +392,8 @@ def generate(
         Number of processes; None for one a core.
     progress : bool, default True
         Whether to show a progress bar.
+    render : bool, default True
+        Whether to make the dataset if it does not exist.
 
     Returns
     -------
@@ -401,6 +404,8 @@ def generate(
     ------
     ParameterError
         If an option cannot be; the message names it and its value.
+    DatasetNotFoundError
+        If it does not exist and `render` is False.
     """
     options = {
         "layout": layout,
@@ -430,6 +435,8 @@ def generate(
     folder = cache / "synthetic" / f"{layout}-{key}"
     if _complete(folder):
         return folder
+    if not render:
+        raise DatasetNotFoundError(f"{folder} has not been rendered yet; leave out render=False")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_name(f".{folder.name}.lock")):
         if _complete(folder):

@@ -39,7 +39,7 @@ class ShuffledBatches(keras.utils.PyDataset):
     Raises
     ------
     ParameterError
-        If there are no rows, or batches are empty.
+        If there are no rows, batches are empty, or processes should load them.
 
     Examples
     --------
@@ -55,6 +55,11 @@ class ShuffledBatches(keras.utils.PyDataset):
         seed: int = 0,
         **kwargs,
     ):
+        if kwargs.get("use_multiprocessing"):
+            raise ParameterError(
+                "use_multiprocessing=True: batches are loaded by threads, and processes forked "
+                "after TensorFlow's start hang; leave it out, and set workers= for more threads"
+            )
         super().__init__(**kwargs)
         if n < 1 or batch_size < 1:
             raise ParameterError(f"{n} rows in batches of {batch_size}: both must be at least 1")

@@ -24,6 +24,7 @@ from ..core.errors import ImageError, ParameterError, SampleError
 from ..core.images import check_size
 from ..core.parallel import available_cores, shared_pool
 from ..core.paths import cache_folder
+from ..data.samples import require_columns
 from .batches import BatchBuffers, ShuffledBatches
 from .image_cache import ImageCache, drop_corrupt
 from .scaling import scale_into, scaling_table
@@ -55,9 +56,9 @@ def select_rows(
     Raises
     ------
     SampleError
-        If the subset is unknown or empty, or a row is a video.
+        If this is no sample table, the subset is unknown or empty, or a row is a video.
     ParameterError
-        If `validation_split` is not between 0 and 1.
+        If `validation_split` is not between 0 and 1, or `samples` is no table.
 
     Examples
     --------
@@ -66,6 +67,7 @@ def select_rows(
     >>> select_rows(table, "test")["path"].tolist()
     ['b.jpg']
     """
+    require_columns(samples, ("path",))
     rows = samples
     if subset is not None:
         subset = "train" if subset == "training" else subset
@@ -75,6 +77,7 @@ def select_rows(
         if subset not in allowed:
             raise SampleError(f"unknown subset={subset!r}; expected one of {allowed}")
         if validation_split is None:
+            require_columns(samples, ("split",))
             rows = samples[samples["split"] == subset]
         elif 0 < validation_split < 1:
             first = int(validation_split * len(samples))

@@ -193,7 +193,7 @@ def mark(verdict: str) -> str:
 
 def power(claims) -> str:
     "The testable claims by dataset, with what would show."
-    from deepfake_nb.reporting.sources import testable_claims
+    from deepfake_nb.reporting.testable import testable_claims
 
     body = []
     for (dataset, groups, of, shows), some in testable_claims(claims).groupby(
