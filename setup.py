@@ -9,7 +9,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
 PACKED = {
-    "manifests": ("data_manifests", ("*.toml",)),
+    "manifests": ("data_manifests", ("*.toml", "protocols/*")),
     "papers": ("nbs/papers", ("*.ipynb", "*.toml", "evidence/*/*")),
 }
 
@@ -73,7 +73,12 @@ setup(
         "dev": lines(cfg["dev_requirements"]),
         "cluster": lines(cfg["cluster_requirements"]),
         "gpu": lines(cfg["gpu_requirements"]),
-        "all": [*lines(cfg["notebooks_requirements"]), *lines(cfg["cluster_requirements"])],
+        "heic": lines(cfg["heic_requirements"]),
+        "all": [
+            *lines(cfg["notebooks_requirements"]),
+            *lines(cfg["cluster_requirements"]),
+            *lines(cfg["heic_requirements"]),
+        ],
     },
     entry_points={"console_scripts": lines(cfg["console_scripts"])},
     cmdclass={"build_py": BuildWithData},

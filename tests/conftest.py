@@ -27,6 +27,7 @@ LONGEST = (
     "test_readme",
     "test_losses",
     "test_faces",
+    "test_people",
     "test_views",
     "test_book",
 )

@@ -127,7 +127,7 @@ def test_every_claim_states_what_it_was_measured_on_and_what_would_decide_it():
     experimental = claims[claims["kind"].isin(["numeric", "ordinal", "equivalence"])]
     assert experimental["data"].notna().all()
     decided = claims[["rule", "decided_by", "published"]].notna().any(axis=1)
-    assert set(claims.index[~decided]) == {42, 60}, "the state of 2020, and a hope"
+    assert set(claims.index[~decided]) == {42}, "the state of 2020"
     datasets = {path.stem for path in (ROOT / "data_manifests").glob("*.toml")}
     for data in claims["data"].dropna():
         named = data if isinstance(data, list) else data.split("+")
@@ -242,20 +242,20 @@ def test_a_claim_that_own_data_decide_is_never_entered_as_not_comparable(claim):
         assert not [v for v in given if isinstance(v, ast.Constant)], ast.unparse(call)
 
 
-def test_torlapati_judges_by_rank():
-    assert stand_in("torlapati", 59, rank=0.8999999999999998) == "agrees"
-    assert stand_in("torlapati", 59, rank=0.7) == "inconclusive"
-    assert stand_in("torlapati", 59, rank=-1e-12) == "disagrees"
+def test_torlapati_judges_times_of_all_five_at_the_reports_size():
+    def judge(fastest, complete=True):
+        return stand_in("torlapati", 57, fastest=np.array(fastest), complete=complete)
+
+    assert judge(["IV"] * 5) == "agrees"
+    assert judge(["IV", "I", "I", "I", "I"]) == "inconclusive"
+    assert judge(["I"] * 5) == "disagrees"
+    assert judge(["IV"] * 5, complete=False) == "inconclusive"
 
 
-def test_forbush_judges_by_intervals():
-    def judge(anybody, nobody):
-        anybody, nobody = ({"low": low, "high": high} for low, high in (anybody, nobody))
-        return stand_in("forbush", 22, anybody=anybody, nobody=nobody)
-
-    assert judge((0.9, 0.95), (0.6, 0.8)) == "agrees"
-    # memory has no effect, so nothing speaks against it
-    assert judge((0.5, 0.7), (0.9, 0.99)) == "inconclusive"
+def test_forbush_judges_by_time():
+    assert stand_in("forbush", 20, slower=[1.2, 1.4, 1.3]) == "agrees"
+    assert stand_in("forbush", 20, slower=[1.02, 1.03, 1.01]) == "disagrees"
+    assert stand_in("forbush", 20, slower=[1.02, 1.3, 1.01]) == "inconclusive"
 
 
 # ---- counting

@@ -275,6 +275,7 @@ def test_the_lock_of_a_read_only_folder_is_in_the_cache(real_data):
 SIZES = {
     "synthetic-faces": {"identities": 4, "videos": 1, "frames": 2},
     "synthetic-faces-crude": {"identities": 2, "videos": 1, "frames": 2},
+    "synthetic-faces-hard": {"identities": 2, "videos": 1, "frames": 2},
     "synthetic-dfdc": {"identities": 2, "frames": 3},
     "synthetic-faceforensics": {"identities": 2, "frames": 3},
     "synthetic-celeb-df": {"identities": 6, "frames": 3},

@@ -389,7 +389,7 @@ def test_calibration_is_applied(folder, inbox):
 def test_calibrated_numbers_can_be_computed_by_hand(folder, inbox, tmp_path):
     curve = {"kind": "platt", "logit": True, "slope": 2.0, "intercept": -1.0}
     curve |= {"scores": [], "shares": [], "fakes": 0.5, "n": 10}
-    copy = tampered(folder, tmp_path, calibration=curve, band=[0.2, 0.3])
+    copy = tampered(folder, tmp_path, calibration=curve, band=[0.2, 0.3], threshold=0.25)
     result = score_file(inbox / "face.webp", load_detector(copy))
     odds = np.log(result.score / (1 - result.score))
     assert result.probability == pytest.approx(1 / (1 + np.exp(1 - 2 * odds)))

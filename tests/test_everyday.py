@@ -154,3 +154,24 @@ def test_a_given_split_with_people_in_two_parts_is_refused_unless_asked_for():
     made, text = _with_splits(table, 0, "replace")
     check_split(made)
     assert text.startswith("identity-disjoint split")
+
+
+# Profiles of papers
+
+
+@pytest.mark.parametrize("paper", ["denholtz", "forbush", "kaminskyi", "kun", "torlapati"])
+@pytest.mark.parametrize("profile", ["smoke", "full"])
+def test_the_name_of_a_profile_without_its_sizes_is_refused(paper, profile):
+    from deepfake_nb.runs.plan import (
+        check_profile,
+        default_parameters,
+        paper_path,
+        profile_parameters,
+    )
+
+    defaults = default_parameters(paper_path(paper))
+    message = f"profile='{profile}' is a name alone here: .*`deepfake-nb run {paper} --profile"
+    with pytest.raises(ParameterError, match=message):
+        check_profile(paper, profile, defaults | {"profile": profile})
+    check_profile(paper, profile, defaults | profile_parameters(paper, profile))
+    check_profile(paper, "quick", defaults)

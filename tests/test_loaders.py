@@ -126,7 +126,7 @@ def test_grey_of_16_bits_is_scaled_and_not_clipped(tmp_path, name):
         assert np.array_equal(next(wanted_frames(file, Extraction())).image, expected)
 
 
-@pytest.mark.parametrize("form", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("form", ["jpg", "png", "webp", "tif", "avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_image_is_rotated_as_it_is_shown(tmp_path, orientation, form):
     """Stored on its side, it comes upright from the loaders and the views, as in `predict`."""

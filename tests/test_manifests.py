@@ -34,6 +34,7 @@ def test_every_named_dataset_has_a_manifest():
         "fake-or-real",
         "synthetic-faces",
         "synthetic-faces-crude",
+        "synthetic-faces-hard",
         "synthetic-dfdc",
         "synthetic-faceforensics",
         "synthetic-celeb-df",

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from deepfake_nb.cli import main
-from deepfake_nb.core.errors import DetectorError, ParameterError
+from deepfake_nb.core.errors import DetectorError, ParameterError, SampleError
 from deepfake_nb.data.samples import make_samples
 from deepfake_nb.detectors.calibration import Calibration
 from deepfake_nb.detectors.card import (
@@ -35,11 +35,13 @@ from deepfake_nb.detectors.commands import predict_command
 from deepfake_nb.detectors.detector import DeepfakeDetector
 from deepfake_nb.detectors.page import error_rates, write_page
 from deepfake_nb.detectors.prediction import predict_files
-from deepfake_nb.detectors.preprocessing import Preprocessing
+from deepfake_nb.detectors.preprocessing import Preprocessing, prepare_images
 from deepfake_nb.detectors.results import TABLE_COLUMNS
 from deepfake_nb.detectors.scoring import CalibratedModel
 from deepfake_nb.detectors.storage import load_detector, write_detector
 from deepfake_nb.detectors.training import train_detector
+from deepfake_nb.faces.dataset import extract_faces
+from deepfake_nb.faces.extraction import Extraction
 from deepfake_nb.models.weights import Weights
 from deepfake_nb.synthetic.people import make_identity, trajectory
 from deepfake_nb.synthetic.rendering import render_frame
@@ -196,7 +198,7 @@ def test_a_face_that_flashes_up_does_not_speak_for_a_video(detector):
     assert result.probability == 0.2
 
 
-def test_stress_abstains_where_the_side_flips(detector):
+def test_stress_abstains_where_the_side_flips(detector, tmp_path):
     image = crowd(0)
     plain, stressed = detector.predict(image), detector.predict(image, stress=True)
     assert stressed.score == plain.score
@@ -204,7 +206,49 @@ def test_stress_abstains_where_the_side_flips(detector):
     assert low < high
     between = replace(detector, band=((low + high) / 2,) * 2)
     assert between.predict(image).side in ("above", "below")
-    assert between.predict(image, stress=True).side == "abstains"
+    flipped = between.predict(image, stress=True)
+    assert flipped.side == "abstains" and flipped.person.flips
+    assert flipped.table["reason"][0].startswith("the side changes if ")
+    text = write_page(tmp_path / "page.html", [flipped], between).read_text()
+    assert "the side changes if " in text and "within the band" not in text
+
+
+def test_a_side_too_long_for_jpeg_costs_one_row(detector):
+    result = detector.predict(np.zeros((8, 70_000, 3), np.uint8), crops=True, stress=True)
+    assert result.state == "unreadable" and result.reason.startswith("cannot be prepared: ")
+
+
+def test_an_unforeseen_fault_of_preparation_costs_one_row(folder, four, tmp_path, monkeypatch):
+    Image.fromarray(crowd(0, 1)).save(four / "both.png")
+
+    def fragile(images, preprocessing):
+        if len(images) == 2:
+            raise RuntimeError("no such colour")
+        return prepare_images(images, preprocessing)
+
+    monkeypatch.setattr("deepfake_nb.detectors.prediction.prepare_images", fragile)
+    assert predict(folder, tmp_path / "out", four) == 1
+    table = pd.read_csv(tmp_path / "out" / "scores.csv").set_index("state")
+    assert table.loc["unreadable", "reason"] == "cannot be prepared: RuntimeError: no such colour"
+    assert len(table.loc["scored"]) == 4 and table["pixels_sha256"].notna().all()
+
+
+def test_a_remark_is_said_with_every_person(folder, tmp_path, capsys):
+    """In each row of the tables; once for the file in the terminal and on the page."""
+    shown, file = crowd(0, 1), tmp_path / "in" / "two.png"
+    file.parent.mkdir()
+    alpha = np.full((*shown.shape[:2], 1), 255, np.uint8)
+    alpha[:4, :4] = 0
+    Image.fromarray(np.concatenate([shown, alpha], 2)).save(file)
+    remark = "transparent pixels composited on white"
+    assert predict(folder, tmp_path / "out", file.parent) == 0
+    assert capsys.readouterr().out.count(f" [{remark}]") == 1
+    table = pd.read_csv(tmp_path / "out" / "scores.csv")
+    assert table["person"].tolist() == [1, 2] and table["remark"].tolist() == [remark] * 2
+    assert (tmp_path / "out" / "index.html").read_text().count(f"{remark[1:]}.") == 1
+    assert predict(folder, tmp_path / "out", file.parent, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["files"]
+    assert [row["remark"] for row in rows] == [remark] * 2
 
 
 # The page.
@@ -361,6 +405,22 @@ def test_no_name_loses_a_prediction(folder, tmp_path, encoding):
     assert r"\xe9t\xe9.png" in (tmp_path / "out" / "index.html").read_text()
 
 
+def test_no_name_spoils_the_failures_of_an_extraction(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["=cmd|'calc'!A0.mp4", "carriage\rreturn.mp4"]
+    for name in names:
+        Path(name).write_text("no video")
+    rows = [{"path": name, "video": name, "label": 0, "kind": "video"} for name in names]
+    samples = make_samples([row | {"dataset": "mine"} for row in rows])
+    settings = Extraction(face_detector="haar", n=1)
+    extract_faces(samples, tmp_path / "out", settings, workers=0, progress=False)
+    content = (tmp_path / "out" / "failures.csv").read_bytes().decode()
+    assert len(content.split("\n")) == 4 and "\r" not in content
+    failures = pd.read_csv(io.StringIO(content)).sort_values("video")
+    assert failures["video"].tolist() == ["'=cmd|'calc'!A0.mp4", r"carriage\rreturn.mp4"]
+    assert failures["source_path"].tolist() == ["./=cmd|'calc'!A0.mp4", r"carriage\rreturn.mp4"]
+
+
 @pytest.mark.parametrize("name", ["index.html", "scores.csv", "frames.csv"])
 def test_what_others_wrote_is_not_replaced(folder, tmp_path, name, capsys):
     Image.fromarray(crowd(0)).save(tmp_path / "face.png")
@@ -508,6 +568,7 @@ def test_paths_arrays_and_images_of_pillow_get_one_score(detector, tmp_path):
     sources = [tmp_path / "face.png", str(tmp_path / "face.png"), pixels, Image.fromarray(pixels)]
     results = [detector.predict(source) for source in sources]
     assert len({result.score for result in results}) == 1
+    assert len({result.pixels_sha256 for result in results}) == 1
     together = detector.predict(sources[1:])
     assert [result.score for result in together] == pytest.approx([results[0].score] * 3, abs=1e-6)
     assert len(together.table) == 3 and "<h1>Scores of 3 files" in together.to_html()
@@ -521,6 +582,8 @@ def test_an_image_of_pillow_is_seen_as_it_is_shown(detector):
     exif[0x0112] = 6
     Image.fromarray(np.rot90(crowd(0))).save(file, "PNG", exif=exif)
     assert detector.predict(Image.open(file)).score == detector.predict(crowd(0)).score
+    grey = Image.fromarray(np.full((64, 64), 65535, np.uint16))
+    assert detector.predict(grey).remark == "scaled from 0–65535 to 8 bits"
 
 
 @pytest.mark.parametrize(
@@ -533,6 +596,10 @@ def test_an_image_of_pillow_is_seen_as_it_is_shown(detector):
         (np.zeros((8, 8), np.uint8), r"shape \(8, 8\): expected uint8 RGB"),
         (np.zeros((2, 8, 8, 4), np.uint8), r"shape \(8, 8, 4\)"),
         ([], "paths is empty"),
+        (
+            Image.fromarray(np.ones((8, 8), np.float32) * 99),
+            "image 1 cannot be decoded .its values",
+        ),
     ],
 )
 def test_a_wrong_source_is_named(detector, source, message):
@@ -546,7 +613,7 @@ def test_swapped_arguments_are_named(detector):
 
 
 def test_a_folder_is_no_sample_table():
-    with pytest.raises(ParameterError, match="samples is of type str: expected a sample table"):
+    with pytest.raises(SampleError, match="'folder' is no table; expected a sample table"):
         ImageBatches("folder", "train")
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,11 +22,26 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .errors import VideoError
+from .errors import DeepfakeNbError, ParameterError, VideoError
 from .parallel import map_ahead
 
 # %% ../../nbs/00_core/03_files.ipynb #b3804c3b
-IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".apng",
+    ".jfif",
+    ".jp2",
+)
 VIDEO_SUFFIXES: tuple[str, ...] = (
     ".mp4",
     ".avi",
@@ -48,7 +64,7 @@ def file_kind(path: str | Path) -> str | None:
 
 # %% ../../nbs/00_core/03_files.ipynb #a18b2796
 MEMBER_LIMIT: int = 2 * 1024**3  # bytes; no larger member of an archive is read into memory
-_ARCHIVE_MARK = ".zip!/"
+ARCHIVE_MARK = ".zip!/"
 
 
 def split_archive(path: str | Path) -> tuple[Path, str | None]:
@@ -64,7 +80,7 @@ def split_archive(path: str | Path) -> tuple[Path, str | None]:
     tuple of (Path, str or None)
         The file, and the member's name or None.
     """
-    archive, mark, member = str(path).partition(_ARCHIVE_MARK)
+    archive, mark, member = str(path).partition(ARCHIVE_MARK)
     return (Path(archive + ".zip"), member) if mark else (Path(path), None)
 
 
@@ -124,6 +140,35 @@ def openable(path: str | Path) -> str | io.BytesIO:
         As `read_member`.
     """
     return str(path) if split_archive(path)[1] is None else io.BytesIO(read_member(path))
+
+
+# %% ../../nbs/00_core/03_files.ipynb #ac6c626e
+@contextlib.contextmanager
+def blame_file(path: str | Path) -> Iterator[None]:
+    """Turn whatever fails in the work on one file into a `VideoError` that names the file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    VideoError
+        In place of any exception but a `ParameterError`, which is not the file's fault.
+    """
+    try:
+        yield
+    except ParameterError:
+        raise
+    except Exception as error:
+        reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
+        if isinstance(error, OSError):
+            reason = error.strerror or reason
+        elif not isinstance(error, (DeepfakeNbError, MemoryError)):
+            reason = f"cannot be read: {type(error).__name__}: {error}"
+            logging.getLogger(__name__).warning("%s: %s", path, reason, exc_info=True)
+        raise VideoError(f"{path}: {reason}") from error
 
 
 # %% ../../nbs/00_core/03_files.ipynb #9241247d

@@ -7,19 +7,125 @@ __all__ = ["read_image"]
 
 # %% ../../nbs/00_core/04_images.ipynb #70cd52e8
 import io
+import os
 import re
-import struct
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError, features
 
 from .errors import ImageError, ParameterError
-from .files import read_member, split_archive
+from .files import ARCHIVE_MARK, MEMBER_LIMIT, file_kind, read_member, split_archive
 
 # %% ../../nbs/00_core/04_images.ipynb #74cffb61
+_DEEP = re.compile(r"F$|I$|I;16")  # modes of more than 8 bits a sample
+
+
+def _stated_levels(image: Image.Image, values: np.ndarray) -> tuple[float, float]:
+    """Return the black and the white level of an image of more than 8 bits a sample."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(258, (16,))[0]
+    if tags.get(341) is not None:
+        low, high = (np.ravel(tags.get(tag, 0))[0] for tag in (340, 341))
+        if low < high:
+            return float(low), float(high)
+    if image.mode == "F":
+        if values.min() >= 0 and values.max() <= 1:  # false if there are NaNs
+            return 0.0, 1.0
+    elif bits <= 16 and tags.get(339, (1,))[0] == 1:
+        if bits < 16 or values.max() > 4095 or not values.any():
+            return 0.0, 2.0**bits - 1
+    raise ValueError(
+        f"its values, from {values.min():g} to {values.max():g}, are of {bits} bits, and the file "
+        "does not state which one is white; convert it to 8 bits"
+    )
+
+
+def _eight_bits(image: Image.Image, remarks: list[str]) -> Image.Image:
+    """Scale an image of more than 8 bits a sample to 8, and make one colour of it transparent."""
+    if not _DEEP.match(image.mode):
+        tiles = getattr(image, "tile", [])
+        if not tiles or ";16" not in str(tiles[0][3]):
+            return image
+        colours = [band for band in image.getbands() if band != "A"]
+        most = int(np.atleast_3d(np.asarray(image))[..., : len(colours)].max())
+        if 0 < most <= 15:  # Pillow keeps the upper 8 bits
+            raise ValueError(
+                f"its values reach only {most} of 255 after 8 of 16 bits are dropped, and the file "
+                "does not state which value is white; convert it to 8 bits"
+            )
+        return image
+    values = np.asarray(image)
+    black, white = _stated_levels(image, values)
+    levels = values.astype(np.float32)
+    levels -= black
+    levels *= 255 / (white - black)
+    levels = levels.round().clip(0, 255)
+    if getattr(image, "tag_v2", {}).get(262) == 0:  # TIFF: 0 is white
+        levels = 255 - levels
+    grey = Image.fromarray(levels.astype(np.uint8))
+    remarks.append(f"scaled from {black:g}–{white:g} to 8 bits")
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey.putalpha(Image.fromarray(255 * (values != key).astype(np.uint8)))
+    return grey
+
+
+# %% ../../nbs/00_core/04_images.ipynb #7e139bd6
+_SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}
+
+
+@lru_cache(maxsize=32)
+def _profile_transform(profile: bytes) -> tuple[ImageCms.ImageCmsTransform | None, str, str]:
+    """Return what converts a profile's colours to sRGB, the mode that it takes, and a remark.
+
+    The transformation is None if there is nothing to convert; the remark then says why, unless
+    the profile is one of sRGB.
+    """
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = opened.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue]
+        mode = _SPACES[space.strip()]
+        name = re.sub(r"[^\w .()-]", "", ImageCms.getProfileDescription(opened)).strip()[:40]
+        srgb = ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(opened, srgb, mode, "RGB")
+        if mode in ("RGB", "L"):
+            steps = np.arange(256, dtype=np.uint8)[:: 17 if mode == "RGB" else 1]
+            grid = np.stack(np.meshgrid(*[steps] * len(mode)), -1).reshape(1, -1, len(mode))
+            plain = Image.fromarray(grid.squeeze(-1) if mode == "L" else grid)
+            changed = ImageCms.applyTransform(plain, transform)
+            found = np.asarray(changed, np.int16) - np.asarray(plain.convert("RGB"))
+            if np.abs(found).max() <= 3:
+                return None, mode, ""
+    except (ImageCms.PyCMSError, ImportError, KeyError, OSError, TypeError, ValueError):
+        return None, "", "colour profile damaged or of an unknown kind, not applied"
+    return transform, mode, f"colour profile '{name or 'without a name'}' converted to sRGB"
+
+
+def _to_srgb(image: Image.Image, info: dict, remarks: list[str]) -> Image.Image:
+    """Convert colours to sRGB as the file's profile says, or say what was not converted."""
+    profile = info.get("icc_profile")
+    if profile:
+        transform, mode, remark = _profile_transform(profile)
+        fits = {"RGB": image.mode != "CMYK", "L": image.mode in ("1", "L"), "": True}
+        if not fits.get(mode, image.mode == mode):
+            transform, remark = None, f"colour profile of {mode} colours does not fit, not applied"
+        if remark:
+            remarks.append(remark)
+        if transform is not None:
+            converted = ImageCms.applyTransform(image.convert(mode), transform)
+            return image.convert("RGB") if converted is None else converted
+    elif image.mode == "CMYK":
+        remarks.append("CMYK without a colour profile, converted by formula")
+    elif "srgb" not in info and abs(info.get("gamma", 0.45455) - 0.45455) > 0.02:
+        remarks.append(f"stated gamma of {info['gamma']:g} not applied")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+# %% ../../nbs/00_core/04_images.ipynb #913487bf
 _ROTATIONS = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -31,13 +137,15 @@ _ROTATIONS = {
 }
 
 
-def as_shown(image: Image.Image) -> Image.Image:
-    """Convert an image to 8-bit RGB, rotated as its EXIF data say.
+def as_shown(image: Image.Image, remarks: list[str] | None = None) -> Image.Image:
+    """Convert an image to 8-bit sRGB on white, rotated as its EXIF data say.
 
     Parameters
     ----------
     image : Image.Image
-        Opened by Pillow; 16-bit grey is scaled to 8 bits.
+        Opened by Pillow; the first of its frames is taken.
+    remarks : list of str, optional
+        What was done is appended.
 
     Returns
     -------
@@ -49,17 +157,34 @@ def as_shown(image: Image.Image) -> Image.Image:
     Exception
         Whatever Pillow raises for a damaged image.
     """
-    shown = image
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        levels = (np.asarray(image, np.float64) / 257).round().clip(0, 255)
-        shown = Image.fromarray(levels.astype(np.uint8))
-    shown = shown if shown.mode == "RGB" else shown.convert("RGB")
+    remarks = [] if remarks is None else remarks
+    n_frames = getattr(image, "n_frames", 1)
+    if n_frames > 1:
+        unit = "frame" if image.format in ("GIF", "PNG", "WEBP", "AVIF") else "image"
+        remarks.append(f"{unit} 1 of {n_frames}")
+    shown = _eight_bits(image, remarks)
+    alpha = None
+    if shown.has_transparency_data:
+        colours = "L" if shown.mode in ("1", "L", "LA") else "RGB"
+        rgba = shown.convert("RGBA")
+        shown, alpha = rgba.convert(colours), rgba.getchannel("A")
+        alpha = alpha if np.asarray(alpha).min() < 255 else None
+    shown = _to_srgb(shown, image.info, remarks)
+    if alpha is not None:
+        ground = Image.new("RGB", shown.size, "white")
+        ground.paste(shown, mask=alpha)
+        shown = ground
+        remarks.append("transparent pixels composited on white")
     shown.load()  # some formats say how to rotate them after the pixels
     rotation = None
     with suppress(Exception):  # damaged EXIF fails in many ways; what was read by then is kept
         image.getexif()
     with suppress(Exception):
-        rotation = _ROTATIONS.get(image.getexif().get(0x0112, 1))
+        exif = image.getexif()
+        rotation = _ROTATIONS.get(exif.get(0x0112, 1))
+        if "exif" in image.info and "icc_profile" not in image.info:
+            if exif.get_ifd(0xA005).get(1) == "R03":
+                remarks.append("colours of Adobe RGB by its EXIF data, not converted")
     return shown if rotation is None else shown.transpose(Image.Transpose[rotation])
 
 
@@ -85,7 +210,13 @@ def _decoders_agree() -> bool:
 
 def _decode_jpeg(content: bytes, image: Image.Image) -> np.ndarray | None:
     """Decode by OpenCV; None where Pillow might give other pixels or raise an error."""
-    plain = image.format == "JPEG" and image.mode == "RGB" and not {"exif", "xmp"} & set(image.info)
+    plain = (
+        image.format == "JPEG"
+        and image.mode == "RGB"
+        and image.info.keys().isdisjoint(("exif", "xmp"))
+    )
+    if plain and (profile := image.info.get("icc_profile")):
+        plain = _profile_transform(profile)[::2] == (None, "")  # sRGB by another name
     marker = _MARKER.search(content, content.find(b"\xff\xda") + 2) if plain else None
     if marker is None or marker[0] != b"\xff\xd9" or marker.end() != len(content):
         return None  # not one scan up to the end of the file
@@ -115,6 +246,138 @@ INTERPOLATIONS: dict[str, Image.Resampling] = {
     name: Image.Resampling[name.upper()]
     for name in ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
 } | {"area": Image.Resampling.BOX}
+
+# %% ../../nbs/00_core/04_images.ipynb #e5cfe07a
+MOST_PIXELS: int = 120_000_000  # of an image or a frame; DEEPFAKE_NB_MAX_PIXELS sets another
+FORMATS: tuple[str, ...] = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "DIB",
+    "GIF",
+    "TIFF",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+    "TGA",
+    "ICO",
+    "PCX",
+    "SGI",
+    "QOI",
+)
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raise an `ImageError` if an image is larger than the limit, before it is decoded."""
+    stated = os.environ.get("DEEPFAKE_NB_MAX_PIXELS", "") or str(MOST_PIXELS)
+    if not stated.isdecimal():
+        raise ParameterError(f"DEEPFAKE_NB_MAX_PIXELS={stated!r}: expected a number of pixels")
+    if width * height > int(stated):
+        raise ImageError(
+            f"{width:,}×{height:,} pixels are more than the limit of {int(stated):,}; "
+            "the environment variable DEEPFAKE_NB_MAX_PIXELS sets another"
+        )
+
+
+@lru_cache
+def _known_formats() -> tuple[str, ...]:
+    """Return those of the formats that this Pillow reads, common ones first."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def _open_image(content: bytes) -> Image.Image:
+    """Open an image with Pillow; raise an `ImageError` that names what the file is instead."""
+    try:
+        return Image.open(io.BytesIO(content), formats=_known_formats())
+    except UnidentifiedImageError:
+        pass
+    brand = content[8:12] if content[4:8] == b"ftyp" else b""
+    is_avif = brand in (b"avif", b"avis")
+    if is_avif and not features.check("avif"):
+        raise ImageError("AVIF is not supported by this Pillow; pip install --upgrade pillow")
+    if brand in _HEIC_BRANDS:
+        try:
+            from pillow_heif import (  # pyright: ignore[reportMissingImports]
+                HeifImageFile,
+            )
+        except ImportError:
+            raise ImageError(
+                "HEIC is not supported; install pillow-heif: pip install 'deepfake_nb[heic]'"
+            ) from None
+        return HeifImageFile(io.BytesIO(content))
+    if brand and not is_avif or content[:4] == b"\x1aE\xdf\xa3" or content[8:12] == b"AVI ":
+        raise ImageError("it is a video by its content; give it a video's file name")
+    raise ImageError("not an image that Pillow knows")
+
+
+class DecodedImage(NamedTuple):
+    """Hold an image as it is shown.
+
+    Attributes
+    ----------
+    pixels : np.ndarray
+        uint8 RGB of shape (height, width, 3).
+    remarks : tuple of str
+        What was done to show it, such as 'frame 1 of 12'; empty for an ordinary file.
+    """
+
+    pixels: np.ndarray
+    remarks: tuple[str, ...] = ()
+
+
+def decode_image(
+    path: str | Path,
+    size: int | tuple[int, int] | None = None,
+    interpolation: str = "nearest",
+) -> DecodedImage:
+    """Decode an image as `read_image` does, and say what was done."""
+    size = None if size is None else check_size(size)
+    remarks: list[str] = []
+    try:
+        if ARCHIVE_MARK in str(path):
+            content = read_member(path)
+        else:
+            with open(path, "rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size > MEMBER_LIMIT:
+                    raise ImageError(f"more than {MEMBER_LIMIT:,} bytes")
+                content = file.read()
+        image = _open_image(content)
+        check_pixels(*image.size)
+        if size is None or image.size == (size[1], size[0]):
+            pixels = _decode_jpeg(content, image)
+            if pixels is not None:
+                return DecodedImage(pixels)
+        shown = as_shown(image, remarks)
+        if size is not None and shown.size != (size[1], size[0]):
+            shown = shown.resize((size[1], size[0]), INTERPOLATIONS[interpolation])
+        return DecodedImage(np.asarray(shown), tuple(remarks))
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except ParameterError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
+        reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
+        raise ImageError(f"{path}: cannot be decoded ({reason.splitlines()[0]})") from error
+
+
+_MARKED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")  # at their start
+
+
+def is_image(path: str | Path) -> bool:
+    """Return whether a file is an image, by its name or, if that says nothing, its content."""
+    if kind := file_kind(path):
+        return kind == "image"
+    with suppress(OSError), open(split_archive(path)[0], "rb") as file:
+        start = file.read(16)
+        readers = (Image.OPEN[name][1] for name in _known_formats() if name in _MARKED)
+        is_heic = start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
+        return is_heic or any(accepts and accepts(start) for accepts in readers)
+    return False
 
 
 # %% ../../nbs/00_core/04_images.ipynb #216e9ef5
@@ -153,33 +416,4 @@ def read_image(
     >>> read_image("black.png", size=(24, 32)).shape
     (24, 32, 3)
     """
-    size = None if size is None else check_size(size)
-    try:
-        if split_archive(path)[1] is not None:
-            content = read_member(path)
-        else:
-            with open(path, "rb", buffering=0) as file:
-                content = file.read()
-        image = Image.open(io.BytesIO(content))
-        if size is None or image.size == (size[1], size[0]):
-            pixels = _decode_jpeg(content, image)
-            if pixels is not None:
-                return pixels
-        image = as_shown(image)
-        if size is not None and image.size != (size[1], size[0]):
-            image = image.resize((size[1], size[0]), INTERPOLATIONS[interpolation])
-        return np.asarray(image)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: cannot be decoded (not an image that Pillow knows)") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        reason = str(error).removeprefix(f"{path}: ").splitlines()[0]
-        raise ImageError(f"{path}: cannot be decoded ({reason})") from error
+    return decode_image(path, size, interpolation).pixels

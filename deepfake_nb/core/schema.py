@@ -66,7 +66,8 @@ def _faults(value: object, schema: object, key: str) -> str | None:
         faults = [_faults(value, each, key) for each in schema]
         if None in faults:
             return None
-        inner = [fault for fault in faults if not fault.startswith(f"field {key!r} is ")]
+        mine = f"field {key!r} is "
+        inner = [fault for fault in faults if fault and not fault.startswith(mine)]
         return (inner or [f"field {key!r} is {value!r:.60}; expected {_expected(schema)}"])[0]
     if isinstance(schema, dict) and isinstance(value, dict):
         return _faults_of_table(value, schema, key)
@@ -79,8 +80,10 @@ def _faults(value: object, schema: object, key: str) -> str | None:
         fits = isinstance(value, str) and value in schema
     elif isinstance(schema, dict | list):
         fits = False  # another type than the schema's
+    elif schema is None:
+        fits = value is None
     else:
-        fits = value is None if schema is None else isinstance(value, schema)
+        fits = isinstance(schema, type) and isinstance(value, schema)
     return None if fits else f"field {key!r} is {value!r:.60}; expected {_expected(schema)}"
 
 

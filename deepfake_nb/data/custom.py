@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..core.errors import ManifestError
@@ -245,7 +246,7 @@ def _find_files(names: pd.Series, root: Path, file: Path) -> pd.Series:
     """
     folder = str(root.resolve())
     paths = names.map(lambda name: os.path.abspath(os.path.join(folder, name)), "ignore")
-    absent = paths.notna() & ~paths.map(os.path.isfile, "ignore").fillna(False).astype(bool)
+    absent = np.array([isinstance(path, str) and not os.path.isfile(path) for path in paths], bool)
     slashed = names[absent].str.replace("\\", "/")
     paths[absent] = slashed.map(lambda name: os.path.abspath(os.path.join(folder, name)))
     for row, path in paths[absent].items():

@@ -54,9 +54,15 @@ def _check_video(path: Path) -> None:
 
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        corrupt = [frame.is_corrupt for frame in container.decode(stream)]
-        if len(corrupt) < max(stream.frames, 1):
-            promised = stream.frames or "at least 1"
+        corrupt, promised = [], stream.frames
+        entries = len(getattr(stream, "index_entries", ()))
+        if "mov" in container.format.name and entries:
+            promised = entries  # without what an edit list leaves out
+        for packet in container.demux(stream):
+            promised -= bool(packet.size and packet.is_discard)
+            corrupt += [frame.is_corrupt for frame in packet.decode()]
+        if len(corrupt) < max(promised, 1):
+            promised = max(promised, 0) or "at least 1"
             raise ParameterError(f"{len(corrupt)} of {promised} frames can be decoded")
         if any(corrupt):
             raise ParameterError(f"{sum(corrupt)} of {len(corrupt)} frames are damaged")

@@ -33,7 +33,7 @@ DFDC_SAMPLE_LISTS = (
 )
 
 
-def warn_absent(listing: Path, names: Iterable[str], absent: list[str]) -> None:
+def warn_absent(listing: Path, names: Iterable, absent: list[str]) -> None:
     """Warn if files that a list names do not exist."""
     if absent:
         warnings.warn(

@@ -133,8 +133,9 @@ def growing_tables(out: Path, detector_sha256: str) -> Iterator[Callable[[FileRe
 # %% ../../nbs/09_detectors/13_commands.ipynb #00566782
 def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
     """Say what was found in a file, in a line a person."""
+    remark = f" [{result.remark}]" if result.remark else ""
     if result.state != "scored":
-        return [f"{result.name}: not scored, {safe_text(result.fault)}"]
+        return [f"{result.name}: not scored, {safe_text(result.fault)}{remark}"]
     limits = "from {:.3f} to {:.3f}".format(*band)
     sides = {
         "abstains": f"; the detector abstains {limits}",
@@ -147,8 +148,13 @@ def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
         line = f"{result.name}{who}: probability {person.probability:.3f}"
         if person.span:
             line += " ({:.3f} to {:.3f} as delivery may change it)".format(*person.span)
-        lines.append(line + (sides[person.side] if person.side else ""))
-    return [*lines, *([f"{result.name}: {result.note}"] if result.note else [])]
+        if person.note:
+            lines.append(f"{line}; {person.note}: the detector abstains")
+        else:
+            lines.append(line + (sides[person.side] if person.side else ""))
+    if result.note:
+        lines.append(f"{result.name}: {result.note}")
+    return [*lines[:-1], lines[-1] + remark]
 
 
 def _raise_stopped(error: BaseException, kept: str) -> None:

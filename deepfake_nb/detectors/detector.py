@@ -131,7 +131,9 @@ class DeepfakeDetector(CalibratedModel):
         options = {"crops": crops, "frames": frames, "people": people, "stress": stress}
         if isinstance(source, str | Path):
             sources, several = [source], Path(source).is_dir()
-        elif isinstance(source, Image.Image) or getattr(source, "ndim", 4) != 4:
+        elif isinstance(source, Image.Image):
+            sources, several = [source], False
+        elif isinstance(source, np.ndarray) and source.ndim != 4:
             sources, several = [source], False
         else:
             sources, several = source, True

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import io
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..core.errors import DetectorError, ParameterError, VideoError
-from ..core.files import file_hash, file_kind
-from ..core.images import as_shown
+from ..core.files import blame_file, file_hash
+from ..core.images import as_shown, is_image
 from ..core.parallel import available_cores, map_ahead
 from .checks import find_files
 from .preprocessing import Preprocessing, model_inputs, prepare_images
@@ -36,6 +35,7 @@ from .thumbnails import DiskStore, as_jpeg, page_jpegs
 from ..explain.occlusion import occlusion_sensitivity, patch_positions
 from ..faces.detection import FaceDetector, build_face_detector
 from ..faces.extraction import NO_FACE, Track, extract_people, reduce_image
+from ..faces.video import Frame
 
 # %% auto #0
 __all__ = ["predict_files"]
@@ -48,6 +48,7 @@ class Pixels:
 
     path: Path
     image: np.ndarray
+    remarks: tuple[str, ...] = ()
 
 
 def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
@@ -56,10 +57,16 @@ def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
     Raises
     ------
     ParameterError
-        If an array is not an RGB image of 8 bits.
+        If an array is not an RGB image of 8 bits, or an image of Pillow cannot be shown.
     """
     if isinstance(image, Image.Image):
-        return Pixels(Path(f"image {number}"), np.asarray(as_shown(image)))
+        remarks: list[str] = []
+        try:
+            shown = np.asarray(as_shown(image, remarks))
+        except Exception as error:  # it may be read from a damaged file only now
+            reason = str(error) or type(error).__name__
+            raise ParameterError(f"image {number} cannot be decoded ({reason})") from error
+        return Pixels(Path(f"image {number}"), shown, tuple(remarks))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ParameterError(
             f"image {number} is an array of {image.dtype} and shape {image.shape}: expected uint8 "
@@ -141,9 +148,9 @@ def _cropped(face: np.ndarray) -> np.ndarray:
 
 
 VARIATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "JPEG quality 50": lambda face: np.asarray(Image.open(io.BytesIO(as_jpeg(face, 50)))),
-    "half the size": _smaller_and_back,
-    "5 % cropped": _cropped,
+    "encoded as JPEG 50": lambda face: np.asarray(Image.open(io.BytesIO(as_jpeg(face, 50)))),
+    "halved": _smaller_and_back,
+    "cropped by 5 %": _cropped,
     "blurred": lambda face: cv2.GaussianBlur(face, (0, 0), max(face.shape) / 150),
 }
 
@@ -194,7 +201,10 @@ class _Reading:
             person.score = float(np.mean([row["score"] for row in person.rows]))
             person.probability = float(probabilities.mean())
             person.side = model.side(person.probability).item()
-            if person.span and len(set(model.side(np.array(person.span)))) > 1:
+            for name, varied in person.stressed.items():
+                if model.side(float(np.mean(varied))).item() != person.side:
+                    person.flips.append(name)
+            if person.flips:
                 person.side = "abstains"
             if person.changed is not None:
                 person.changed_share = float((person.changed > 0.5).mean())
@@ -254,74 +264,73 @@ def _read_file(
     options: ReadingOptions,
     face_detector: FaceDetector,
 ) -> _Reading:
-    """Hash and decode a file, and crop and prepare its faces."""
+    """Hash and decode a file, and crop and prepare its faces; its faults are in the result."""
+    remarks, digest = {}, hashlib.sha256()
     if isinstance(source, Pixels):
         path, pixels = source.path, source.image
+        remarks |= dict.fromkeys(source.remarks)
     else:
         path, pixels = source, None
-    kind = "image" if pixels is not None or file_kind(path) == "image" else "video"
-    result = FileResult(path, kind, sha256="", state="unreadable")
-    try:
-        if pixels is None:
-            result.sha256 = file_hash(path)
-        else:
-            result.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
-    except OSError as error:
-        result.reason = (error.strerror or "cannot be read").lower()
-        if path.is_symlink() and not path.exists():
-            result.reason = "a link to nothing"
-        if path.is_dir():
-            result.reason = "the folder cannot be read"
-        return _Reading(result)
-
     extraction, crops = preprocessing.extraction, options.crops
     if options.frames is not None:
         extraction = replace(extraction, n=options.frames)
-    if preprocessing.face_detector == "frame" and kind == "image":
-        crops = True  # whole images are read as in training, not squeezed into a square
-    if crops:
-        extraction = replace(extraction, face_detector="frame", confidence=None, size=0)
-    side = 0 if extraction.face_detector == "frame" else _PICTURE
-    try:
-        rows, tracks, pictures = extract_people(path, extraction, face_detector, pixels, side)
-    except (VideoError, MemoryError) as error:
-        result.reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
-        return _Reading(result)
-    except Exception as error:  # a decoder may fail in any way, which costs only this file
-        result.reason = f"cannot be read: {type(error).__name__}: {error}"
-        logging.getLogger(__name__).warning("%s: %s", path, result.reason, exc_info=True)
-        return _Reading(result)
-
-    scored = _enter_people(result, rows, tracks, options.people)
-    _choose_pictures(result, rows, pictures)
-    if not tracks:
-        faults = [row["reason"] for row in rows if row["reason"] != NO_FACE]
-        if not rows:
-            faults = ["holds no frames"]
-        result.state = "no face" if len(faults) < len(rows) else "unreadable"
-        result.reason = faults[0] if faults else NO_FACE
-        return _Reading(result)
-
-    shown, places = [], []
+    result = FileResult(path, "video", sha256="", state="unreadable")
     variations = {"": None} | (VARIATIONS if options.stress else {})
-    for person, track in zip(result.people, scored):
-        first = next(iter(track.crops.values()))
-        person.aspect = first.shape[1] / first.shape[0]
-        for row, face in zip(person.rows, track.crops.values()):
-            kept = reduce_image(face, _SHOWN)
-            for name, vary in variations.items():
-                shown.append(face if vary is None else vary(face))
-                places.append((person, row, name, kept))
+    shown, places = [], []
+
+    def look(frame: Frame) -> None:
+        remarks.update(dict.fromkeys(frame.remarks))
+        if frame.image is not None:
+            digest.update(repr(frame.image.shape).encode())
+            digest.update(np.ascontiguousarray(frame.image).data)
+
     try:
-        if preprocessing.jpeg is not None and not crops:
-            jpegs = [as_jpeg(face, preprocessing.jpeg) for face in shown]
-            shown = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
-            places = [(*place[:3], face) for place, face in zip(places, shown)]
-        return _Reading(result, prepare_images(shown, preprocessing), places)
-    except (OSError, ValueError, MemoryError) as error:  # such as a side too long for JPEG
-        result.people = []
-        result.reason = f"cannot be prepared: {error or type(error).__name__}"
-        return _Reading(result)
+        with blame_file(path):
+            result.kind = "image" if pixels is not None or is_image(path) else "video"
+            if pixels is None:
+                result.sha256 = file_hash(path)
+            else:
+                result.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
+            if preprocessing.face_detector == "frame" and result.kind == "image":
+                crops = True  # whole images are read as in training, not squeezed into a square
+            if crops:
+                extraction = replace(extraction, face_detector="frame", confidence=None, size=0)
+            side = 0 if extraction.face_detector == "frame" else _PICTURE
+            rows, tracks, pictures = extract_people(
+                path, extraction, face_detector, pixels, side, look
+            )
+            result.remark = "; ".join(remarks)
+            result.pixels_sha256 = digest.hexdigest()
+            scored = _enter_people(result, rows, tracks, options.people)
+            _choose_pictures(result, rows, pictures)
+            if not tracks:
+                faults = [row["reason"] for row in rows if row["reason"] != NO_FACE]
+                result.state = "no face" if len(faults) < len(rows) else "unreadable"
+                result.reason = faults[0] if faults else NO_FACE if rows else "holds no frames"
+                return _Reading(result)
+            for person, track in zip(result.people, scored):
+                first = next(iter(track.crops.values()))
+                person.aspect = first.shape[1] / first.shape[0]
+                for row, face in zip(person.rows, track.crops.values()):
+                    kept = reduce_image(face, _SHOWN)
+                    for name, vary in variations.items():
+                        shown.append(face if vary is None else vary(face))
+                        places.append((person, row, name, kept))
+            if preprocessing.jpeg is not None and not crops:
+                jpegs = [as_jpeg(face, preprocessing.jpeg) for face in shown]
+                shown = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
+                places = [(*place[:3], face) for place, face in zip(places, shown)]
+            return _Reading(result, prepare_images(shown, preprocessing), places)
+    except VideoError as error:
+        result.reason = str(error).removeprefix(f"{path}: ")
+    if result.people:  # they were found, so it can be read
+        result.people, result.small, result.beyond = [], 0, 0
+        result.reason = f"cannot be prepared: {result.reason.removeprefix('cannot be read: ')}"
+    elif not result.sha256 and path.is_symlink() and not path.exists():
+        result.reason = "a link to nothing"
+    elif not result.sha256 and path.is_dir():
+        result.reason = "the folder cannot be read"
+    return _Reading(result)
 
 
 # %% ../../nbs/09_detectors/06_prediction.ipynb #d4f0a920

@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.output import json_value, safe_cell, safe_text
 
 # %% auto #0
-__all__ = ["FileResult", "FileResults"]
+__all__ = ["FileResult"]
 
 # %% ../../nbs/09_detectors/00_results.ipynb #8c65cf76
 FRAME_COLUMNS: tuple[str, ...] = (
@@ -64,6 +64,8 @@ class PersonResult:
         How much its score drops where a patch is hidden, of shape (height, width).
     stressed : dict of str to list of float
         Probabilities of the frames after each variation of `--stress`.
+    flips : list of str
+        The variations that change the side; the detector abstains if there are any.
     stored : dict of str to Callable
         Functions that read the JPEG files of the page.
     aspect : float, default 1.0
@@ -81,6 +83,7 @@ class PersonResult:
     changed_share: float | None = None
     occlusion: np.ndarray | None = field(default=None, repr=False)
     stressed: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    flips: list[str] = field(default_factory=list)
     stored: dict[str, Callable[[], bytes]] = field(default_factory=dict, repr=False)
     aspect: float = 1.0
 
@@ -96,6 +99,11 @@ class PersonResult:
             return None
         means = [self.probability, *(float(np.mean(p)) for p in self.stressed.values())]
         return min(means), max(means)
+
+    @property
+    def note(self) -> str:
+        """Why the detector abstains, if a variation changes the side."""
+        return f"the side changes if {' or '.join(self.flips)}" if self.flips else ""
 
 
 # %% ../../nbs/09_detectors/00_results.ipynb #aab4c9ca
@@ -128,6 +136,11 @@ class FileResult:
         Those who were scored.
     small, beyond : int, default 0
         How many people were not scored, since their faces are too small, or there are too many.
+    remark : str, default ""
+        What was done to show it, or was not, such as 'frame 1 of 12'.
+    pixels_sha256 : str, default ""
+        SHA-256 of the size and pixels of all frames that were looked at: the same for other files
+        with the same pixels.
     pictures : list of dict
         Frames with boxes, for the page: frame, width, height, and jpeg, a function that reads it.
     view : Callable, optional
@@ -150,6 +163,8 @@ class FileResult:
     people: list[PersonResult] = field(default_factory=list, repr=False)
     small: int = 0
     beyond: int = 0
+    remark: str = ""
+    pixels_sha256: str = ""
     pictures: list[dict] = field(default_factory=list, repr=False)
     view: Callable[[Sequence[FileResult]], str] | None = field(default=None, repr=False)
 
@@ -230,6 +245,7 @@ class FileResult:
         return None if self.view is None else _embedded(self.view([self]))
 
 
+# %% ../../nbs/09_detectors/00_results.ipynb #2927b350
 class FileResults(list[FileResult]):
     """The results of several files: a list with the views of one result.
 
@@ -273,6 +289,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
     "kind",
     "state",
     "reason",
+    "remark",
     "frames",
     "frames_with_a_face",
     "score",
@@ -281,6 +298,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
     "lowest",
     "highest",
     "sha256",
+    "pixels_sha256",
     "detector_sha256",
 )
 
@@ -304,13 +322,15 @@ def results_table(results: Sequence[FileResult], detector_sha256: str = "") -> p
     for result in results:
         for person in result.people or [None]:
             low, high = (None, None) if person is None else person.span or (None, None)
+            notes = [result.reason or result.note, "" if person is None else person.note]
             rows.append(
                 {
                     "file": safe_cell(result.path),
                     "person": None if person is None else person.number,
                     "kind": result.kind,
                     "state": result.state,
-                    "reason": safe_cell(result.reason or result.note),
+                    "reason": safe_cell("; ".join(filter(None, notes))),
+                    "remark": result.remark,
                     "frames": result.n_frames,
                     "frames_with_a_face": 0 if person is None else len(person.rows),
                     "score": None if person is None else person.score,
@@ -319,6 +339,7 @@ def results_table(results: Sequence[FileResult], detector_sha256: str = "") -> p
                     "lowest": low,
                     "highest": high,
                     "sha256": result.sha256,
+                    "pixels_sha256": result.pixels_sha256,
                     "detector_sha256": detector_sha256,
                 }
             )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from ..core.errors import ParameterError
 from deepfake_nb.evaluation.intervals import (
@@ -214,3 +215,82 @@ def spread_difference(
     return statistic_interval(
         scored.y_true, scored.groups, difference, n_resamples, seed, confidence_level
     )
+
+
+# %% ../../nbs/03_evaluation/08_repeats.ipynb #f0a1b2c4
+def rank_agreement(
+    first: Sequence[ScoredSet],
+    second: Sequence[ScoredSet],
+    metrics: tuple[str, str] = ("log loss", "AUC"),
+    lower_is_better: tuple[bool, bool] = (True, False),
+    n_resamples: int = 1000,
+    seed: int = 0,
+    confidence_level: float = 0.95,
+) -> Interval:
+    """Return the rank correlation of two metrics over models, with its interval.
+
+    Parameters
+    ----------
+    first : sequence of ScoredSet
+        Of each model, the same samples: where the first metric is measured.
+    second : sequence of ScoredSet
+        Of each model in the same order: where the second metric is measured, on other people.
+    metrics : tuple of str, default ("log loss", "AUC")
+        Keys of `METRICS`; each is averaged over a model's trainings.
+    lower_is_better : tuple of bool, default (True, False)
+        Whose order is reversed.
+    n_resamples : int, default 1000
+        Number of resamples of trainings and groups; the models stay.
+    seed : int, default 0
+        Seed of the resampling.
+    confidence_level : float, default 0.95
+        Nominal coverage, between 0 and 1.
+
+    Returns
+    -------
+    Interval
+        Spearman's rank correlation, with the percentiles of the resamples: resampling disturbs an
+        order, and a correction for that would promise more than there is. No bounds where a set
+        has fewer than `MINIMUM_GROUPS` groups.
+
+    Raises
+    ------
+    ParameterError
+        For fewer than three models, or two lists of different lengths.
+    """
+    if len(first) < 3 or len(first) != len(second):
+        raise ParameterError(
+            f"{len(first)} and {len(second)} models: expected the same, at least 3"
+        )
+    rng, sides, once, strata = np.random.default_rng([seed, 1]), [], [], []
+    for i, models in enumerate((first, second)):
+        sign, metric = -1 if lower_is_better[i] else 1, metrics[i]
+        y_true, groups = models[0].y_true, models[0].groups
+        whole = np.ones((1, len(y_true)))
+        once.append([sign * model.metrics(metric, whole).mean() for model in models])
+        strata.append(group_strata(y_true, groups))
+        drawn = []
+        if n_resamples:
+            for weights in resample_weights(y_true, groups, n_resamples, [seed, i]):
+                block = []
+                for model in models:
+                    values = sign * model.metrics(metric, weights)
+                    k, b = values.shape
+                    chosen = rng.multinomial(k, np.full(k, 1 / k), size=b)
+                    block.append((values * chosen.T).sum(axis=0) / k)
+                drawn.append(np.array(block))
+            sides.append(np.concatenate(drawn, axis=1))
+    value = float(_rank_correlation(*(np.array(side)[:, None] for side in once))[0])
+    low = high = np.nan
+    if n_resamples and all(enough for _, _, enough in strata):
+        outside = (1 - confidence_level) / 2
+        low, high = np.quantile(_rank_correlation(*sides), [outside, 1 - outside])
+    n, n_groups = (sum(sizes) for sizes in zip(*[(len(c), int(c.max() + 1)) for c, _, _ in strata]))
+    return Interval(value, float(low), float(high), n, n_groups, confidence_level)
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return Spearman's correlation of each column of two arrays, (models, b) → (b,)."""
+    centred = [rankdata(side, axis=0) - (len(side) + 1) / 2 for side in (first, second)]
+    norms = [np.sqrt((side**2).sum(axis=0)) for side in centred]
+    return (centred[0] * centred[1]).sum(axis=0) / np.maximum(norms[0] * norms[1], 1e-12)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..core.errors import FaceError
 from ..core.files import atomic_path, split_archive
+from ..core.output import safe_cell
 from ..core.paths import cache_dir
 from ..data.samples import COLUMNS, make_samples, require_columns
 from .detection import build_face_detector
@@ -114,10 +115,13 @@ def collect_parts(
     by_reason = lost.groupby(["video", "source_path", "reason"], sort=False)
     failures = by_reason.size().rename("frames").reset_index()
 
+    shown = {name: failures[name].map(safe_cell) for name in ("video", "reason")}
+    shown["source_path"] = failures["source_path"].map(Path).map(safe_cell)
+
     with atomic_path(folder.index_file) as temporary:
         index.to_parquet(temporary, index=False)
     with atomic_path(folder.failures_file) as temporary:
-        failures.to_csv(temporary, index=False)
+        failures.assign(**shown).to_csv(temporary, index=False)
     return index, failures
 
 

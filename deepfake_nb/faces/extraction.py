@@ -16,9 +16,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from ..core.errors import FaceError, VideoError
-from ..core.files import file_kind, openable
-from ..core.images import as_shown
+from ..core.errors import FaceError, ImageError, VideoError
+from ..core.images import decode_image, is_image
 from ..core.parallel import map_ahead
 from .cropping import FACE_SELECTIONS, choose_faces, crop_face, link_faces
 from .detection import FACE_DETECTORS, NO_BOXES, FaceDetector
@@ -119,31 +118,26 @@ def wanted_frames(path: str | Path, settings: Extraction) -> Iterator[Frame]:
     VideoError
         If nothing can be read.
     """
-    if file_kind(path) != "image":
-        yield from read_frames(
-            path,
-            sampling=settings.sampling,
-            n=settings.n,
-            step=settings.step,
-            timeout=settings.timeout,
-            threads=int(os.environ.get("DEEPFAKE_NB_THREADS", 0)),
-        )
+    if is_image(path):
+        try:
+            shown = decode_image(path)
+        except ImageError as error:
+            raise VideoError(str(error)) from error
+        yield Frame(0, None, shown.pixels, remarks=shown.remarks)
         return
-    from PIL import Image
-
-    try:
-        with Image.open(openable(path)) as image:
-            shown = np.asarray(as_shown(image))
-    except VideoError:
-        raise
-    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
-        reason = str(error) or type(error).__name__
-        raise VideoError(f"{path}: cannot be read as an image: {reason}") from error
-    yield Frame(0, None, shown)
+    yield from read_frames(
+        path,
+        sampling=settings.sampling,
+        n=settings.n,
+        step=settings.step,
+        timeout=settings.timeout,
+        threads=int(os.environ.get("DEEPFAKE_NB_THREADS", 0)),
+    )
 
 
 # %% ../../nbs/04_faces/04_extraction.ipynb #02352558
 NO_FACE = "no face found"
+_TOO_SMALL = "a side of less than 2 pixels"
 _GROUP = 8  # frames that are searched together
 _MOST_FACES = 5  # in a frame; only the most confident ones can be chosen
 
@@ -166,6 +160,7 @@ def _search(
     """Return a row, at most `most` boxes and their crops for each frame, and the frames' shape."""
     rows, found, crops = [], [], []
     shape = (1, 1)
+    missing = _TOO_SMALL if settings.face_detector == "frame" else NO_FACE
     for frames in groups:
         for frame, (boxes, source) in zip(frames, find(frames)):
             boxes = boxes[:most]
@@ -179,7 +174,8 @@ def _search(
                 {
                     "frame": frame.index,
                     "timestamp": frame.timestamp,
-                    "reason": frame.reason,
+                    "reason": frame.reason or ("" if len(boxes) else missing),
+                    "remark": "; ".join(frame.remarks),
                     "box_from": source,
                     "frame_height": height,
                     "frame_width": width,
@@ -230,7 +226,7 @@ def _groups(frames: Iterator[Frame], path: str | Path) -> Iterable[list[Frame]]:
     def next_group(_=None) -> list[Frame]:
         return list(islice(frames, _GROUP))
 
-    if file_kind(path) == "image":
+    if is_image(path):
         return [next_group()]
     return takewhile(bool, map_ahead(next_group, repeat(None), threads=1, ahead=1))
 
@@ -257,8 +253,9 @@ def extract_video(
     Returns
     -------
     tuple of (list of dict, list of (np.ndarray or None))
-        For each sampled frame a row (frame, timestamp, reason, box_from, frame_height,
-        frame_width, faces, left, top, right, bottom, confidence), and the crop as uint8 RGB.
+        For each sampled frame a row (frame, timestamp, reason, remark, box_from,
+        frame_height, frame_width, faces, left, top, right, bottom, confidence), and the crop as
+        uint8 RGB.
 
     Raises
     ------
@@ -325,6 +322,7 @@ def extract_people(
     face_detector: FaceDetector,
     image: np.ndarray | None = None,
     picture_side: int = 0,
+    look: Callable[[Frame], None] | None = None,
 ) -> tuple[list[dict], list[Track], dict[int, bytes]]:
     """Find and crop the faces of everybody in an image or video.
 
@@ -340,6 +338,8 @@ def extract_people(
         The image's pixels, uint8 RGB, if they are in memory.
     picture_side : int, default 0
         Longer side to which the frames that show a face are reduced and kept; 0 keeps none.
+    look : Callable, optional
+        Called with each frame before it is searched.
 
     Returns
     -------
@@ -358,6 +358,9 @@ def extract_people(
 
     def find(frames: list[Frame]) -> list[tuple[np.ndarray, str]]:
         nonlocal n
+        if look is not None:
+            for frame in frames:
+                look(frame)
         images = [frame.image for frame in frames if frame.image is not None]
         boxes_of = iter(face_detector(images))
         found = []
@@ -365,7 +368,8 @@ def extract_people(
             boxes = NO_BOXES if frame.image is None else next(boxes_of)
             if frame.image is not None and picture_side and len(boxes):
                 small = cv2.cvtColor(reduce_image(frame.image, picture_side), cv2.COLOR_RGB2BGR)
-                pictures[n] = cv2.imencode(".jpg", small)[1].tobytes()
+                jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+                pictures[n] = jpeg.tobytes()
             found.append((boxes, face_detector.name))
             n += 1
         return found
@@ -387,9 +391,6 @@ def extract_people(
         for track in tracks
         if track
     ]
-    for row, boxes in zip(rows, found):
-        if not len(boxes):
-            row["reason"] = row["reason"] or NO_FACE
     return rows, people, pictures
 
 

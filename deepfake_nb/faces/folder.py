@@ -54,6 +54,7 @@ PART_TYPES: dict[str, str] = {  # columns that an extraction adds to the sample 
     "frame": "Int64",
     "timestamp": "Float64",
     "reason": "string",
+    "remark": "string",
     "box_from": "string",
     "frame_height": "Int64",
     "frame_width": "Int64",
@@ -233,7 +234,10 @@ class ExtractionFolder:
         from pyarrow import parquet
 
         def read(key: str):
-            return parquet.read_table(self.part_file(key), partitioning=None)
+            part = parquet.read_table(self.part_file(key), partitioning=None)
+            if "remark" in part.column_names:
+                return part
+            return part.append_column("remark", pa.nulls(len(part), pa.string()))  # an older one
 
         names = [*PART_TYPES, "key"]  # the sample table knows the others better
         parts = [part.select(names) for part in map_threads(read, keys)]

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import FaceError, VideoError
-from ..core.files import file_hash
+from ..core.files import blame_file, file_hash
 from .box_cache import cache_boxes, cached_boxes
 from .cropping import crop_face
 from .detection import FaceDetector, build_face_detector
@@ -107,7 +107,7 @@ def search_images(
     cached = settings.face_detector != "frame"
     read: dict[str, tuple[str, Frame]] = {}
     for row in rows:
-        with folder.working_on(row["key"]), suppress(VideoError, OSError, MemoryError):
+        with folder.working_on(row["key"]), suppress(Exception):  # `extract_unit` tries again
             sha256 = file_hash(row["path"])
             read[row["key"]] = sha256, next(wanted_frames(row["path"], settings))
     boxes_of: dict[str, np.ndarray] = {}
@@ -119,7 +119,9 @@ def search_images(
         elif frame.image is not None:
             images[sha256] = frame.image
     if images:
-        found = shared_face_detector(settings)(list(images.values()))
+        detector, found = shared_face_detector(settings), []
+        with suppress(Exception):  # one image may spoil the search of all
+            found = detector(list(images.values()))
         for sha256, boxes in zip(images, found):
             boxes_of[sha256] = boxes
             if cached:
@@ -188,17 +190,20 @@ def extract_unit(unit: pd.DataFrame, folder: ExtractionFolder) -> None:
     searched = search_images(rows, folder)
     for row in rows:
         with folder.working_on(row["key"]):
+            detector = known = None
+            if row["key"] not in searched:
+                detector = shared_face_detector(settings)
+                known = original_boxes(row, unit, folder)
             try:
-                if row["key"] in searched:
-                    sha256, frame, boxes = searched[row["key"]]
-                    found = [(boxes, settings.face_detector)]
-                    frames, crops = find_and_crop([[frame]], settings, lambda _, f=found: f)
-                else:
-                    sha256 = file_hash(row["path"])
-                    known = original_boxes(row, unit, folder)
-                    detector = shared_face_detector(settings)
-                    frames, crops = extract_video(row["path"], settings, detector, known)
-            except (VideoError, OSError, MemoryError) as error:
-                folder.save_failure(row, f"{type(error).__name__}: {error}")
+                with blame_file(row["path"]):
+                    if detector is None:
+                        sha256, frame, boxes = searched[row["key"]]
+                        found = [(boxes, settings.face_detector)]
+                        frames, crops = find_and_crop([[frame]], settings, lambda _, f=found: f)
+                    else:
+                        sha256 = file_hash(row["path"])
+                        frames, crops = extract_video(row["path"], settings, detector, known)
+            except VideoError as error:
+                folder.save_failure(row, f"VideoError: {error}")
             else:
                 folder.save(row, frames, crops, sha256)

@@ -15,8 +15,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..core.errors import ParameterError, VideoError
+from ..core.errors import ImageError, ParameterError, VideoError
 from ..core.files import openable, split_archive
+from ..core.images import check_pixels
 
 
 # %% ../../nbs/04_faces/00_video.ipynb #a982fe3e
@@ -39,8 +40,13 @@ def _codec_tag(container) -> str:
 
 
 def _open_video(path: str | Path, threads: int = 0):
-    """Open a video with PyAV; raise `VideoError` if it holds none that can be decoded."""
+    """Open a video with PyAV; return the container and the stream to show.
+
+    Cover pictures are no films; of several films the container's default, then the largest is
+    shown. Raises `VideoError` if there is none that can be decoded.
+    """
     import av
+    from av.stream import Disposition
 
     file, member = split_archive(path)
     if member is None and not file.is_file():
@@ -49,21 +55,31 @@ def _open_video(path: str | Path, threads: int = 0):
         raise VideoError(f"{path}: the file is empty (0 bytes)")
     source = openable(path)
     try:
-        container = av.open(source)
+        container = av.open(source, "r", metadata_errors="replace")
     except Exception as error:  # a damaged header fails in many ways, not only with FFmpeg's errors
         raise VideoError(f"{path}: cannot be opened as a video: {_brief(error)}") from error
-    streams = container.streams.video
-    if streams and streams[0].codec_context is not None:
-        streams[0].thread_type = "AUTO"
-        streams[0].codec_context.thread_count = threads
-        return container
-    if streams:
+
+    def preference(stream) -> tuple:
+        moves = stream.frames != 1 and stream.codec_context.name not in ("mjpeg", "png", "bmp")
+        is_default = bool(stream.disposition & Disposition.default)
+        return moves, is_default, stream.width * stream.height
+
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails
+    films = [stream for stream in container.streams.video if not stream.disposition & covers]
+    known = [stream for stream in films if stream.codec_context is not None]
+    if known:
+        stream = max(known, key=preference)
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads
+        return container, stream
+    if films:
         reason = (
             f"no decoder is known for its codec (tag {_codec_tag(container)}); "
             "convert it to H.264 with the program that made it"
         )
     else:
-        kinds = sorted({stream.type for stream in container.streams})
+        kinds = sorted({stream.type for stream in container.streams} - {"video"})
+        kinds += ["a cover picture"] * bool(container.streams.video)
         reason = f"holds no images, only {', '.join(kinds) or 'nothing'}"
     container.close()
     raise VideoError(f"{path}: {reason}")
@@ -84,12 +100,18 @@ class VideoInfo:
         Pixels, as shown.
     rotation : int
         Degrees counterclockwise by which decoded images are rotated to be shown: 0, 90, 180, 270.
+    mirrored : bool
+        Whether they are then mirrored left to right.
+    aspect : float
+        Width of a pixel over its height.
     fps : float
         Mean frames a second by the header; 0 if unknown.
     codec : str
         For example 'h264'.
     n_frames : int
-        Frames promised by the header or present, whichever is more.
+        Frames that are present.
+    promised : int
+        Frames that the header promises, or those present, whichever is more.
     stamps : np.ndarray
         int64 of shape (present frames,): presentation times in units of `time_base`.
     keys : np.ndarray
@@ -98,6 +120,11 @@ class VideoInfo:
         Seconds a tick.
     origin : int
         The stamp of time 0.
+    is_stamped : bool
+        Whether each packet states when its frame is shown; if not, frames are counted from the
+        start, and `stamps` are estimates.
+    remarks : tuple of str
+        What is to be said of every frame, such as 'HDR (PQ), not tone-mapped'.
     """
 
     path: str = field(repr=False)
@@ -111,6 +138,11 @@ class VideoInfo:
     keys: np.ndarray = field(repr=False)
     time_base: float = field(repr=False)
     origin: int = field(repr=False)
+    mirrored: bool = field(default=False, repr=False)
+    aspect: float = field(default=1.0, repr=False)
+    promised: int = field(default=0, repr=False)
+    is_stamped: bool = field(default=True, repr=False)
+    remarks: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def timestamps(self) -> np.ndarray:
@@ -159,12 +191,13 @@ def probe(path: str | Path) -> VideoInfo:
     >>> probe("grey.mp4")
     VideoInfo(width=128, height=64, rotation=0, fps=10.0, codec='h264', n_frames=20)
     """
-    with _open_video(path, threads=1) as container:
-        return _list_frames(str(path), container)
+    container, stream = _open_video(path, threads=1)
+    with container:
+        return _list_frames(str(path), container, stream)
 
 
 # %% ../../nbs/04_faces/00_video.ipynb #8d707875
-MOST_FRAMES: int = 10_000_000  # four days at 30 frames/s; a header that promises more is damaged
+MOST_FRAMES: int = 10_000_000  # four days at 30 frames/s
 
 
 def _stamp(item) -> int | None:
@@ -172,50 +205,133 @@ def _stamp(item) -> int | None:
     return item.pts if item.pts is not None else item.dts
 
 
-def _list_frames(path: str, container) -> VideoInfo:
+def _orientation(frame) -> tuple[int, bool]:
+    """Return the rotation of a decoded frame and whether it is then mirrored.
+
+    Angles other than quarter turns are ignored, as OpenCV does.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return round(frame.rotation) % 360 if frame.rotation % 90 == 0 else 0, False
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5] / 65536
+    is_mirrored = a * d - b * c < 0
+    a, c = (-a, -c) if is_mirrored else (a, c)
+    rotation = round(np.degrees(np.arctan2(c, a))) % 360
+    return (0, False) if rotation % 90 else (rotation, bool(is_mirrored))
+
+
+_TRANSFERS = {16: "PQ", 18: "HLG"}  # by ITU-T H.273
+_PRIMARIES = {9: "BT.2020", 11: "DCI P3", 12: "Display P3"}
+
+
+def _colour_remark(codec_context) -> str:
+    """Return what is to be said of colours that are not those of an ordinary screen."""
+    transfer = _TRANSFERS.get(codec_context.color_trc)
+    primaries = _PRIMARIES.get(codec_context.color_primaries)
+    if transfer:
+        return f"HDR ({', '.join(filter(None, (transfer, primaries)))}), not tone-mapped"
+    return f"colours of {primaries}, not converted" if primaries else ""
+
+
+def _first_frame(path: str, container, stream):
+    """Decode the first frame of a video whose packets were read to the end."""
+    from av.error import FFmpegError
+
+    try:
+        container.seek(0, stream=stream)
+        return next(container.decode(stream))
+    except (FFmpegError, StopIteration):  # no seeking in streams without an index
+        again, stream = _open_video(path, threads=1)
+        with again:
+            return next(again.decode(stream))
+
+
+def _list_frames(path: str, container, stream) -> VideoInfo:
     """Walk through the packets of an open video, then decode one frame."""
     from av.error import FFmpegError
 
-    stream = container.streams.video[0]
-    found = []
+    try:
+        check_pixels(stream.width, stream.height)
+    except ImageError as error:
+        raise VideoError(f"{path}: {error}") from error
+    found, discarded = [], 0
     try:
         for packet in container.demux(stream):
-            if packet.size and not packet.is_discard:
-                found.append((_stamp(packet), packet.is_keyframe))
+            if packet.size and packet.is_discard:
+                discarded += 1
+            elif packet.size:
+                found.append((packet.pts, packet.is_keyframe))
+            if len(found) > MOST_FRAMES:
+                raise VideoError(f"{path}: more than {MOST_FRAMES:,} frames, the limit")
     except FFmpegError:
         pass  # the file ends early: keep what was listed so far
-    stamped = sorted({stamp: key for stamp, key in found if stamp is not None}.items())
-    if not stamped:
-        raise VideoError(f"{path}: holds no frames" + (" with time stamps" if found else ""))
-    n_frames = max(len(stamped), stream.frames)
-    if n_frames > MOST_FRAMES:
-        raise VideoError(
-            f"{path}: its header promises {stream.frames:,} frames, "
-            f"more than the limit of {MOST_FRAMES:,}; the file is damaged"
-        )
+    if not found:
+        raise VideoError(f"{path}: holds no frames")
+    promised = stream.frames
+    if "mov" in container.format.name:  # whose header counts what an edit list leaves out, too
+        promised = len(getattr(stream, "index_entries", ())) - discarded  # empty in an old PyAV
     try:
-        container.seek(0, stream=stream)
-        rotation = round(next(container.decode(stream)).rotation) % 360
+        frame = _first_frame(path, container, stream)
     except Exception as error:  # FFmpeg's own, the end of the file, a size that no memory holds
         raise VideoError(f"{path}: not one frame can be decoded: {_brief(error)}") from error
-    if rotation % 90:
-        rotation = 0  # OpenCV ignores other angles too
-    size = (stream.width, stream.height)
+
+    stamped = sorted({stamp: key for stamp, key in found if stamp is not None}.items())
+    is_stamped = all(stamp is not None for stamp, _ in found)
+    if container.format.name == "avi" and stream.codec_context.has_b_frames:
+        is_stamped = False  # AVI holds times of decoding only
+    rate, time_base = float(stream.average_rate or 0), float(stream.time_base)
+    if is_stamped:
+        stamps, keys = (np.array(column) for column in zip(*stamped))
+    else:
+        tick = max(round(1 / ((rate or 25) * time_base)), 1)
+        stamps, keys = np.arange(len(found)) * tick, np.array([key for _, key in found])
+    n_frames = len(stamps)
+
+    remarks = []
+    films = [s for s in container.streams.video if s.frames != 1 or s is stream]
+    if len(films) > 1:
+        remarks.append(f"video stream {films.index(stream) + 1} of {len(films)}")
+    ratio = stream.sample_aspect_ratio or 1
+    aspect = float(ratio)
+    if aspect != 1:
+        unusual = not 0.2 <= aspect <= 5
+        done = "ignored" if unusual else "shown as square"
+        remarks.append(f"pixels of {ratio.numerator}:{ratio.denominator} {done}")
+        aspect = 1.0 if unusual else aspect
+    remarks.append(_colour_remark(stream.codec_context))
+    if frame.interlaced_frame:
+        remarks.append("interlaced, fields not separated")
+    if not is_stamped:
+        remarks.append("frames without time stamps, counted from the start")
+    if promised > n_frames:
+        remarks.append(f"the file ends after {n_frames:,} of {promised:,} frames")
+
+    rotation, is_mirrored = _orientation(frame)
+    size = _square_size(stream.width, stream.height, aspect)
     width, height = size[::-1] if rotation % 180 else size
-    stamps, keys = (np.array(column) for column in zip(*stamped))
     return VideoInfo(
         path=path,
         width=width,
         height=height,
         rotation=rotation,
-        fps=float(stream.average_rate or 0),
+        mirrored=is_mirrored,
+        aspect=aspect,
+        fps=rate,
         codec=stream.codec_context.name,
         n_frames=n_frames,
+        promised=max(promised, n_frames),
         stamps=stamps.astype("int64"),
         keys=keys.astype(bool),
-        time_base=float(stream.time_base),
+        time_base=time_base,
         origin=int(stamps[0]),
+        is_stamped=is_stamped,
+        remarks=tuple(filter(None, remarks)),
     )
+
+
+def _square_size(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """Return the size in square pixels; the shorter side of a pixel is stretched."""
+    return round(width * max(aspect, 1)), round(height / min(aspect, 1))
 
 
 # %% ../../nbs/04_faces/00_video.ipynb #8cb7c516
@@ -245,8 +361,8 @@ def choose_frames(
     Returns
     -------
     np.ndarray
-        int64 of shape (at most n,): frame numbers counted from 0, ascending and unique. They
-        count the frames that the header promises, present or not.
+        int64 of shape (at most n,): numbers of frames that are present, counted from 0, ascending
+        and unique.
 
     Raises
     ------
@@ -270,9 +386,6 @@ def choose_frames(
         step = max(1, min(step, (total - 1) // max(count - 1, 1)))
         return (total - (count - 1) * step - 1) // 2 + step * np.arange(count)
     times = info.timestamps
-    absent = total - len(times)
-    if info.fps and absent > 0:  # continue at the mean rate where frames are absent
-        times = np.concatenate([times, times[-1] + np.arange(1, absent + 1) / info.fps])
     seconds = np.arange(int(times[-1]) + 1)
     return np.unique(np.searchsorted(times, seconds - 1e-6))[:n]
 
@@ -291,12 +404,15 @@ class Frame(NamedTuple):
         uint8 RGB of shape (height, width, 3), as shown, or None.
     reason : str, default ""
         Why `image` is None.
+    remarks : tuple of str, default ()
+        What was done to show it, or was not, such as 'HDR (PQ), not tone-mapped'.
     """
 
     index: int
     timestamp: float | None
     image: np.ndarray | None
     reason: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 # %% ../../nbs/04_faces/00_video.ipynb #cccfa5db
@@ -345,47 +461,67 @@ def read_frames(
     [(0, (64, 128, 3)), (19, (64, 128, 3))]
     """
     deadline = time.monotonic() + timeout
-    with _open_video(path, threads) as container:
-        info = _list_frames(str(path), container)
+    container, stream = _open_video(path, threads)
+    with container:
+        info = _list_frames(str(path), container, stream)
         if indices is None:
             wanted = choose_frames(info, sampling, n, step)
         else:
             wanted = np.unique(np.asarray(indices, "int64"))
-        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < info.n_frames:
+        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < info.promised:
             raise IndexError(
                 f"{path}: frames {wanted[0]} to {wanted[-1]} are requested, "
-                f"but it has 0 to {info.n_frames - 1}"
+                f"but it has 0 to {info.promised - 1}"
             )
-        present = wanted[wanted < len(info.stamps)]
-        keyframes = np.flatnonzero(info.keys) if info.keys.any() else np.array([0])
-        group_of = np.searchsorted(keyframes, present, side="right") - 1
-        for group in np.unique(group_of):
-            start = int(keyframes[max(group, 0)])
-            yield from _read_group(container, info, present[group_of == group], start, deadline)
-        reason = f"the file ends after {len(info.stamps)} of {info.n_frames} frames"
-        for index in wanted[wanted >= len(info.stamps)]:
-            yield Frame(int(index), None, None, reason)
+        present = wanted[wanted < info.n_frames]
+        done = 0
+        if info.is_stamped and container.format.name != "mpeg":  # which has no index to seek by
+            keyframes = np.union1d(0, np.flatnonzero(info.keys))
+            group_of = np.searchsorted(keyframes, present, side="right") - 1
+            for group in np.unique(group_of):
+                start = int(keyframes[group])
+                indices_of_group = present[group_of == group]
+                for frame in _read_group(stream, info, indices_of_group, start, deadline):
+                    if frame.reason == _LOST:
+                        break
+                    done += 1
+                    yield frame
+                else:
+                    continue
+                break  # the seek went to another place: start again from the beginning
+    if done < len(present):
+        container, stream = _open_video(path, threads)
+        with container:
+            yield from _read_group(stream, info, present[done:], None, deadline)
+    reason = f"the file ends after {info.n_frames} of {info.promised} frames"
+    for index in wanted[wanted >= info.n_frames]:
+        yield Frame(int(index), None, None, reason, info.remarks)
 
 
 # %% ../../nbs/04_faces/00_video.ipynb #aeaaefd1
+_LOST = "the decoder returned no image for it"
+
+
 def _decode_from(
-    container, info: VideoInfo, start: int, deadline: float, wanted: set[int]
+    stream, info: VideoInfo, start: int | None, deadline: float, wanted: set[int]
 ) -> Iterator[tuple]:
     """Decode from a keyframe on; yield stamp, decoded frame, and why not to trust it.
 
-    The reason is '' for an intact frame. A stamp of None ends the stream.
+    The reason is '' for an intact frame. A stamp of None ends the stream. A start of None is that
+    of the file, which has just been opened.
     """
     from av.error import FFmpegError
 
-    stream = container.streams.video[0]
-    damaged = ""
+    container, damaged = stream.container, ""
+    can_skip = info.codec == "h264" and info.is_stamped
     try:
-        container.seek(int(info.stamps[start]), stream=stream, backward=True)
+        if start is not None:
+            container.seek(int(info.stamps[start]), stream=stream, backward=True)
         for packet in container.demux(stream):
             if time.monotonic() > deadline:
                 yield None, None, "the time limit was reached before it"
                 return
-            if info.codec == "h264" and packet.pts is not None:
+            if can_skip and packet.pts is not None:
                 stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
             try:
                 decoded = packet.decode()
@@ -402,41 +538,47 @@ def _decode_from(
         yield None, None, f"the file cannot be read further: {_brief(error)}"
 
 
-def _to_rgb(frame, rotation: int) -> tuple[np.ndarray | None, str]:
+def _to_rgb(frame, info: VideoInfo) -> tuple[np.ndarray | None, str]:
     """Convert a decoded frame to RGB as shown; return None and the reason on failure."""
     try:
+        check_pixels(frame.width, frame.height)
+        if info.aspect != 1:
+            width, height = _square_size(frame.width, frame.height, info.aspect)
+            frame = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
         image = frame.to_ndarray(format="rgb24")
     except Exception as error:  # an odd pixel format, or a size that no memory holds
         return None, f"its colours cannot be converted: {_brief(error)}"
-    if rotation:
-        image = np.ascontiguousarray(np.rot90(image, rotation // 90))
+    if info.rotation or info.mirrored:
+        image = np.rot90(image, info.rotation // 90)
+        image = np.ascontiguousarray(image[:, ::-1] if info.mirrored else image)
     return image, ""
 
 
 def _read_group(
-    container, info: VideoInfo, wanted: np.ndarray, start: int, deadline: float
+    stream, info: VideoInfo, wanted: np.ndarray, start: int | None, deadline: float
 ) -> Iterator[Frame]:
-    """Yield the requested frames that can be decoded from one keyframe."""
+    """Yield the requested frames that can be decoded from one keyframe, or from the beginning."""
     index_of = {int(stamp): index for index, stamp in enumerate(info.stamps)}
     stamps = {int(info.stamps[index]) for index in wanted}
     times = info.timestamps
     left = [int(index) for index in wanted]
-    reason = "the decoder returned no image for it"
-    for stamp, decoded, fault in _decode_from(container, info, start, deadline, stamps):
+    reason, count = _LOST, -1
+    for stamp, decoded, fault in _decode_from(stream, info, start, deadline, stamps):
         reason = fault or reason
-        if stamp is None:
+        if decoded is None:
             break
-        index = index_of.get(stamp, -1)
+        count += 1
+        index = index_of.get(stamp, -1) if info.is_stamped else count
         while left and index > left[0]:
-            yield Frame(left[0], times[left[0]], None, reason)
+            yield Frame(left[0], times[left[0]], None, reason, info.remarks)
             left.pop(0)
         if left and index == left[0]:
             left.pop(0)
             image = None
             if not fault:
-                image, fault = _to_rgb(decoded, info.rotation)
-            yield Frame(index, float(times[index]), image, fault)
+                image, fault = _to_rgb(decoded, info)
+            yield Frame(index, float(times[index]), image, fault, info.remarks)
         if not left:
             return
     for index in left:
-        yield Frame(index, float(times[index]), None, reason)
+        yield Frame(index, float(times[index]), None, reason, info.remarks)

@@ -27,7 +27,7 @@ from deepfake_nb.forensics.rings import (
 )
 
 # %% auto #0
-__all__ = ["read_grey", "amplitude_spectrum", "azimuthal_spectrum", "class_bands"]
+__all__ = ["read_grey", "amplitude_spectrum", "azimuthal_spectrum"]
 
 
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #ac43be44

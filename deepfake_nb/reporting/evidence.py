@@ -258,8 +258,9 @@ def measured_on(
     """
     rows = []
     for place in pack_folders(folder):
-        dataset = place.name.removeprefix(f"{paper}-")
-        if dataset == place.name or is_embedded(dataset):
+        pack = json.loads((place / "pack.json").read_text(encoding="utf-8"))
+        dataset = pack["dataset"]
+        if pack["paper"] != paper or is_embedded(dataset):
             continue
         scores = read_pack_scores(place / "scores.csv")
         for model in models:

@@ -273,7 +273,7 @@ def pack_entries(packs: Sequence[Mapping]) -> dict[tuple[int, str], list[dict]]:
 
 _EMPTY = {"found": "", "dataset": "", "origin": "", "rule": "", "further": ""}
 _EMPTY |= {"groups": None, "seeds": None}
-_ORDER = ["claim", "source", "verdict", "found", "reason", *_EMPTY]
+_ORDER = ["claim", "source", "verdict", "found", "reason", *list(_EMPTY)[1:]]
 
 
 def claim_rows(

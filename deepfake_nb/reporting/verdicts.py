@@ -21,6 +21,7 @@ from ..evaluation.comparison import repeated_interval
 from ..evaluation.intervals import Interval
 from deepfake_nb.evaluation.repeats import (
     ScoredSet,
+    rank_agreement,
     repeated_fall,
     repeated_mean,
     spread_difference,
@@ -153,6 +154,42 @@ def measure(
     )
 
 
+def measure_all(
+    scores: pd.DataFrame,
+    models: Sequence[str] | Mapping[str, str],
+    part: str,
+    metric: str = "AUC",
+    against: str | None = None,
+) -> pd.DataFrame:
+    """Measure several models on a part.
+
+    Parameters
+    ----------
+    scores : pd.DataFrame
+        See `read_pack_scores`.
+    models : sequence of str, or mapping of str to str
+        Their names; a mapping gives the names that they are shown by.
+    part : str
+        One of the parts.
+    metric : str, default "AUC"
+        See `measure`.
+    against : str, optional
+        Model whose metric is subtracted.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns name, metric, value, low, high.
+    """
+    shown = models if isinstance(models, Mapping) else dict(zip(models, models))
+    rows = []
+    for model, name in shown.items():
+        found = measure(scores, model, part, against, metric)
+        row = {"name": name, "metric": metric, "value": found.value}
+        rows.append(row | {"low": found.low, "high": found.high})
+    return pd.DataFrame(rows)
+
+
 # %% ../../nbs/11_reporting/11_verdicts.ipynb #a5c9e356
 def _combined(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcome of a claim that holds if all its parts do."""
@@ -281,6 +318,19 @@ def _level(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     return _combined(outcomes)
 
 
+def _ranks_alike(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
+    """Judge that low loss of models on one part goes with high AUC on another."""
+    losses, ranks = (
+        [_scored_set(scores, {"one": model}, part, "one") for model in rule["models"]]
+        for part in _parts_of(rule)
+    )
+    found = rank_agreement(losses, ranks)
+    if not np.isfinite(found.low):
+        return Outcome(None, f"{found.value:.3f}", "", "there is no interval")
+    holds = True if found.low > rule["least"] else False if found.high < rule["least"] else None
+    return Outcome(holds, f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
+
+
 def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge the printed best thresholds, one a model."""
     outcomes = []
@@ -306,6 +356,7 @@ _RULES: dict[str, Callable[[pd.DataFrame, Mapping, object], Outcome]] = {
     "steadier": _steadier,
     "falls more": _falls_more,
     "level": _level,
+    "ranks alike": _ranks_alike,
     "thresholds": _thresholds,
 }
 

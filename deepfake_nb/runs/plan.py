@@ -155,6 +155,45 @@ def default_parameters(
 
 
 # %% ../../nbs/12_runs/00_plan.ipynb #1f88f32c
+def check_profile(
+    paper: str,
+    profile: str,
+    values: Mapping[str, object],
+    papers: str | Path | None = None,
+) -> None:
+    """Raise an error if a notebook runs with sizes that are not those of its profile.
+
+    Plain papermill sets `profile` alone, and the sizes stay those of 'quick'.
+
+    Parameters
+    ----------
+    paper : str
+        Paper notebook.
+    profile : str
+        The profile that its captions name.
+    values : Mapping[str, object]
+        Its parameters, `globals()` in the notebook.
+    papers : str | Path | None, default None
+        The folder with `profiles.toml`; None: the library's own.
+
+    Raises
+    ------
+    ParameterError
+        If every size in which the profile differs from the defaults has its default.
+    """
+    defaults = default_parameters(paper_path(paper, papers))
+    sizes = profile_parameters(paper, profile, True, papers)
+    differing = {name for name, value in sizes.items() if defaults.get(name) != value}
+    unchanged = {name for name in differing if values.get(name) == defaults.get(name)}
+    if differing and unchanged == differing:
+        first = min(differing)
+        raise ParameterError(
+            f"profile={profile!r} is a name alone here: {first}={values[first]!r} and "
+            f"{len(differing) - 1} other parameters are not the profile's; run it as "
+            f"`deepfake-nb run {paper} --profile {profile}`, which sets them"
+        )
+
+
 def check_parameters(
     given: Mapping[str, object],
     defaults: Mapping[str, object],
@@ -557,17 +596,15 @@ def _further_data(values: dict, known: dict) -> dict:
     }
 
 
-_BASES = ("base", "bases", "ablation_bases")  # parameters that name backbones
+_BASES = ("base", "bases")  # parameters that name backbones
 
 
 def _weights(values: dict, given: dict) -> dict:
     """Resolve the weights of each backbone; load Keras only if there are any."""
-    bases = [values.get("stand_in_base") or base for base in values.get("bases", [])]
-    bases += [values["base"]] if "base" in values else []
+    bases = [*values.get("bases", [])] + ([values["base"]] if "base" in values else [])
     wanted = [(base, values["base_weights"]) for base in bases]
     if "head_base" in values:
         wanted.append((values["head_base"], values["head_weights"]))
-    wanted += [(base, values["ablation_weights"]) for base in values.get("ablation_bases", [])]
     if {which for _, which in wanted} <= {"none"} and not given.keys() & set(_BASES):
         return {base: {"kind": "none", "sha256": None} for base, _ in wanted}
     with without_chatter():

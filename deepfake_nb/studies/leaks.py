@@ -204,7 +204,7 @@ def take_balanced(samples: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     chosen = []
     for label in (0, 1):
-        rows = samples.index[samples.label == label].to_numpy()
+        rows = samples.index[samples.label == label].to_numpy(copy=True)
         chosen.append(rng.permutation(rows)[: max(1, n // 2)])
     return samples.loc[np.sort(np.concatenate(chosen))]
 
@@ -288,11 +288,11 @@ def leak_test(
                 f"samples of kind {kind!r} have one class only: "
                 "the kind of file itself tells the classes apart"
             )
-        features = file_features(table) if given is None else given.loc[table.index]
+        found = file_features(table) if given is None else given.loc[table.index]
         y_true, groups = table.label.to_numpy(), group_keys(table)[0].to_numpy()
-        for name in features:
-            if features[name].notna().any():
-                result = _test_feature(features[name], y_true, groups, margin, seed)
+        for name in found:
+            if found[name].notna().any():
+                result = _test_feature(found[name], y_true, groups, margin, seed)
                 rows.append({"kind": kind, "feature": name, **result})
     table = pd.DataFrame(rows)
     return table.sort_values("direction_free", ascending=False, kind="stable", ignore_index=True)
