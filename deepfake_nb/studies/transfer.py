@@ -87,7 +87,7 @@ def masked_samples(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return made.samples.reset_index(drop=True)
 
 
-SHARES: dict[str, float] = {"train": 0.3, "validation": 0.1, "test": 0.6}
+SHARES: dict[str, float] = {"train": 0.3, "validation": 0.2, "test": 0.5}
 
 
 def parted_samples(table: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, str]:
