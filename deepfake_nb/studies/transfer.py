@@ -789,7 +789,7 @@ def evidence_of_real_data(
 
 
 # %% ../../nbs/10_studies/18_transfer.ipynb #tr00000h
-def plot_matrix(ax: Axes, table: pd.DataFrame, title: str, low: float = 0.4, high: float = 1.0):
+def plot_matrix(ax: Axes, table: pd.DataFrame, title: str, low: float = 0.5, high: float = 1.0):
     """Draw a metric by the set that is trained on (rows) and the one that is tested on.
 
     Parameters
@@ -800,16 +800,16 @@ def plot_matrix(ax: Axes, table: pd.DataFrame, title: str, low: float = 0.4, hig
         Columns trained on, tested on, value, low, high.
     title : str
         Above the matrix.
-    low, high : float, default 0.4 and 1.0
+    low, high : float, default 0.5 and 1.0
         Ends of the scale of colours.
     """
     rows, columns = (list(dict.fromkeys(table[c])) for c in ("trained on", "tested on"))
     values = table.pivot(index="trained on", columns="tested on", values="value")
     values = values.loc[rows, columns].to_numpy()
-    ax.imshow(values, cmap="cividis", vmin=low, vmax=high)
+    ax.imshow(values, cmap="Blues", vmin=low, vmax=high)
     for row in table.to_dict("records"):
         i, j = rows.index(row["trained on"]), columns.index(row["tested on"])
-        colour = "white" if values[i, j] < (low + high) / 2 else "black"
+        colour = "white" if values[i, j] > low + 0.6 * (high - low) else "black"
         text = f"{row['value']:.2f}\n[{row['low']:.2f},\n{row['high']:.2f}]"
         ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=10)
     ax.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(rows)))
