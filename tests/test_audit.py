@@ -268,6 +268,7 @@ def test_lists_in_csv_and_json_are_added(made, tmp_path, capsys):
     (tmp_path / "bench.json").write_text(json.dumps({"X": bench}))
     assert main(["data", "add", str(tmp_path / "bench.json"), "--name", "by-json"]) == 0
     assert load_samples("by-json")["label"].tolist() == [0, 1, 1]
+    (tmp_path / "bench.yaml").touch()
     assert main(["data", "add", str(tmp_path / "bench.yaml"), "--name", "by-yaml"]) == 2
     assert "expected a folder, or a list" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -145,6 +146,25 @@ def test_a_row_of_the_ledger_has_strip_numbers_reasons_and_links():
     assert "“number”" in row and "own data=" in row and "evaluation videos of the lab" in row
     bare = lists.claim_row(66, claim, ledger[ledger["claim"] == 66], set(), context)
     assert "kun-figure-roc-task1" not in bare, "no link to a figure that is not there"
+
+
+def test_proposals_have_the_numbers_of_the_notebook_that_tries_them():
+    import csv
+
+    papers = ROOT / "nbs/papers"
+    listed = tomllib.loads((papers / "proposals.toml").read_text())["proposal"]
+    measured = list(csv.DictReader(open(papers / "proposals.csv")))
+    keys = [p["key"] for p in listed]
+    assert len(set(keys)) == len(keys) and {m["proposal"] for m in measured} <= set(keys)
+    assert all(bool(p["tried"]) == bool(p["outcome"]) for p in listed)
+    here = {p["key"] for p in listed if p["tried"] == "proposals.ipynb"}
+    assert here == {m["proposal"] for m in measured}
+    html = lists.proposals(SimpleNamespace(root=ROOT, pages={p["tried"] for p in listed}))
+    first = measured[0]
+    assert f"{float(first['value']):.2f} [{float(first['low']):.2f}" in html
+    assert html.count("Not tried.") == sum(not p["tried"] for p in listed)
+    with pytest.raises(pages.PageError, match="there is no notebook"):
+        lists.proposals(SimpleNamespace(root=ROOT, pages=set()))
 
 
 def test_the_words_of_the_ledger_are_explained():

@@ -6,8 +6,9 @@ from PIL import Image
 
 from deepfake_nb.core.errors import ManifestError
 from deepfake_nb.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from deepfake_nb.data.custom import SPLIT_WORDS, read_folder, read_list
 from deepfake_nb.data.datasets import load_samples
+from deepfake_nb.data.folders import SPLIT_WORDS, read_folder
+from deepfake_nb.data.lists import read_list
 from deepfake_nb.data.splits import split_samples
 
 

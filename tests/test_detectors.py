@@ -26,20 +26,24 @@ from deepfake_nb.core.images import read_image
 from deepfake_nb.core.parallel import map_ahead
 from deepfake_nb.data.datasets import load_samples
 from deepfake_nb.data.splits import split_samples
+from deepfake_nb.detectors import localiser, training
 from deepfake_nb.detectors.calibration import Calibration
 from deepfake_nb.detectors.card import detector_numbers, probability_meaning
 from deepfake_nb.detectors.commands import predict_command
 from deepfake_nb.detectors.detector import DeepfakeDetector
+from deepfake_nb.detectors.export import export_detector, export_network, run_exported
 from deepfake_nb.detectors.page import write_page
 from deepfake_nb.detectors.prediction import predict_files, score_file
 from deepfake_nb.detectors.preprocessing import Preprocessing, model_inputs, prepare_images
 from deepfake_nb.detectors.saving import save_detector, score_samples
+from deepfake_nb.detectors.scoring import CalibratedModel
 from deepfake_nb.detectors.storage import load_detector
 from deepfake_nb.detectors.thumbnails import page_jpegs
 from deepfake_nb.detectors.training import train_detector
 from deepfake_nb.faces.extraction import Track, extract_people
 from deepfake_nb.forensics.view_datasets import view_samples
 from deepfake_nb.models.classifiers import build_convnet, compile_model
+from deepfake_nb.models.weights import resolve_weights
 from deepfake_nb.training.loaders import ImageBatches, in_table_order
 
 pytestmark = pytest.mark.slow  # nearly all share a trained detector and rendered faces
@@ -136,9 +140,9 @@ def test_an_image_stored_on_its_side_is_scored_as_it_was_trained_on(tmp_path):
     class Model:
         preprocessing = Preprocessing(size=(80, 40), face_detector="frame")
 
-        def score_with_maps(self, images, _):
+        def look(self, images, _):
             seen.append(images)
-            return np.array([0.5]), None
+            return np.array([0.5]), None, None
 
         def calibration(self, score):
             return score
@@ -205,7 +209,7 @@ def test_a_changed_byte_is_noticed(folder, tmp_path, name):
 def test_the_hashes_are_those_of_other_tools(folder):
     command = ["sha256sum", "-c", "SHA256SUMS"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.count(": OK") == 4
+    assert done.returncode == 0 and done.stdout.count(": OK") == 5
 
 
 def test_a_wrong_hash_is_refused(folder):
@@ -361,6 +365,160 @@ def test_other_heads(head, faces, inbox, tmp_path):
     page = write_page(tmp_path / "page.html", [result], detector).read_text()
     assert "What the score rests on" in page
     assert ("believes it was changed" in page) == has_maps
+
+
+class Stop(keras.callbacks.Callback):
+    """Interrupt a training in its third epoch."""
+
+    epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+
+
+def small_unet(backbone, weights, input_shape, seed):
+    """A network with the outputs of a localiser that is compiled in a second."""
+    keras.utils.set_random_seed(seed)
+    image = keras.layers.Input(input_shape)
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
+    x = keras.layers.BatchNormalization()(x)
+    outputs = {"changed": keras.layers.Conv2D(1, 1, activation="sigmoid", name="changed")(x)}
+    x = keras.layers.Dropout(0.3)(keras.layers.GlobalAveragePooling2D()(x))
+    outputs["fake"] = keras.layers.Dense(1, activation="sigmoid", name="fake")(x)
+    return keras.Model(image, outputs), resolve_weights("MobileNetV2-0.35", "none")
+
+
+def check_resumed(resumed: DeepfakeDetector, whole: DeepfakeDetector, place: Path) -> None:
+    for mine, expected in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, expected, atol=1e-5)
+    assert resumed.card["training"]["epochs"] == 4
+    assert {*names(place)} <= {"whole", "killed"}  # nothing but the detectors is left
+
+
+def test_a_killed_training_resumes(folder, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Plan, "callbacks", (Stop(),))
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "killed", "convnet")
+    kept = [path.name for path in tmp_path.glob(".killed.training/epoch-*")]
+    assert kept == ["epoch-0002"]
+    check_resumed(train(tmp_path / "killed", "convnet"), load_detector(folder), tmp_path)
+
+
+def test_a_killed_training_with_a_budget_keeps_its_plan(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(localiser, "build_pretrained_unet", small_unet)
+    monkeypatch.setattr(localiser, "MOST_EPOCHS", 4)
+    whole = train(tmp_path / "whole", "localiser")
+    killed = tmp_path / "killed", "synthetic-faces-crude", "localiser", "smoke"
+    budget = {"minutes": 5, "size": 32, "face_detector": "haar"}
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Plan, "callbacks", (Stop(),))
+        with pytest.raises(KeyboardInterrupt):
+            train_detector(*killed, **budget, progress=False)
+    plan = tmp_path / ".killed.training" / "plan.json"
+    assert json.loads(plan.read_text()) == [32, 4]
+    monkeypatch.setattr(localiser, "plan_budget", None)  # not called again
+    check_resumed(train_detector(*killed, **budget), whole, tmp_path)
+    said = capsys.readouterr().err
+    assert "budget of 5 minutes: 4 epochs at 32 pixels" in said
+    assert "resuming after epoch 2" in said
+    assert re.search(r"epoch +loss +val loss +val AUC +ends", said)
+    assert re.search(r"4/4 +[\d.]+ +[\d.]+ +[\d.]+ +\d\d:\d\d", said)
+
+
+# Other programs.
+
+
+@pytest.mark.parametrize("form", ["onnx", "saved-model", "litert"])
+def test_an_export_answers_as_the_detector(form, folder, tmp_path, capsys):
+    if form == "onnx":
+        for package in ("onnx", "onnxruntime", "tf2onnx"):
+            pytest.importorskip(package)
+    out = tmp_path / "out"
+    assert main(["export", str(folder), "--to", form, "--out", str(out), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((out / "export.json").read_text())
+    detector = load_detector(folder)
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    found = run_exported(out / record["file"], form, pixels.astype("float32"))
+    scores = detector.score(pixels)
+    np.testing.assert_allclose(found["score"], scores, atol=1e-4)
+    np.testing.assert_allclose(found["probability"], detector.calibration(scores), atol=1e-4)
+    assert all(file_hash(out / name) == digest for name, digest in record["sha256"].items())
+    card = (out / "card.md").read_text()
+    assert "find the face with haar" in card and "## Out of scope" in card
+    assert names(tmp_path) == ["out"]
+
+
+def test_an_exported_localiser_has_its_map_and_the_mean_with_the_mirror_image():
+    network, _ = small_unet("any", "none", (32, 32, 3), seed=1)
+    rng = np.random.default_rng(0)
+    declared = replace(WHOLE_IMAGES, scaling="tf", mirror=True)
+    model = CalibratedModel(network, declared, Calibration("none"), 0.5, (0.5, 0.5))
+    pixels = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    found = export_network(model).predict(pixels.astype("float32"), verbose=0)
+    looked = model.look(pixels)
+    assert looked.maps.std() > 0
+    np.testing.assert_allclose(found["score"], looked.scores, atol=1e-5)
+    np.testing.assert_allclose(found["changed"], looked.maps, atol=1e-5)
+
+
+def test_an_export_that_answers_otherwise_is_not_written(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "deepfake_nb.detectors.export.run_exported",
+        lambda *_: {"score": np.ones(4), "probability": np.ones(4)},
+    )
+    with pytest.raises(DetectorError, match="answers differ from the detector's by"):
+        export_detector(folder, tmp_path / "out", "saved-model")
+    assert names(tmp_path) == []
+
+
+def test_a_format_whose_packages_are_missing_is_refused(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["export", str(folder), "--to", "onnx", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "`pip install onnx onnxruntime tf2onnx`" in said and names(tmp_path) == []
+
+
+# Unlike the training data.
+
+
+def test_an_image_unlike_the_training_data_is_abstained_from(folder, inbox, tmp_path):
+    detector = load_detector(folder)
+    rows = {row["metric"]: row for row in detector.card["numbers"]["images"]}
+    assert 0 <= rows["unlike the training data"]["value"] <= rows["abstains"]["value"]
+    assert "unlike the training data" in (folder / "card.md").read_text()
+    for limit, unlike in ((1e-6, True), (1e6, False)):
+        distance = replace(detector.distance, limit=limit)
+        result = predict_files(
+            [inbox / "sub"], replace(detector, distance=distance), progress=False
+        )[0]
+        assert ("unlike the training data" in result.person.note) == unlike
+        assert not unlike or result.side == "abstains"
+        assert ("unlike the training data (" in result.table["reason"][0]) == unlike
+        page = write_page(tmp_path / "page.html", [result], detector).read_text()
+        assert ("times the limit away): the detector abstains" in page) == unlike
+
+
+def test_a_damaged_distance_is_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "distance.npz").write_bytes(b"nothing")
+    rehash(copy)
+    with pytest.raises(DetectorError, match="distance.npz: not a distance"):
+        load_detector(copy)
+
+
+def test_numbers_count_what_is_unlike_the_training_data_as_abstained():
+    y_true, p = np.array([0, 0, 1, 1]), np.array([0.9, 0.1, 0.1, 0.9])
+    aside = np.array([True, False, True, False])
+    numbers = detector_numbers(y_true, p, 0.5, (0.4, 0.6), n_resamples=0, unfamiliar=aside)
+    found = {row["metric"]: row["value"] for row in numbers}
+    assert found["abstains"] == found["unlike the training data"] == 0.5
+    assert found["reals above the band"] == found["fakes below the band"] == 0
 
 
 def test_a_localiser_needs_pairs(faces, tmp_path, monkeypatch):
@@ -622,7 +780,8 @@ def test_interrupted_writing_leaves_no_partial_page(folder, inbox, tmp_path, mon
     monkeypatch.setattr("deepfake_nb.detectors.page.page_images", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         predict_command([inbox / "sub"], folder, tmp_path / "out", progress=False)
-    assert set(names(tmp_path / "out")) == {"scores.csv", "frames.csv"}
+    left = {"scores.csv", "frames.csv", "predict.partial.jsonl"}  # the next call goes on from it
+    assert set(names(tmp_path / "out")) == left
 
 
 # The other backend.
@@ -631,6 +790,7 @@ JAX = """
 import sys, keras, numpy as np
 from deepfake_nb.cli import main
 from deepfake_nb.detectors.saving import score_samples
+from deepfake_nb.detectors.scoring import CalibratedModel
 from deepfake_nb.detectors.storage import load_detector
 from deepfake_nb.data.datasets import load_samples
 folder, out, inbox = sys.argv[1:]

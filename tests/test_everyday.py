@@ -7,7 +7,7 @@ from planted import isolated, plant, write_image  # noqa: F401
 
 from deepfake_nb.cli.commands import main
 from deepfake_nb.core.errors import DatasetNotFoundError, ParameterError, SampleError
-from deepfake_nb.core.paths import cache_dir
+from deepfake_nb.core.paths import cache_dir, papers_dir
 from deepfake_nb.data.datasets import load_samples
 from deepfake_nb.data.samples import make_samples
 from deepfake_nb.data.splits import check_split, split_samples
@@ -34,12 +34,38 @@ def test_a_typing_error_gets_a_suggestion(words, suggested, capsys):
     [
         ("run kun --seeds 3-1", "'3-1' is an empty range; did you mean 1-3?"),
         ("run kun --jobs 0", "'0': expected a whole number, at least 1"),
+        ("run kun --seeds 0-999999999", "'0-999999999': more than 10,000 numbers"),
+        (f"train --out x --seed {10**20}", "at least 0 and at most 4,294,967,295"),
+        ("judge x.csv --seed -1", "'-1': expected a whole number, at least 0"),
     ],
 )
 def test_empty_ranges_and_counts_are_refused(words, message, capsys):
     with pytest.raises(SystemExit):
         main(words.split())
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("run kun -p profile=smoke --dry-run", "'smoke' is a name alone; `--profile smoke` sets"),
+        ("extract celeba --out x --confidence 2", "expected a confidence from 0 to 1"),
+        ("extract celeba --out x --form jpg --quality 101", "a quality from 1 to 100"),
+        ("robustness x --dataset y --treatments jpeg", "did you mean 'JPEG'?"),
+        ("data add nowhere --name mine", "nowhere: no such file or folder"),
+        ("audit synthetic-faces+synthetic-faces", "a dataset is named twice"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_at_once(words, message, capsys):
+    assert main(words.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_audit_of_a_split_that_a_dataset_lacks_is_refused(capsys, monkeypatch):
+    table = people(4).assign(split="train")
+    monkeypatch.setattr("deepfake_nb.studies.audit_report.load_samples", lambda *_: table)
+    assert main(["audit", "synthetic-faces", "--split", "test"]) == 2
+    assert "no files in the split 'test'; there are train" in capsys.readouterr().err
 
 
 def test_a_root_that_does_not_exist_is_named(capsys):
@@ -162,7 +188,7 @@ def test_a_given_split_with_people_in_two_parts_is_refused_unless_asked_for():
 @pytest.mark.parametrize("paper", ["denholtz", "forbush", "kaminskyi", "kun", "torlapati"])
 @pytest.mark.parametrize("profile", ["smoke", "full"])
 def test_the_name_of_a_profile_without_its_sizes_is_refused(paper, profile):
-    from deepfake_nb.runs.plan import (
+    from deepfake_nb.runs.parameters import (
         check_profile,
         default_parameters,
         paper_path,
@@ -175,3 +201,21 @@ def test_the_name_of_a_profile_without_its_sizes_is_refused(paper, profile):
         check_profile(paper, profile, defaults | {"profile": profile})
     check_profile(paper, profile, defaults | profile_parameters(paper, profile))
     check_profile(paper, "quick", defaults)
+
+
+def test_the_name_of_a_profile_is_unknown_or_of_the_users_own():
+    from deepfake_nb.runs.parameters import check_profile, default_parameters, paper_path
+
+    given = default_parameters(paper_path("kun")) | {"seed": 3, "output_dir": "."}
+    with pytest.raises(ParameterError, match="unknown profile 'smke' of kun; did you mean 'smoke'"):
+        check_profile("kun", "smke", given | {"profile": "smke"})
+    check_profile("kun", "mine", given | {"profile": "mine", "n_images": 20})
+
+
+@pytest.mark.slow
+def test_plain_papermill_refuses_the_name_of_a_profile(tmp_path):
+    import papermill
+
+    paper, values = papers_dir() / "kun.ipynb", {"profile": "smoke"}
+    with pytest.raises(papermill.PapermillExecutionError, match="'smoke' is a name alone here"):
+        papermill.execute_notebook(paper, tmp_path / "kun.ipynb", values, kernel_name="python3")

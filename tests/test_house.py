@@ -267,7 +267,7 @@ def test_notebook_is_committed_executed_and_small(path):
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda p: p.stem)
 def test_paper_parameters_are_literals_and_those_of_quick(path):
-    from deepfake_nb.runs.plan import default_parameters, profile_parameters
+    from deepfake_nb.runs.parameters import default_parameters, profile_parameters
 
     defaults = default_parameters(path)
     quick = profile_parameters(path.stem, "quick")
@@ -331,7 +331,7 @@ def test_import_loads_nothing_heavy():
 
 PURE = (
     "core.errors core.files core.images core.memory core.parallel core.paths "
-    "data.samples data.manifests data.croissant data.datasets data.custom "
+    "data.samples data.manifests data.croissant data.datasets data.folders data.lists data.custom "
     "evaluation.metrics evaluation.intervals evaluation.comparison evaluation.calibration "
     "evaluation.localization evaluation.frames evaluation.significance evaluation.power "
     "evaluation.repeats studies.map_tests "
@@ -396,13 +396,13 @@ def test_examples_run_as_pasted(path, tmp_path, monkeypatch):
 
 def test_a_missing_package_is_named_with_the_remedy():
     code = (
-        "import sys; sys.modules['av'] = None; import deepfake_nb as dnb\n"
+        "import sys; sys.modules |= {'av': None, 'cv2': None}; import deepfake_nb as dnb\n"
         "calls = (lambda: dnb.health_check, lambda: dnb.load_samples('synthetic-faces-crude'))\n"
         "for call in calls:\n"
         "    try: call()\n"
         "    except ModuleNotFoundError as e: print(e.name, 'pip install deepfake-nb' in str(e))"
     )
-    assert run_python(code).split() == ["av", "True", "av", "True"]
+    assert run_python(code).split() == ["cv2", "True", "av", "True"]
 
 
 @pytest.mark.slow
@@ -419,3 +419,11 @@ def test_profiles_and_claims_are_for_papers_that_exist():
     assert {
         c["report"] for c in tomllib.loads((ROOT / "nbs/papers/claims.toml").read_text())["claim"]
     } <= names
+
+
+def test_the_longest_groups_of_tests_exist():
+    from conftest import LONGEST
+
+    files = {path.stem for path in [*ROOT.glob("tests/test_*.py"), *PAPERS]}
+    notebooks = {f"{path.parent.name}-{path.stem}" for path in [*LIBRARY, *TUTORIALS]}
+    assert set(LONGEST) <= files | notebooks

@@ -29,7 +29,9 @@ from deepfake_nb.faces import extraction
 from deepfake_nb.faces.dataset import extract_faces
 from deepfake_nb.faces.detection import build_face_detector
 from deepfake_nb.faces.extraction import Extraction, extract_video, wanted_frames
-from deepfake_nb.faces.video import probe, read_frames
+from deepfake_nb.faces.video import first_frame, probe, read_frames
+from deepfake_nb.studies.duplicates import small_image
+from deepfake_nb.studies.leaks import video_features
 
 WHITE = "transparent pixels composited on white"
 
@@ -40,8 +42,8 @@ class Model:
     preprocessing = Preprocessing(size=(32, 32), face_detector="frame")
     threshold, band = 0.5, (0.5, 0.5)
 
-    def score_with_maps(self, images, _):
-        return images.mean((1, 2, 3)) / 255, None
+    def look(self, images, _):
+        return images.mean((1, 2, 3)) / 255, None, None
 
     def calibration(self, score):
         return score
@@ -455,6 +457,38 @@ def test_a_bomb_takes_no_memory(tmp_path):
     assert printed[0] == "ImageError" and int(printed[1]) < 50_000  # KiB
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"\xff\x0a" + bytes(30), "JPEG XL is not supported; convert it to PNG"),
+        (b"8BPS\0\1" + bytes(30), "a Photoshop document is not supported"),
+        (b"%PDF-1.7\n", "a PDF is not supported"),
+        (b"<!DOCTYPE html>", "it is a web page or SVG by its content"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS; `git lfs pull`"),
+        (b"II*\0" + bytes(30), "a TIFF of a kind that Pillow cannot read"),
+    ],
+)
+def test_what_is_no_image_is_named(content, reason, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert reason in refused(tmp_path / "x.jpg")
+
+
+def test_deep_colour_in_jpeg_2000_is_refused(tmp_path):
+    """Pillow would show white as black."""
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "x.jp2"), np.full((32, 32, 3), 65535, np.uint16))
+    assert "more than 8 bits in JPEG 2000" in refused(tmp_path / "x.jp2")
+    cv2.imwrite(str(tmp_path / "8.jp2"), np.full((32, 32, 3), 255, np.uint8))
+    assert shown(tmp_path / "8.jp2")[0].min() == 255
+
+
+def test_the_preview_in_a_raw_photograph_is_called_so(tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "x.dng", "TIFF", tiffinfo={254: 1})
+    assert shown(tmp_path / "x.dng")[1] == "the preview of a larger image"
+
+
 # ---- videos
 
 
@@ -513,6 +547,40 @@ def remark_of(path: Path) -> str:
     result = score_file(path, Model())
     assert (result.state, result.remark) == ("scored", remark)
     return remark
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("x.mov", "qtrle", "argb"),
+        ("x.mkv", "ffv1", "yuva420p"),
+        ("x.mov", "prores_ks", "yuva444p10le"),
+        ("x.webm", "libvpx-vp9", "yuva420p"),
+    ],
+)
+def test_what_transparent_pixels_of_a_video_hide_is_not_looked_at(name, codec, pixels, tmp_path):
+    red = np.zeros((64, 96, 4), np.uint8)
+    red[..., 0], red[:32, :, 3] = 255, 255
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(red, format="rgba")))
+        container.mux(stream.encode())
+    frame = next(read_frames(tmp_path / name))
+    assert frame.image[8].mean(0) == pytest.approx([255, 0, 0], abs=6)
+    if name == "x.webm":  # whose decoder knows no transparency
+        assert frame.remarks == ("transparency not applied",)
+    else:
+        assert frame.image[48].min() > 250 and frame.remarks == (WHITE,)
+    assert np.array_equal(first_frame(tmp_path / name), frame.image)
+
+
+def test_streams_that_were_joined_end_to_end_are_read_to_the_end(tmp_path):
+    content = write_video(tmp_path / "x.ts", 20, form="mpegts", bf="2").read_bytes()
+    (tmp_path / "x.ts").write_bytes(content * 2)
+    numbers = numbers_read(tmp_path / "x.ts", sampling="all")
+    assert numbers == [*range(20)] * 2
+    assert remark_of(tmp_path / "x.ts").startswith("frames with recurring time stamps, counted")
 
 
 def test_pixels_that_are_not_square_are_shown_as_square(tmp_path):
@@ -583,6 +651,9 @@ def test_the_film_is_shown_and_not_its_cover(form, tmp_path):
     assert probe(path).width == 128
     assert numbers_read(path, sampling="all") == list(range(20))
     assert remark_of(path) == ("" if form == "mp4" else "video stream 2 of 2")  # no count in MKV
+    seen = small_image(path, "video", (8, 16))
+    assert seen.mean() == pytest.approx(numbered(0).mean(), abs=4)  # what audits compare, too
+    assert video_features(path)["codec"] == "h264"
 
 
 def test_of_several_films_the_largest_is_shown_and_the_number_said(tmp_path):

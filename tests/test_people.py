@@ -23,6 +23,7 @@ from PIL import Image
 from deepfake_nb.cli import main
 from deepfake_nb.core.errors import DetectorError, ParameterError, SampleError
 from deepfake_nb.data.samples import make_samples
+from deepfake_nb.detectors import prediction
 from deepfake_nb.detectors.calibration import Calibration
 from deepfake_nb.detectors.card import (
     INTENDED_USE,
@@ -473,9 +474,9 @@ def test_a_full_disk_loses_no_score(folder, four, tmp_path, monkeypatch, capsys)
 
 def test_an_unforeseen_error_loses_no_score_either(folder, four, tmp_path, monkeypatch, capsys):
     """It comes with the second batch, and within the second in which the table is not written."""
-    real, calls = CalibratedModel.score_with_maps, []
+    real, calls = CalibratedModel.look, []
 
-    def score_with_maps(*arguments):
+    def look(*arguments):
         calls.append(1)
         if len(calls) == 3:  # the first scores the probe of the detector
             raise RuntimeError("unforeseen")
@@ -483,7 +484,7 @@ def test_an_unforeseen_error_loses_no_score_either(folder, four, tmp_path, monke
 
     for number in range(40):
         Image.fromarray(crowd(0)).save(four / f"a{number}.png")
-    monkeypatch.setattr(CalibratedModel, "score_with_maps", score_with_maps)
+    monkeypatch.setattr(CalibratedModel, "look", look)
     assert predict(folder, tmp_path / "out", four, "--crops") == 2
     assert len(pd.read_csv(tmp_path / "out" / "scores.partial.csv")) == 32
     said = capsys.readouterr().err
@@ -509,8 +510,49 @@ def test_a_stopped_prediction_says_what_is_kept(folder, four, tmp_path, monkeypa
     monkeypatch.setattr("deepfake_nb.detectors.commands.add_occlusion", stop)
     assert predict(folder, tmp_path / "out", four) == 130
     monkeypatch.setattr("deepfake_nb.detectors.prediction.page_jpegs", stop)
-    assert predict(folder, tmp_path / "out", four) == 130
+    assert predict(folder, tmp_path / "other", four) == 130
     assert "scores.partial.csv" in capsys.readouterr().err
+
+
+def test_a_killed_prediction_goes_on_where_it_stopped(folder, four, tmp_path, monkeypatch, capsys):
+    """Killed while the fourth result is written; then one file that was scored changes."""
+    film(four / "a.mp4", *[crowd(0, 1, frame=frame) for frame in range(4)])
+    Image.new("RGB", (64, 64)).save(four / "b.png")
+    (four / "c.png").write_bytes(b"no image")
+    code = (
+        "import os, sys\n"
+        "from deepfake_nb.cli import main\n"
+        "from deepfake_nb.detectors.journal import Journal\n"
+        "real, added = Journal.add, []\n"
+        "def add(journal, result):\n"
+        "    added.append(result)\n"
+        "    real(journal, result)\n"
+        "    if len(added) == 4:\n"
+        "        os.truncate(journal.file, os.path.getsize(journal.file) - 9)\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "Journal.add = add\n"
+        "main(sys.argv[1:])\n"
+    )
+    words = [four, "--model", folder, "--stress", "--maps", "2", "--out"]
+    words = ["predict", *map(str, words)]
+    command = [sys.executable, "-c", code, *words, str(tmp_path / "killed")]
+    assert subprocess.run(command, capture_output=True).returncode == -9
+    Image.fromarray(crowd(5)).save(four / "1.png")
+
+    read, looked = prediction._read_file, []
+
+    def read_file(source, *arguments):
+        looked.append(source.name)
+        return read(source, *arguments)
+
+    monkeypatch.setattr(prediction, "_read_file", read_file)
+    assert main([*words, str(tmp_path / "killed")]) == 1
+    assert sorted(looked) == ["1.png", "3.png", "a.mp4", "b.png", "c.png"]
+    assert "3 of 7 files were scored before" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "whole")]) == 1
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()} == whole
+    assert sorted(whole) == ["frames.csv", "index.html", "scores.csv"]
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "full"])

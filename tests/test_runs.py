@@ -473,7 +473,7 @@ def table(tmp_path, monkeypatch):
 
 def test_a_fingerprint_is_of_what_the_files_hold(table):
     "Other pixels in as many bytes, a mask added, a mask painted over: `--resume` missed each."
-    from deepfake_nb.runs.plan import data_fingerprint
+    from deepfake_nb.runs.fingerprints import data_fingerprint
 
     prints, picture, mask = (
         {data_fingerprint(table)},
@@ -492,7 +492,7 @@ def test_a_fingerprint_is_of_what_the_files_hold(table):
 
 
 def test_a_second_fingerprint_reads_no_file(table, monkeypatch):
-    from deepfake_nb.runs.plan import data_fingerprint
+    from deepfake_nb.runs.fingerprints import data_fingerprint
 
     for file in (*table["path"], *table["mask_path"].dropna()):
         os.utime(file, (1e9, 1e9))
@@ -509,7 +509,7 @@ def test_a_second_fingerprint_reads_no_file(table, monkeypatch):
 def test_members_of_archives_count_by_their_content(table, tmp_path):
     import zipfile
 
-    from deepfake_nb.runs.plan import data_fingerprint
+    from deepfake_nb.runs.fingerprints import data_fingerprint
 
     def zipped(name: str) -> str:
         with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
@@ -603,7 +603,7 @@ def test_options_of_further_datasets_reach_them(name, further, real):
 
 def test_notebooks_read_with_the_options_that_were_planned():
     "No notebook drops options of a dataset that is not rendered: its run's name counts them."
-    from deepfake_nb.runs.plan import list_papers, paper_path
+    from deepfake_nb.runs.parameters import list_papers, paper_path
 
     for name in list_papers():
         calls = [
@@ -702,13 +702,13 @@ def test_the_cost_is_told_before(tmp_path, capsys):
 
 
 def test_estimates_are_no_parameters_and_every_paper_has_one():
-    from deepfake_nb.runs.plan import (
-        Plan,
+    from deepfake_nb.runs.parameters import (
         default_parameters,
         list_papers,
         paper_path,
         profile_parameters,
     )
+    from deepfake_nb.runs.plan import Plan
     from deepfake_nb.runs.progress import estimate_times
 
     plans = [

@@ -11,8 +11,9 @@ import pytest
 
 from deepfake_nb.reporting.claims import load_claims, load_profiles
 from deepfake_nb.reporting.verdicts import judge_claims
-from deepfake_nb.studies.spectra import FaceSet, exchange_scores, score_table
+from deepfake_nb.studies.spectra import FaceSet
 from deepfake_nb.studies.spectrum_figures import cycles_per_pixel, jpeg_curves, jpeg_explorer
+from deepfake_nb.studies.spectrum_tests import exchange_scores, score_table
 
 ROOT = Path(__file__).resolve().parent.parent
 

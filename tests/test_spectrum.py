@@ -17,7 +17,11 @@ from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from deepfake_nb.core.errors import SpectrumError
 from deepfake_nb.forensics import rings, spectrum
@@ -32,6 +36,7 @@ from deepfake_nb.forensics.spectrum_classifiers import (
     CLASSIFIERS,
     TRUSTED,
     BlockScaler,
+    SpectrumFeatures,
     TwoClusters,
     feature_classifier,
     load_classifier,
@@ -519,6 +524,34 @@ def test_block_scaler_makes_blocks_count_alike():
     )  # within a block nothing is reweighted
     with pytest.raises(ValueError, match="do not add up"):
         BlockScaler((2048, 299)).fit(np.hstack([deep, waves]))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks([SpectrumFeatures(), BlockScaler()])
+def test_scikit_learn_accepts_our_transformers(estimator, check):
+    check(estimator)
+
+
+def test_spectra_are_a_transformer():
+    images = np.random.default_rng(0).integers(0, 256, (20, 24, 24), dtype=np.uint8)
+    labels = np.arange(20) % 2
+    images[labels == 1] //= 8  # darker, so that a search can tell settings apart
+    features = SpectrumFeatures(40, mode="corrected", dtype="float32")
+    expected = azimuthal_spectrum(images, 40, mode="corrected", dtype="float32")
+    for copy in (features, clone(features), pickle.loads(pickle.dumps(features))):
+        np.testing.assert_array_equal(copy.fit_transform(images), expected)
+    table = clone(features).set_output(transform="pandas").fit_transform(images)
+    assert table.columns.tolist() == features.get_feature_names_out().tolist()
+    assert table.columns[[0, -1]].tolist() == ["spectrum0", "spectrum39"]
+
+    model = Pipeline([("spectrum", SpectrumFeatures()), ("classify", SVC())])
+    grid = {"spectrum__n_features": [10, 40], "classify__C": [1, 10]}
+    search = GridSearchCV(model, grid, cv=2).fit(list(images), labels)
+    assert search.predict(images).shape == (20,) and len(search.cv_results_["params"]) == 4
+    with pytest.raises(SpectrumError, match="n_features=1"):
+        SpectrumFeatures(1).fit(images)
+    with pytest.raises(SpectrumError, match="mode='exact'"):
+        SpectrumFeatures(mode="exact").fit(images)
 
 
 class Bomb:

@@ -159,8 +159,10 @@ def test_errors_of_video_readers_name_the_file(monkeypatch):
             patch.setattr(av, "open", fail)
             with pytest.raises(VideoError, match=f"mp4: cannot be opened as a video: {reason}"):
                 probe(path)
-        frame = type("Frame", (), {"to_ndarray": fail, "width": 9, "height": 9})()
-        assert video._to_rgb(frame, info) == (None, f"its colours cannot be converted: {reason}")
+        form = type("Format", (), {"components": ()})
+        members = {"to_ndarray": fail, "width": 9, "height": 9, "format": form}
+        frame, said = type("Frame", (), members)(), f"its colours cannot be converted: {reason}"
+        assert video._to_rgb(frame, info) == (None, said, ())
 
 
 @pytest.mark.slow

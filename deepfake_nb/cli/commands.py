@@ -106,29 +106,21 @@ def _train(options: argparse.Namespace) -> int:
     from deepfake_nb.core.output import without_chatter
     from deepfake_nb.detectors.checks import check_training
 
-    check_training(  # before TensorFlow is imported
-        options.out,
-        options.dataset,
-        options.head,
-        options.profile,
-        options.face_detector,
-        options.root,
-    )
+    given = {}
+    for name in ("epochs", "limit", "seed", "size", "backbone", "augment", "minutes"):
+        given[name] = getattr(options, name)
+    place = (options.out, options.dataset, options.head, options.profile)
+    check_training(*place, options.face_detector, options.root, **given)  # before TensorFlow
     with without_chatter():
         from deepfake_nb.detectors.commands import train_command
 
     return train_command(
-        options.out,
-        options.dataset,
-        options.head,
-        options.profile,
+        *place,
         root=options.root,
         face_detector=options.face_detector,
         given_split=options.given_split,
-        epochs=options.epochs,
-        limit=options.limit,
-        seed=options.seed,
         random_backbone=options.random_backbone,
+        **given,
     )
 
 
@@ -156,9 +148,27 @@ def _predict(options: argparse.Namespace) -> int:
     )
 
 
+def _export(options: argparse.Namespace) -> int:
+    from deepfake_nb.core.output import without_chatter
+    from deepfake_nb.detectors.checks import check_detector
+
+    check_detector(Path(options.model))  # before TensorFlow is imported
+    with without_chatter():
+        from deepfake_nb.detectors.commands import export_command
+
+    return export_command(options.model, options.to, options.out, as_json=options.json)
+
+
 def _robustness(options: argparse.Namespace) -> int:
     from deepfake_nb.core.output import without_chatter
+    from deepfake_nb.data.manifests import load_manifest
+    from deepfake_nb.detectors.checks import check_detector
+    from deepfake_nb.forensics.treatments import choose_treatments
 
+    choose_treatments(options.treatments)  # these checks come before TensorFlow is imported
+    check_detector(Path(options.model))
+    for name in options.dataset.split("+"):
+        load_manifest(name)
     with without_chatter():
         from deepfake_nb.studies.robustness import robustness_command
 
@@ -282,12 +292,17 @@ def _remedy(error: Exception, command: str) -> str | None:
         reason, remedy = (error.strerror or type(error).__name__).lower(), "choose another path"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "free some space, or choose another path, and TMPDIR for temporary files"
-        if not isinstance(error.filename, str | os.PathLike):
+        name = error.filename2 or error.filename  # of two, the place of a file that is ready
+        if not isinstance(name, str | os.PathLike):
             return f"the system refuses to go on: {reason}; {remedy}"
-        file, cache = Path(error.filename).absolute(), cache_dir().absolute()
+        file, cache = Path(name).absolute(), cache_dir().absolute()
         if file.is_relative_to(cache) or cache.is_relative_to(file):
             remedy = "set DEEPFAKE_NB_CACHE to another folder"
-        return f"cannot read or write {error.filename}: {reason}; {remedy}"
+        return f"cannot read or write {name}: {reason}; {remedy}"
+    if isinstance(error, UnicodeEncodeError):
+        from deepfake_nb.core.output import safe_text
+
+        return f"{safe_text(error.object)}: a name that is not UTF-8, which tables hold; rename it"
     package = error.name if isinstance(error, ModuleNotFoundError) else None
     if package and not package.startswith("deepfake_nb"):
         return (

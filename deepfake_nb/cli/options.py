@@ -11,7 +11,13 @@ import difflib
 import re
 from typing import NoReturn
 
-from .words import at_least, parse_assignment, parse_names, parse_numbers
+from deepfake_nb.cli.words import (
+    at_least,
+    parse_assignment,
+    parse_names,
+    parse_numbers,
+    parse_seed,
+)
 
 
 # %% ../../nbs/13_cli/01_options.ipynb #6bb5a979
@@ -229,7 +235,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         default="synthetic-faces",
         metavar="NAME",
-        help="a dataset, or several joined by + (default: synthetic-faces, which is rendered)",
+        help="a dataset, or several joined by +, with equal weights (default: synthetic-faces, "
+        "which is rendered)",
     )
     _add_root(parser)
     add(
@@ -247,7 +254,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--out",
         default="detector",
         metavar="DIR",
-        help="folder of the detector, replaced if it holds one (default: detector)",
+        help="folder of the detector, replaced if it holds one (default: detector); the same "
+        "command resumes a killed training",
     )
     add(
         "--face-detector",
@@ -261,13 +269,27 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="refuse the dataset's own split if people are in several parts (default), keep it all "
         "the same, or replace it by one by people",
     )
-    add("--epochs", type=at_least(1), help="at most this many (default: the profile's)")
+    add("--size", type=at_least(32), help="pixels a side (default: the profile's)")
+    add(
+        "--backbone",
+        help="of mobilenet and localiser: MobileNetV2-0.35 (default), EfficientNetB0, ResNet50 …",
+    )
+    add(
+        "--augment",
+        help="of localiser: full (default), movement (neither colours nor compression) or none",
+    )
+    add("--epochs", type=at_least(1), help="number of epochs (default: the profile's)")
+    add(
+        "--minutes",
+        type=at_least(1, float),
+        help="of localiser: a budget; chooses size and epochs, unless given, to fit",
+    )
     add(
         "--limit",
         type=at_least(1),
-        help="at most this many images per class (default: the profile's)",
+        help="at most this many images per class (default: the profile's; all with --minutes)",
     )
-    add("--seed", type=at_least(0), default=0, help="of splits, weights and order (default: 0)")
+    add("--seed", type=parse_seed, default=0, help="of splits, weights and order (default: 0)")
     add(
         "--random-backbone",
         action="store_true",
@@ -320,6 +342,20 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `export`."""
+    add = parser.add_argument
+    add("model", metavar="DETECTOR", help="folder of a detector from `deepfake-nb train`")
+    add(
+        "--to",
+        required=True,
+        metavar="FORMAT",
+        help="onnx (needs the packages onnx, onnxruntime, tf2onnx), saved-model or litert",
+    )
+    add("--out", metavar="DIR", help="folder to write (default: DETECTOR-FORMAT)")
+    _add_json(parser)
+
+
 def _add_robustness(parser: argparse.ArgumentParser) -> None:
     """Add the options of `robustness`."""
     add = parser.add_argument
@@ -340,7 +376,7 @@ def _add_robustness(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="at most this many images (default: 400)",
     )
-    add("--seed", type=at_least(0), default=0, help="of the draw, noise, intervals (default: 0)")
+    add("--seed", type=parse_seed, default=0, help="of the draw, noise, intervals (default: 0)")
     add(
         "--out",
         default="robustness",
@@ -368,7 +404,7 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
         help="judge the samples that all models scored (default), or count missing ones as wrong",
     )
     add("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
-    add("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    add("--seed", type=parse_seed, default=0, help="of the bootstrap (default: 0)")
     add("--page", metavar="HTML", help="also write a page with ROC curves")
     _add_json(parser)
 
@@ -399,7 +435,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     _add_source(parser, "name of a dataset, ")
     add = parser.add_argument
     add("-n", "--n", type=at_least(20), default=400, help="files looked at (default: 400)")
-    add("--seed", type=at_least(0), default=0, help="of all draws (default: 0)")
+    add("--seed", type=parse_seed, default=0, help="of all draws (default: 0)")
     add("--page", metavar="HTML", help="also write a page that names the files concerned")
     _add_json(parser)
 
@@ -473,6 +509,11 @@ _COMMANDS = {
         _add_predict,
         "score images, videos and folders with a detector",
         "1 if some files could not be scored",
+    ),
+    "export": (
+        _add_export,
+        "write a detector as ONNX, SavedModel or LiteRT for other programs, with its card",
+        "",
     ),
     "robustness": (
         _add_robustness,

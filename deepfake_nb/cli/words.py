@@ -20,6 +20,9 @@ def parse_names(text: str) -> list[str]:
     return names
 
 
+MOST_NUMBERS = 10_000
+
+
 def parse_numbers(text: str) -> list[int]:
     """Parse whole numbers and ranges between commas: 0,1,5-7."""
     numbers = []
@@ -31,22 +34,28 @@ def parse_numbers(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(
                 f"{word!r} is an empty range; did you mean {last}-{first}?"
             )
+        if int(last or first) - int(first) >= MOST_NUMBERS:
+            raise argparse.ArgumentTypeError(f"{word!r}: more than {MOST_NUMBERS:,} numbers")
         numbers += range(int(first), int(last or first) + 1)
     return numbers
 
 
-def at_least(least: int, kind: type = int) -> Callable[[str], float]:
-    """Return a parser of numbers that are not below `least`."""
+def at_least(least: int, kind: type = int, most: float = float("inf")) -> Callable[[str], float]:
+    """Return a parser of numbers from `least` to `most`."""
     expected = f"expected a {'whole ' if kind is int else ''}number, at least {least}"
+    expected += f" and at most {most:,}" * (most < float("inf"))
 
     def parse(text: str) -> float:
         with contextlib.suppress(ValueError):
             number = kind(text)
-            if number >= least:
+            if least <= number <= most:
                 return number
         raise argparse.ArgumentTypeError(f"{text!r}: {expected}")
 
     return parse
+
+
+parse_seed = at_least(0, most=2**32 - 1)
 
 
 def parse_assignment(text: str) -> tuple[str, str]:

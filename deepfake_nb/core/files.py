@@ -41,6 +41,15 @@ IMAGE_SUFFIXES: tuple[str, ...] = (
     ".apng",
     ".jfif",
     ".jp2",
+    ".jpe",
+    ".mpo",
+    ".j2k",
+    ".hif",
+    ".tga",
+    ".dib",
+    ".ppm",
+    ".pgm",
+    ".qoi",
 )
 VIDEO_SUFFIXES: tuple[str, ...] = (
     ".mp4",
@@ -53,6 +62,17 @@ VIDEO_SUFFIXES: tuple[str, ...] = (
     ".mpeg",
     ".wmv",
     ".flv",
+    ".3gp",
+    ".3g2",
+    ".mts",
+    ".m2ts",
+    ".ts",
+    ".vob",
+    ".ogv",
+    ".asf",
+    ".f4v",
+    ".mxf",
+    ".m2v",
 )
 
 

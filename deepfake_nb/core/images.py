@@ -162,6 +162,8 @@ def as_shown(image: Image.Image, remarks: list[str] | None = None) -> Image.Imag
     if n_frames > 1:
         unit = "frame" if image.format in ("GIF", "PNG", "WEBP", "AVIF") else "image"
         remarks.append(f"{unit} 1 of {n_frames}")
+    if getattr(image, "tag_v2", {}).get(254, 0) & 1:
+        remarks.append("the preview of a larger image")
     shown = _eight_bits(image, remarks)
     alpha = None
     if shown.has_transparency_data:
@@ -287,6 +289,16 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+_NO_IMAGES = {
+    b"\xff\x0a": "JPEG XL is not supported; convert it to PNG",
+    b"\0\0\0\x0cJXL ": "JPEG XL is not supported; convert it to PNG",
+    b"8BPS": "a Photoshop document is not supported; export it as PNG",
+    b"%PDF": "a PDF is not supported; export its images",
+    b"II*\0": "a TIFF of a kind that Pillow cannot read; convert it to 8 bits a colour",
+    b"MM\0*": "a TIFF of a kind that Pillow cannot read; convert it to 8 bits a colour",
+    b"<": "it is a web page or SVG by its content",
+    b"version https://git-lfs": "a pointer of Git LFS; `git lfs pull` brings the image",
+}
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
@@ -310,6 +322,9 @@ def _open_image(content: bytes) -> Image.Image:
                 "HEIC is not supported; install pillow-heif: pip install 'deepfake_nb[heic]'"
             ) from None
         return HeifImageFile(io.BytesIO(content))
+    kind = next((kind for start, kind in _NO_IMAGES.items() if content.startswith(start)), "")
+    if kind or not content:
+        raise ImageError(kind or "the file is empty (0 bytes)")
     if brand and not is_avif or content[:4] == b"\x1aE\xdf\xa3" or content[8:12] == b"AVI ":
         raise ImageError("it is a video by its content; give it a video's file name")
     raise ImageError("not an image that Pillow knows")
@@ -348,6 +363,12 @@ def decode_image(
                 content = file.read()
         image = _open_image(content)
         check_pixels(*image.size)
+        if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA"):
+            start = content.find(b"\xff\x4f\xff\x51") + 42  # of the bits of its first colour
+            if content[start : start + 1] > b"\x07":
+                raise ImageError(  # of which Pillow shows white as black
+                    "colours of more than 8 bits in JPEG 2000 are not supported; convert it to PNG"
+                )
         if size is None or image.size == (size[1], size[0]):
             pixels = _decode_jpeg(content, image)
             if pixels is not None:

@@ -136,7 +136,7 @@ def read_json(
     Raises `error`, which names the file, and the key that does not fit.
     """
     try:
-        value = json.loads(Path(file).read_text(encoding="utf-8"))
+        value = json.loads(Path(file).read_bytes())  # UTF-8, 16 or 32
     except (ValueError, OSError, RecursionError) as fault:
         raise error(f"{file}: cannot be read as JSON: {fault}") from fault
     if schema is not None:

@@ -247,7 +247,10 @@ def load_samples(name: str, root: str | Path | None = None, **options) -> pd.Dat
     >>> samples["kind"].unique().tolist()
     ['image']
     """
-    manifests = [load_manifest(part) for part in name.split("+")]
+    names = name.split("+")
+    if len({*names}) < len(names):
+        raise ManifestError(f"{name}: a dataset is named twice")
+    manifests = [load_manifest(part) for part in names]
     for manifest in manifests:
         if manifest.kind == "arrays":
             raise ManifestError(

@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..core.errors import ManifestError
 from ..core.files import split_archive
+from ..core.output import safe_text
 
 
 # %% ../../nbs/02_data/03_layouts.ipynb #e04aa40f
@@ -27,7 +28,13 @@ def list_files(root: Path, *globs: str) -> list[Path]:
 
 
 def sample_row(path: Path, kind: str, label: int, **columns) -> dict:
-    """Return one row of a sample table."""
+    """Return one row of a sample table; raise `ManifestError` if a table cannot hold the path."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ManifestError(
+            f"{safe_text(path)}: its name is not UTF-8, which tables hold; rename it"
+        ) from None
     return {"path": str(path), "kind": kind, "label": label, **columns}
 
 
@@ -69,9 +76,10 @@ def read_text(file: Path) -> str:
 
 
 def read_text_table(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read a CSV file as text, with fields between commas, semicolons or tabs.
+    """Read a CSV file as text, with fields between commas, semicolons, tabs or bars.
 
-    Only an empty field is missing: NA and None are text.
+    Blank lines at the beginning, and Excel's line `sep=;`, are left out. Only an empty field is
+    missing: NA and None are text.
 
     Parameters
     ----------
@@ -93,8 +101,11 @@ def read_text_table(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
     text = read_text(file)
     if "\0" in text:
         raise ManifestError(f"{file}: cannot be read as a table: it holds NUL; save it as UTF-8")
+    skipped = 0
+    while "\n" in text and re.match(r"(sep=.)?\s*\n", text):
+        text, skipped = text.partition("\n")[2], skipped + 1
     first = text.partition("\n")[0]
-    fitting = [mark for mark in ",;\t" if {*columns} <= {*map(str.strip, first.split(mark))}]
+    fitting = [mark for mark in ",;\t|" if {*columns} <= {*map(str.strip, first.split(mark))}]
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=(*fitting, ",")[0], strict=True)
     rows, numbers = [], []
     try:
@@ -102,15 +113,15 @@ def read_text_table(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
         for row in lines:
             if any(row[len(header) :]):
                 raise ManifestError(
-                    f"{file}, line {lines.line_num}: {len(row)} fields, but the header has "
-                    f"{len(header)}; put quotes around a field that holds a delimiter"
+                    f"{file}, line {lines.line_num + skipped}: {len(row)} fields, but the header "
+                    f"has {len(header)}; put quotes around a field that holds a delimiter"
                 )
             if row:
                 rows.append(row[: len(header)] + [""] * (len(header) - len(row)))
-                numbers.append(lines.line_num - 2)
+                numbers.append(lines.line_num + skipped - 2)
     except csv.Error as error:
         raise ManifestError(
-            f"{file}, line {lines.line_num}: cannot be read as a table: {error}"
+            f"{file}, line {lines.line_num + skipped}: cannot be read as a table: {error}"
         ) from error
     for column in columns:
         if column not in header:

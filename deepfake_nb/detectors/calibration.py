@@ -225,13 +225,13 @@ def choose_band(
     y_true, probability = np.asarray(y_true), np.asarray(probability, float)
     groups = np.arange(len(y_true)) if groups is None else np.asarray(groups)
     fake, real = y_true == 1, y_true == 0
-    low = -_conformal_bound(-probability[fake], groups[fake], alpha)
-    high = _conformal_bound(probability[real], groups[real], alpha)
+    low = -conformal_bound(-probability[fake], groups[fake], alpha)
+    high = conformal_bound(probability[real], groups[real], alpha)
     return float(min(max(low, 0.0), threshold)), float(max(min(high, 1.0), threshold))
 
 
-def _conformal_bound(values: np.ndarray, groups: np.ndarray, alpha: float) -> float:
-    """Return the lowest value that all but `alpha` of the weight does not exceed."""
+def conformal_bound(values: np.ndarray, groups: np.ndarray, alpha: float) -> float:
+    """Return the value that a new person's exceeds with probability `alpha`; inf for too few."""
     alpha = feasible_alpha(groups, alpha)
     if not alpha:
         return math.inf

@@ -15,6 +15,7 @@ from ..core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, file_kind
 from ..data.manifests import load_manifest
 from .results import FRAME_COLUMNS, TABLE_COLUMNS
 from ..faces.detection import FACE_DETECTORS
+from ..models.registry import get_backbone
 
 # %% auto #0
 __all__ = []
@@ -66,7 +67,8 @@ def find_files(
         If a path does not exist, or there is nothing to score.
     """
     try:
-        paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+        given = [paths] if isinstance(paths, str | Path) else [*paths]
+        paths = [Path(path) for path in given]
     except TypeError as error:
         swapped = hasattr(paths, "preprocessing")
         remedy = "expected the path of a file or folder, or several"
@@ -75,6 +77,8 @@ def find_files(
         raise ParameterError(f"paths is of type {type(paths).__name__}: {remedy}") from error
     if not paths:
         raise ParameterError("paths is empty: expected files or folders")
+    if "" in given:
+        raise ParameterError("a path is empty; write . for the current folder")
     found: dict[str, Path] = {}
     other: dict[Path, str] = {}
 
@@ -186,11 +190,11 @@ def check_output(out: Path) -> None:
 # %% ../../nbs/09_detectors/01_checks.ipynb #f2f0ec4e
 DETECTOR_HEADS: dict[str, str] = {
     "convnet": "a small convolutional network, from scratch",
-    "mobilenet": "MobileNetV2 (0.35), frozen, with a slim head",
+    "mobilenet": "a slim head on a frozen backbone, MobileNetV2 (0.35) unless another is given",
     "unet": "a U-Net that shows where an image was changed; the dataset needs masks",
     "localiser": (
-        "a U-Net on MobileNetV2 (0.35), completely trained on pairs; the dataset needs originals "
-        "of its fakes"
+        "a U-Net on a backbone, MobileNetV2 (0.35) unless another is given, completely trained on "
+        "pairs; the dataset needs originals of its fakes"
     ),
     "spectrum": "a support vector machine on the azimuthal spectrum",
 }
@@ -221,8 +225,16 @@ TRAINING_PROFILES: dict[str, dict] = {
     },
 }
 
-
 # %% ../../nbs/09_detectors/01_checks.ipynb #7d2cd63b
+AUGMENT: tuple[str, ...] = ("full", "movement", "none")  # of the pairs of a localiser
+_OF_HEADS: dict[str, tuple[str, ...]] = {  # heads to which an option applies
+    "size": ("convnet", "mobilenet", "unet", "localiser"),
+    "backbone": ("mobilenet", "localiser"),
+    "augment": ("localiser",),
+    "minutes": ("localiser",),
+}
+
+
 def check_training(
     folder: str | Path,
     dataset: str,
@@ -233,6 +245,10 @@ def check_training(
     epochs: int | None = None,
     limit: int | None = None,
     seed: int = 0,
+    size: int | None = None,
+    backbone: str | None = None,
+    augment: str | None = None,
+    minutes: float | None = None,
 ) -> None:
     """Raise an error if a detector cannot be trained so; parameters as of `train_detector`.
 
@@ -243,7 +259,8 @@ def check_training(
     ManifestError
         If the dataset is unknown.
     ParameterError
-        If a number is too small.
+        If a number is too small, the backbone or augmentation unknown, or an option does not apply
+        to the head.
     """
     for name, value, known in (
         ("profile", profile, TRAINING_PROFILES),
@@ -252,9 +269,33 @@ def check_training(
     ):
         if value not in known:
             raise DetectorError(f"unknown {name} {value!r}; {did_you_mean(str(value), known)}")
-    for name, value, least in (("epochs", epochs, 1), ("limit", limit, 1), ("seed", seed, 0)):
+    for name, value, least in (
+        ("epochs", epochs, 1),
+        ("limit", limit, 1),
+        ("seed", seed, 0),
+        ("size", size, 32),
+        ("minutes", minutes, 1),
+    ):
         if value is not None and value < least:
             raise ParameterError(f"{name}={value}: expected at least {least}")
+    if seed >= 2**32:
+        raise ParameterError(f"seed={seed}: expected at most {2**32 - 1:,}")
+    given = {"size": size, "backbone": backbone, "augment": augment, "minutes": minutes}
+    for name, heads in _OF_HEADS.items():
+        if given[name] is not None and head not in heads:
+            raise ParameterError(
+                f"{name}={given[name]} does not apply to the head {head!r}; leave it out, or "
+                f"choose the head {' or '.join(heads)}"
+            )
+    if None not in (minutes, size, epochs):
+        raise ParameterError(
+            f"minutes={minutes}, size={size}, epochs={epochs}: a budget chooses size and epochs; "
+            "leave out one of the three"
+        )
+    if backbone is not None:
+        get_backbone(backbone)
+    if augment is not None and augment not in AUGMENT:
+        raise ParameterError(f"unknown augment={augment!r}; {did_you_mean(augment, AUGMENT)}")
     if root is None:
         for name in dataset.split("+"):
             load_manifest(name)

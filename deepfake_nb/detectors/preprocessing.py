@@ -66,6 +66,8 @@ class Preprocessing:
         JPEG quality at which the crop is encoded, from 1 to 100; None for no encoding.
     frames : int, default 10
         Number of frames of a video, spread over it.
+    mirror : bool, default False
+        Whether the score is the mean of those of an image and of its mirror image.
 
     Raises
     ------
@@ -92,6 +94,7 @@ class Preprocessing:
     crop: int = 224
     jpeg: int | None = None
     frames: int = 10
+    mirror: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "size", tuple(int(side) for side in self.size))

@@ -66,6 +66,9 @@ class PersonResult:
         Probabilities of the frames after each variation of `--stress`.
     flips : list of str
         The variations that change the side; the detector abstains if there are any.
+    distance : float, optional
+        Median distance of the faces from the training data, over its limit; above 1 the detector
+        abstains.
     stored : dict of str to Callable
         Functions that read the JPEG files of the page.
     aspect : float, default 1.0
@@ -84,6 +87,7 @@ class PersonResult:
     occlusion: np.ndarray | None = field(default=None, repr=False)
     stressed: dict[str, list[float]] = field(default_factory=dict, repr=False)
     flips: list[str] = field(default_factory=list)
+    distance: float | None = None
     stored: dict[str, Callable[[], bytes]] = field(default_factory=dict, repr=False)
     aspect: float = 1.0
 
@@ -102,8 +106,13 @@ class PersonResult:
 
     @property
     def note(self) -> str:
-        """Why the detector abstains, if a variation changes the side."""
-        return f"the side changes if {' or '.join(self.flips)}" if self.flips else ""
+        """Why the detector abstains, if it is not for the probability."""
+        notes = []
+        if (self.distance or 0) > 1:
+            notes.append(f"unlike the training data ({self.distance:.1f} times the limit away)")
+        if self.flips:
+            notes.append(f"the side changes if {' or '.join(self.flips)}")
+        return "; ".join(notes)
 
 
 # %% ../../nbs/09_detectors/00_results.ipynb #aab4c9ca

@@ -280,16 +280,16 @@ def rank_agreement(
                     block.append((values * chosen.T).sum(axis=0) / k)
                 drawn.append(np.array(block))
             sides.append(np.concatenate(drawn, axis=1))
-    value = float(_rank_correlation(*(np.array(side)[:, None] for side in once))[0])
+    value = float(rank_correlations(*(np.array(side)[:, None] for side in once))[0])
     low = high = np.nan
     if n_resamples and all(enough for _, _, enough in strata):
         outside = (1 - confidence_level) / 2
-        low, high = np.quantile(_rank_correlation(*sides), [outside, 1 - outside])
+        low, high = np.quantile(rank_correlations(*sides), [outside, 1 - outside])
     n, n_groups = (sum(sizes) for sizes in zip(*[(len(c), int(c.max() + 1)) for c, _, _ in strata]))
     return Interval(value, float(low), float(high), n, n_groups, confidence_level)
 
 
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return Spearman's correlation of each column of two arrays, (models, b) → (b,)."""
     centred = [rankdata(side, axis=0) - (len(side) + 1) / 2 for side in (first, second)]
     norms = [np.sqrt((side**2).sum(axis=0)) for side in centred]

@@ -99,6 +99,11 @@ class Extraction:
         if self.confidence is None:
             default = FACE_DETECTORS[self.face_detector].default_confidence
             object.__setattr__(self, "confidence", default)
+        if not (0 <= (self.confidence or 0) <= 1 and 1 <= self.quality <= 100):
+            raise FaceError(
+                f"confidence={self.confidence}, quality={self.quality}: expected a confidence from "
+                "0 to 1, and a quality from 1 to 100"
+            )
         if 0 != self.size < 8 or self.margin < 0 or self.timeout <= 0:
             raise FaceError(
                 f"size={self.size}, margin={self.margin}, timeout={self.timeout}: expected a size "

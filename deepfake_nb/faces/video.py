@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from ..core.errors import ImageError, ParameterError, VideoError
 from ..core.files import openable, split_archive
@@ -39,7 +40,7 @@ def _codec_tag(container) -> str:
     return f"'{named[1]}'" if named else "unnamed"
 
 
-def _open_video(path: str | Path, threads: int = 0):
+def open_video(path: str | Path, threads: int = 0):
     """Open a video with PyAV; return the container and the stream to show.
 
     Cover pictures are no films; of several films the container's default, then the largest is
@@ -191,7 +192,7 @@ def probe(path: str | Path) -> VideoInfo:
     >>> probe("grey.mp4")
     VideoInfo(width=128, height=64, rotation=0, fps=10.0, codec='h264', n_frames=20)
     """
-    container, stream = _open_video(path, threads=1)
+    container, stream = open_video(path, threads=1)
     with container:
         return _list_frames(str(path), container, stream)
 
@@ -241,7 +242,7 @@ def _first_frame(path: str, container, stream):
         container.seek(0, stream=stream)
         return next(container.decode(stream))
     except (FFmpegError, StopIteration):  # no seeking in streams without an index
-        again, stream = _open_video(path, threads=1)
+        again, stream = open_video(path, threads=1)
         with again:
             return next(again.decode(stream))
 
@@ -276,7 +277,9 @@ def _list_frames(path: str, container, stream) -> VideoInfo:
         raise VideoError(f"{path}: not one frame can be decoded: {_brief(error)}") from error
 
     stamped = sorted({stamp: key for stamp, key in found if stamp is not None}.items())
-    is_stamped = all(stamp is not None for stamp, _ in found)
+    starts = [stamp for stamp, key in found if key]
+    recur = len({*starts}) < len(starts)  # files that were joined end to end
+    is_stamped = not recur and all(stamp is not None for stamp, _ in found)
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         is_stamped = False  # AVI holds times of decoding only
     rate, time_base = float(stream.average_rate or 0), float(stream.time_base)
@@ -302,7 +305,10 @@ def _list_frames(path: str, container, stream) -> VideoInfo:
     if frame.interlaced_frame:
         remarks.append("interlaced, fields not separated")
     if not is_stamped:
-        remarks.append("frames without time stamps, counted from the start")
+        how = "with recurring" if recur else "without"
+        remarks.append(f"frames {how} time stamps, counted from the start")
+    if stream.metadata.get("alpha_mode") == "1":
+        remarks.append("transparency not applied")
     if promised > n_frames:
         remarks.append(f"the file ends after {n_frames:,} of {promised:,} frames")
 
@@ -461,7 +467,7 @@ def read_frames(
     [(0, (64, 128, 3)), (19, (64, 128, 3))]
     """
     deadline = time.monotonic() + timeout
-    container, stream = _open_video(path, threads)
+    container, stream = open_video(path, threads)
     with container:
         info = _list_frames(str(path), container, stream)
         if indices is None:
@@ -490,7 +496,7 @@ def read_frames(
                     continue
                 break  # the seek went to another place: start again from the beginning
     if done < len(present):
-        container, stream = _open_video(path, threads)
+        container, stream = open_video(path, threads)
         with container:
             yield from _read_group(stream, info, present[done:], None, deadline)
     reason = f"the file ends after {info.n_frames} of {info.promised} frames"
@@ -538,20 +544,29 @@ def _decode_from(
         yield None, None, f"the file cannot be read further: {_brief(error)}"
 
 
-def _to_rgb(frame, info: VideoInfo) -> tuple[np.ndarray | None, str]:
-    """Convert a decoded frame to RGB as shown; return None and the reason on failure."""
+def _to_rgb(frame, info: VideoInfo) -> tuple[np.ndarray | None, str, tuple[str, ...]]:
+    """Convert a decoded frame to RGB as shown on white, with remarks; or None, and the reason."""
+    remarks = info.remarks
     try:
         check_pixels(frame.width, frame.height)
+        has_alpha = any(component.is_alpha for component in frame.format.components)
+        form = "rgba" if has_alpha else "rgb24"
         if info.aspect != 1:
             width, height = _square_size(frame.width, frame.height, info.aspect)
-            frame = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
-        image = frame.to_ndarray(format="rgb24")
+            frame = frame.reformat(width, height, form, interpolation="BICUBIC")
+        image = frame.to_ndarray(format=form)
     except Exception as error:  # an odd pixel format, or a size that no memory holds
-        return None, f"its colours cannot be converted: {_brief(error)}"
+        return None, f"its colours cannot be converted: {_brief(error)}", remarks
+    if has_alpha and image[..., 3].min() < 255:
+        shown = Image.fromarray(image)
+        ground = Image.new("RGB", shown.size, "white")
+        ground.paste(shown, mask=shown.getchannel("A"))
+        image, remarks = np.asarray(ground), (*remarks, "transparent pixels composited on white")
+    image = image[..., :3]
     if info.rotation or info.mirrored:
         image = np.rot90(image, info.rotation // 90)
-        image = np.ascontiguousarray(image[:, ::-1] if info.mirrored else image)
-    return image, ""
+        image = image[:, ::-1] if info.mirrored else image
+    return np.ascontiguousarray(image), "", remarks
 
 
 def _read_group(
@@ -574,11 +589,25 @@ def _read_group(
             left.pop(0)
         if left and index == left[0]:
             left.pop(0)
-            image = None
+            image, remarks = None, info.remarks
             if not fault:
-                image, fault = _to_rgb(decoded, info)
-            yield Frame(index, float(times[index]), image, fault, info.remarks)
+                image, fault, remarks = _to_rgb(decoded, info)
+            yield Frame(index, float(times[index]), image, fault, remarks)
         if not left:
             return
     for index in left:
         yield Frame(index, float(times[index]), None, reason, info.remarks)
+
+
+def first_frame(path: str | Path) -> np.ndarray:
+    """Return the first frame of a video as it is shown: uint8 RGB of shape (height, width, 3).
+
+    Raises
+    ------
+    VideoError
+        If it cannot be decoded.
+    """
+    frame = next(read_frames(path, [0], threads=1))
+    if frame.image is None:
+        raise VideoError(f"{path}: {frame.reason}")
+    return frame.image

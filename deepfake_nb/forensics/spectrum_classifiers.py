@@ -21,9 +21,88 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.errors import SpectrumError
 from ..core.files import write_atomic
+from .rings import Mode
+from .spectrum import azimuthal_spectrum
 
 # %% auto #0
-__all__ = ["CLASSIFIERS", "feature_classifier"]
+__all__ = ["CLASSIFIERS", "SpectrumFeatures", "feature_classifier"]
+
+
+# %% ../../nbs/05_forensics/10_spectrum_classifiers.ipynb #28e9ca1c
+class SpectrumFeatures(TransformerMixin, BaseEstimator):
+    """Compute the azimuthal spectrum of images, as a transformer.
+
+    It learns nothing; `fit` only checks the settings.
+
+    Parameters
+    ----------
+    n_features : int, default 300
+        Number of features of an image.
+    epsilon : float, default 1e-8
+        ε > 0, added to the complex transform.
+    mode : {"reference", "corrected"}, default "reference"
+        See `azimuthal_rings`.
+    dtype : {"float64", "float32"}, default "float64"
+        Type of the features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.svm import SVC
+    >>> noise = np.random.default_rng(0).integers(0, 256, (6, 32, 32), dtype=np.uint8)
+    >>> make_pipeline(SpectrumFeatures(40), SVC()).fit(noise, [0, 1] * 3).predict(noise).shape
+    (6,)
+    """
+
+    def __init__(
+        self,
+        n_features: int = 300,
+        *,
+        epsilon: float = 1e-8,
+        mode: Mode = "reference",
+        dtype: Literal["float64", "float32"] = "float64",
+    ):
+        self.n_features = n_features
+        self.epsilon = epsilon
+        self.mode: Mode = mode
+        self.dtype = dtype
+
+    def fit(
+        self, X: np.ndarray | Sequence[np.ndarray], y: np.ndarray | None = None
+    ) -> SpectrumFeatures:
+        """Check the settings, on the first of the images of X.
+
+        Raises
+        ------
+        SpectrumError
+            If a setting or the image is not accepted by `azimuthal_spectrum`.
+        """
+        self.transform(X[:1])
+        return self
+
+    def transform(self, X: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """Return the spectra (n, n_features) of an array (n, h, w), (n, h, w, c), or of a list.
+
+        Raises
+        ------
+        SpectrumError
+            If a setting or an image is not accepted by `azimuthal_spectrum`.
+        """
+        return azimuthal_spectrum(
+            X, self.n_features, self.epsilon, self.mode, self.dtype, threads=1
+        )
+
+    def get_feature_names_out(self, input_features: None = None) -> np.ndarray:
+        """Return the names of the features, spectrum0 and so on, (n_features,)."""
+        return np.array([f"spectrum{i}" for i in range(self.n_features)], dtype=object)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
 
 
 # %% ../../nbs/05_forensics/10_spectrum_classifiers.ipynb #852bf874

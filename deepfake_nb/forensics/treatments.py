@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../../nbs/05_forensics/13_treatments.ipynb #tr000003
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,12 +21,12 @@ from ..synthetic.datasets import read_video, write_video
 
 
 # %% ../../nbs/05_forensics/13_treatments.ipynb #tr000006
-def _resized(image: np.ndarray, fraction: float, back: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """Resize to a fraction of the side and back."""
+def shrink_and_enlarge(image: np.ndarray, fraction: float) -> np.ndarray:
+    """Shrink to a fraction of the side, and enlarge to the first size."""
     height, width = image.shape[:2]
     small = (max(1, round(width * fraction)), max(1, round(height * fraction)))
-    shrunk = cv2.resize(image, small, interpolation=cv2.INTER_AREA if fraction < 1 else back)
-    return cv2.resize(shrunk, (width, height), interpolation=back)
+    shrunk = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _webp(image: np.ndarray, quality: float) -> np.ndarray:
@@ -44,7 +44,7 @@ def _cropped(image: np.ndarray, kept: float) -> np.ndarray:
     return cv2.resize(middle, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _noisy(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+def add_noise(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
     """Add Gaussian noise."""
     grain = (deviation * rng.standard_normal(image.shape, np.float32)).round()
     return cv2.add(image, grain, dtype=cv2.CV_8U)
@@ -69,7 +69,7 @@ def _encoded(image: np.ndarray, crf: float, codec: Literal["h264", "vp9"]) -> np
 def _platform(image: np.ndarray, times: float) -> np.ndarray:
     """Upload and share: each time smaller, sharpened and compressed."""
     for _ in range(int(times)):
-        image = _resized(image, 0.7)
+        image = shrink_and_enlarge(image, 0.7)
         soft = cv2.GaussianBlur(image, (0, 0), 1.0)
         image = compress_jpeg(cv2.addWeighted(image, 1.3, soft, -0.3, 0), 75)
     return image
@@ -117,12 +117,14 @@ class Treatment:
 TREATMENTS: dict[str, Treatment] = {
     "JPEG": Treatment("quality", (90, 70, 50, 30, 10), lambda i, s, r: compress_jpeg(i, int(s))),
     "WebP": Treatment("quality", (90, 70, 50, 30, 10), lambda i, s, r: _webp(i, s)),
-    "resize": Treatment("side kept", (0.9, 0.7, 0.5, 0.35, 0.25), lambda i, s, r: _resized(i, s)),
+    "resize": Treatment(
+        "side kept", (0.9, 0.7, 0.5, 0.35, 0.25), lambda i, s, r: shrink_and_enlarge(i, s)
+    ),
     "crop": Treatment("side kept", (0.95, 0.9, 0.8, 0.7, 0.6), lambda i, s, r: _cropped(i, s)),
     "blur": Treatment(
         "σ in pixels", (0.5, 1, 1.5, 2, 3), lambda i, s, r: cv2.GaussianBlur(i, (0, 0), s)
     ),
-    "noise": Treatment("σ in levels", (2, 5, 10, 20, 40), _noisy),
+    "noise": Treatment("σ in levels", (2, 5, 10, 20, 40), add_noise),
     "gamma": Treatment("exponent", (1.2, 1.5, 2, 2.5, 3), lambda i, s, r: _gamma(i, s)),
     "H.264": Treatment("CRF", (18, 23, 28, 35, 42), lambda i, s, r: _encoded(i, s, "h264")),
     "VP9": Treatment("CRF", (20, 30, 40, 50, 60), lambda i, s, r: _encoded(i, s, "vp9")),
@@ -132,6 +134,14 @@ TREATMENTS: dict[str, Treatment] = {
     ),
     "moiré": Treatment("contrast", (0.02, 0.05, 0.1, 0.2, 0.3), _moire),
 }
+
+
+def choose_treatments(names: Sequence[str] | None = None) -> dict[str, Treatment]:
+    """Return treatments by name, all by default; raise `ParameterError` for an unknown name."""
+    for name in names or ():
+        if name not in TREATMENTS:
+            raise ParameterError(f"unknown treatment {name!r}; {did_you_mean(name, TREATMENTS)}")
+    return {name: TREATMENTS[name] for name in names or TREATMENTS}
 
 
 def treat(image: np.ndarray, name: str, strength: float, seed: int = 0) -> np.ndarray:
@@ -160,8 +170,7 @@ def treat(image: np.ndarray, name: str, strength: float, seed: int = 0) -> np.nd
     ViewError
         If the image is not 8-bit RGB.
     """
-    if name not in TREATMENTS:
-        raise ParameterError(f"unknown treatment {name!r}; {did_you_mean(name, TREATMENTS)}")
+    choose_treatments([name])
     check_image(image, "image")
     treated = TREATMENTS[name].apply(image, strength, np.random.default_rng(seed))
     return np.ascontiguousarray(treated)

@@ -33,7 +33,8 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     pd.DataFrame
         A row a claim: id, report, place, text, kind, value, in_text_only, contradiction, lost;
         loose, damaged, implausible; data and condition: what its number was measured on; rule or
-        decided_by: what decides it from scores, or would; published; trainings.
+        decided_by: what decides it from scores, or would; published; trainings; shown; note: what
+        the rule's numbers measure, and what they cannot say.
 
     Raises
     ------
@@ -49,6 +50,7 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     columns = ["id", "report", "place", "text", "kind", "value"]
     columns += ["in_text_only", "contradiction", "lost", "loose", "damaged", "implausible"]
     columns += ["data", "condition", "rule", "decided_by", "published", "trainings", "shown"]
+    columns += ["note"]
     claims = pd.DataFrame(tomllib.loads(text)["claim"]).reindex(columns=columns)
     claims = claims.astype({"value": object})
     claims["in_text_only"] = claims["in_text_only"].eq(True)

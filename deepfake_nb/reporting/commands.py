@@ -54,14 +54,14 @@ def judge_command(
     """
     listed = None if samples is None else read_samples(samples)
     judgement = judge_scores(read_scores(files), listed, missing, n_resamples, seed)
+    if as_json:
+        print_json({**judgement.as_dict(), "page": page})
+    else:
+        print(judgement_text(judgement))
     if page is not None:
         from deepfake_nb.reporting.judge_page import write_judgement
 
         write_judgement(page, judgement)
-    if as_json:
-        print_json({**judgement.as_dict(), "page": page})
-        return 0
-    print(judgement_text(judgement))
-    if page is not None:
-        print(page)
+        if not as_json:
+            print(page)
     return 0

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -232,8 +233,9 @@ def measured_on(
     metric: str = "AUC",
     against: str | None = None,
     folder: str | Path | None = None,
+    people: Literal["real", "confirmation"] = "real",
 ) -> pd.DataFrame:
-    """Measure models on every real dataset that there is a pack of.
+    """Measure models on every real dataset that there is a pack of, or on confirmation people.
 
     Parameters
     ----------
@@ -249,26 +251,32 @@ def measured_on(
         Model whose metric is subtracted.
     folder : str or Path, optional
         Folder of all packs; by default the one beside the papers.
+    people : {"real", "confirmation"}, default "real"
+        Packs of real datasets, or of confirmation runs on rendered people.
 
     Returns
     -------
     pd.DataFrame
         Columns name (the model), group (the dataset), value, low, high, as `plot_intervals` takes
-        them.
+        them; n samples in so many connected groups.
     """
     rows = []
     for place in pack_folders(folder):
         pack = json.loads((place / "pack.json").read_text(encoding="utf-8"))
         dataset = pack["dataset"]
-        if pack["paper"] != paper or is_embedded(dataset):
+        confirms = pack["provenance"].get("profile") == "confirmation"
+        wanted = confirms if people == "confirmation" else not is_embedded(dataset)
+        if pack["paper"] != paper or not wanted:
             continue
         scores = read_pack_scores(place / "scores.csv")
         for model in models:
             with contextlib.suppress(ClaimError):  # not in this pack
                 found = measure(scores, model, part, against, metric)
                 row = {"name": model, "group": dataset}
-                rows.append(row | {"value": found.value, "low": found.low, "high": found.high})
-    return pd.DataFrame(rows, columns=["name", "group", "value", "low", "high"])
+                row |= {"value": found.value, "low": found.low, "high": found.high}
+                rows.append(row | {"n": found.n, "groups": found.groups})
+    columns = ["name", "group", "value", "low", "high", "n", "groups"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def verify_command(folder: str | Path | None = None) -> int:

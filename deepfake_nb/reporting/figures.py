@@ -228,7 +228,7 @@ def plot_intervals(table: pd.DataFrame, xlabel: str, reference: float | None = N
     groups = list(dict.fromkeys(table["group"])) if "group" in table else [None]
     names = list(dict.fromkeys(table["name"]))
     height = 0.55 + 0.2 * len(groups) * len(names) + 0.25 * len(names)
-    figure, ax = plt.subplots(figsize=(6, height))
+    figure, ax = plt.subplots(figsize=(5, height))
     for g, group in enumerate(groups):
         rows = table if group is None else table[table["group"] == group]
         shift = (g - (len(groups) - 1) / 2) * 0.5 / max(len(groups), 1)

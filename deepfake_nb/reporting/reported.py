@@ -382,17 +382,17 @@ CHOSEN_BY_US: list[dict[str, str]] = [
     dict(
         item="frozen batch normalisation",
         models="III–V",
-        choice="moving statistics",
+        choice="stored statistics",
         reason=(
-            "not stated; Keras 3's rule, the report's Keras used batch statistics: "
+            "not stated; Keras 3's rule, the report's Keras probably used batch statistics: "
             "both are compared"
         ),
     ),
     dict(
-        item="dropout inside the base",
+        item="dropout inside the backbone",
         models="III–V",
         choice="none",
-        reason="these bases have none",
+        reason="these backbones have none",
     ),
     dict(
         item="initial weights",
@@ -409,7 +409,7 @@ CHOSEN_BY_US: list[dict[str, str]] = [
     dict(
         item="second stage's learning rate",
         models="III–V",
-        choice=f"Adam, {FINE_TUNING_RATE:g}",
+        choice=f"Adam, {FINE_TUNING_RATE:g}; ten times that beside it",
         reason="not stated; small, so that pretrained features are adjusted and not erased",
     ),
 ]

@@ -26,7 +26,7 @@ from ..core.files import atomic_path, write_atomic
 from ..core.output import json_value
 from .claims import Ledger
 from .ledger import LEDGER_TYPE, ledger_record
-from .sources import run_sources
+from .sources import confirmation_table, run_sources
 from .strips import legend_of_marks, strip_html, verdict_table
 from .verdicts import read_pack_scores
 
@@ -190,7 +190,7 @@ class Results:
             image,
             Markdown(f"**Figure 1** (`answer`). {caption} *{self.stamp}.*"),
             Markdown(listed),
-            HTML(strip_html(self.sources(ledger))),
+            HTML(strip_html(self.sources(ledger), dict(self._confirmed(ledger)["confirmation"]))),
         ]
         for place, output in zip(self._places, shown):
             place.update(output)
@@ -211,6 +211,29 @@ class Results:
         scored = [(name or ledger.dataset, *kept) for name, kept in self._scored.items()]
         return run_sources(ledger, scored, self.stamp)
 
+    def _confirmed(self, ledger: Ledger) -> pd.DataFrame:
+        """Return what the confirmation run of this report found, a row a claim."""
+        table = confirmation_table().set_index("claim")
+        return table[table["report"] == ledger.claims["report"].iloc[0]].drop(columns="report")
+
+    def confirmation(self, ledger: Ledger) -> None:
+        """Show the verdicts on development people beside those on the confirmation people.
+
+        Both come from the packs beside the papers, not from this run. Without a confirmation run
+        nothing is shown but a sentence that says so.
+
+        Parameters
+        ----------
+        ledger : Ledger
+            What the run entered; its report is looked up.
+        """
+        table = self._confirmed(ledger)
+        if table.empty:
+            self.remark("This paper has not been run on other people yet.")
+            return
+        caption = "Verdicts on rendered data: the development people and the confirmation people."
+        self.table("confirmation", table, f"{caption} From the scores in nbs/papers/evidence.")
+
     def verdicts(self, ledger: Ledger) -> None:
         """Save the verdicts of a run, and show them: claim, strip of four sources, reason.
 
@@ -226,8 +249,9 @@ class Results:
         record = ledger_record(data, self.stamp)
         text = json.dumps(record, indent=1, ensure_ascii=False)
         write_atomic(self.folder / "verdicts.json", text + "\n")
-        table = verdict_table(self.sources(ledger), ledger.claims)
-        self.save("sources", self.sources(ledger))
+        sources = self.sources(ledger)
+        self.save("sources", sources)
+        table = verdict_table(sources, ledger.claims)
         words = "The claims of the report. Own data, published record, other real data, rendered:"
         caption = self._caption("Table", "verdicts", f"{words} {legend_of_marks()}")
         display(Markdown(caption))

@@ -177,7 +177,8 @@ def judge_notebook(claim: Mapping, row: Mapping, seeds: int | None) -> dict:
         return {"verdict": "not tested", "found": said["found"], "reason": reason}
     holds = {"agrees": True, "disagrees": False}.get(row["stand-in"])
     verdict, why = earn_verdict(Outcome(holds, said["found"]), Basis(None, seeds), "rendered")
-    reason = said["reason"] if verdict in _DECIDED else f"{why} {said['reason']}"
+    told = verdict in (*_DECIDED, "undecided")  # by the notebook itself
+    reason = said["reason"] if told else f"{why} {said['reason']}"
     return {"verdict": verdict, "found": said["found"], "reason": reason}
 
 
@@ -418,11 +419,11 @@ def confirmation_table(folder: str | Path | None = None) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        A row a claim that rendered data test: report, development, confirmation (verdicts), and
-        what was found of both. Without rows if no paper has been confirmed.
+        A row a claim that a confirmation run tested: report, development, confirmation (verdicts),
+        and what was found of both. Without rows if no paper has been confirmed.
     """
     folder = Path(folder or papers_dir())
-    confirmed = {pack["paper"] for pack in read_packs(folder) if _is_confirmation(pack)}
+    packs = {pack["origin"] for pack in read_packs(folder) if _is_confirmation(pack)}
     claims = load_claims(path=folder / "claims.toml")
     sides = {}
     for people in ("development", "confirmation"):
@@ -431,7 +432,8 @@ def confirmation_table(folder: str | Path | None = None) -> pd.DataFrame:
     rows = []
     for number, report in claims["report"].items():
         verdicts = {people: side.loc[number, "verdict"] for people, side in sides.items()}
-        if report in confirmed and set(verdicts.values()) != {"not tested"}:
+        was_run = sides["confirmation"].loc[number, "origin"] in packs
+        if was_run and set(verdicts.values()) != {"not tested"}:
             found = {f"{p}, found": side.loc[number, "found"] for p, side in sides.items()}
             rows.append({"claim": number, "report": report} | verdicts | found)
     columns = ["claim", "report", "development", "confirmation"]

@@ -45,59 +45,66 @@ def legend_of_marks() -> str:
     return "; ".join(f"{mark} {says}" for mark, says in _SAYS.items()) + "."
 
 
-def _mark(verdict: str, title: str) -> str:
+def _mark(verdict: str, title: str, width: float = 1.3) -> str:
     """Return a verdict as a coloured mark, its word in the title."""
     mark, colour = MARKS[verdict]
-    style = f"display:inline-block;width:1.3em;text-align:center;border-bottom:.25em solid {colour}"
+    style = f"display:inline-block;width:{width}em;text-align:center"
+    style += f";border-bottom:.25em solid {colour}"
     return f'<span style="{style}" title="{escape(title)}">{mark}</span>'
 
 
 # %% ../../nbs/11_reporting/14_strips.ipynb #st000008
-def strip_html(sources: pd.DataFrame) -> str:
-    """Return the verdicts on all claims of a report as a narrow table.
+def strip_html(sources: pd.DataFrame, confirmed: Mapping[int, str] | None = None) -> str:
+    """Return the verdicts on all claims of a report as a table that fits a phone.
 
     Parameters
     ----------
     sources : pd.DataFrame
         From `run_sources`, or the rows of one report from `load_sources`.
+    confirmed : mapping of int to str, optional
+        Verdicts of the confirmation run on other rendered people, by claim: one row more.
 
     Returns
     -------
     str
-        HTML: a row a source, a column a claim, and the meaning of the marks.
+        HTML: a row a source, a column a claim, and a line that says what the marks mean.
     """
     claims = list(dict.fromkeys(sources["claim"]))
-    verdicts = sources.set_index(["source", "claim"])["verdict"]
-    cell = "padding:.1em .05em;text-align:center"
+    verdicts = dict(sources.set_index(["source", "claim"])["verdict"])
+    shown: list[str] = list(SOURCES)
+    if confirmed:
+        shown.append("confirmation")
+        verdicts |= {("confirmation", n): confirmed.get(n, "not tested") for n in claims}
+    cell = "padding:.1em 0;text-align:center"
     head = "".join(f'<th style="{cell}"><small>{claim}</small></th>' for claim in claims)
-    rows = [f"<tr><th>claim</th>{head}</tr>"]
-    for source in SOURCES:
+    rows = [f'<tr><th style="text-align:left">claim</th>{head}</tr>']
+    for source in shown:
         marks = ""
         for claim in claims:
             verdict = verdicts[source, claim]
-            mark = _mark(verdict, f"claim {claim}, {source}: {verdict}")
+            mark = _mark(verdict, f"claim {claim}, {source}: {verdict}", 1.2)
             marks += f'<td style="{cell}">{mark}</td>'
-        rows.append(f'<tr><th style="text-align:left"><small>{source}</small></th>{marks}</tr>')
-    style = "border-collapse:collapse;white-space:nowrap"
+        rows.append(f'<tr><th style="text-align:left;font-weight:normal">{source}</th>{marks}</tr>')
+    style = "border-collapse:collapse;white-space:nowrap;font-size:12px"
     table = f'<table style="{style}">{"".join(rows)}</table>'
-    return f'<div style="overflow-x:auto">{table}</div><small>{legend_of_marks()}</small>'
+    legend = f"A column a claim of the report, a row a source. {legend_of_marks()}"
+    return f'<div style="overflow-x:auto">{table}</div><p><small>{legend}</small></p>'
 
 
 # %% ../../nbs/11_reporting/14_strips.ipynb #st00000b
 _STRENGTH = ("own data", "other real data", "rendered", "published record")
-_SETTLED = ("reproduced", "not reproduced", "agrees", "disagrees")
-_SETTLED += ("contradicted by the report itself",)
 
 
-def _told(entries: Mapping[str, Mapping]) -> str:
-    """Return the finding and the reason of the strongest source that decided, or that tested."""
+def _told(entries: Mapping[str, Mapping], note: str = "") -> str:
+    """Return the finding and the reason of each source that tested a claim, the strongest first."""
     ordered = [entries[source] for source in _STRENGTH]
-    settled = [entry for entry in ordered if entry["verdict"] in _SETTLED]
-    tested = [entry for entry in ordered if entry["verdict"] != "not tested"]
-    entry = (settled or tested or ordered)[0]
-    parts = [str(entry["found"]).rstrip("."), str(entry["reason"]).rstrip(".")]
-    text = ". ".join(dict.fromkeys(part for part in parts if part))
-    return f"{entry['source'].capitalize()}, {entry['verdict']}: {text}."
+    tested = [entry for entry in ordered if entry["verdict"] != "not tested"] or ordered[:1]
+    sentences = []
+    for entry in tested:
+        parts = [str(entry[name]).rstrip(".") for name in ("found", "reason")]
+        text = ". ".join(dict.fromkeys(part for part in parts if part))
+        sentences.append(f"{entry['source'].capitalize()}, {entry['verdict']}: {text}.")
+    return " ".join([*sentences, *filter(None, [note])])
 
 
 def verdict_table(sources: pd.DataFrame, claims: pd.DataFrame) -> str:
@@ -122,7 +129,9 @@ def verdict_table(sources: pd.DataFrame, claims: pd.DataFrame) -> str:
             _mark(entries[source]["verdict"], f"{source}: {entries[source]['verdict']}")
             for source in SOURCES
         )
-        cells = [f"{number}. {escape(claims.loc[number, 'text'])}", marks, escape(_told(entries))]
+        note = claims.loc[number, "note"]
+        told = _told(entries, note if isinstance(note, str) else "")
+        cells = [f"{number}. {escape(claims.loc[number, 'text'])}", marks, escape(told)]
         styles = ["", "white-space:nowrap", ""]
         row = "".join(
             f'<td style="text-align:left;{style}">{text}</td>' for style, text in zip(styles, cells)

@@ -154,6 +154,36 @@ def measure(
     )
 
 
+def rank_models(
+    scores: pd.DataFrame, models: Sequence[str], parts: Sequence[str], metric: str = "log loss"
+) -> Interval:
+    """Return how alike a metric on one part and the AUC on another rank several models.
+
+    Parameters
+    ----------
+    scores : pd.DataFrame
+        See `read_pack_scores`.
+    models : sequence of str
+        Their names, at least three.
+    parts : sequence of str
+        Where the metric is measured, and where the AUC is.
+    metric : {"log loss", "AUC"}, default "log loss"
+        Of the first part.
+
+    Returns
+    -------
+    Interval
+        Spearman's rank correlation, 1 if the better by one is the better by the other; see
+        `rank_agreement`.
+    """
+    sets = []
+    for part in parts:
+        found = [part_scores(scores, model, part) for model in models]
+        sets.append([ScoredSet(r["label"].to_numpy(), s, r["group"].to_numpy()) for r, s in found])
+    lower_is_better = metric == "log loss", False
+    return rank_agreement(*sets, metrics=(metric, "AUC"), lower_is_better=lower_is_better)
+
+
 def measure_all(
     scores: pd.DataFrame,
     models: Sequence[str] | Mapping[str, str],
@@ -320,11 +350,7 @@ def _level(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
 
 def _ranks_alike(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that low loss of models on one part goes with high AUC on another."""
-    losses, ranks = (
-        [_scored_set(scores, {"one": model}, part, "one") for model in rule["models"]]
-        for part in _parts_of(rule)
-    )
-    found = rank_agreement(losses, ranks)
+    found = rank_models(scores, rule["models"], _parts_of(rule))
     if not np.isfinite(found.low):
         return Outcome(None, f"{found.value:.3f}", "", "there is no interval")
     holds = True if found.low > rule["least"] else False if found.high < rule["least"] else None

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import av
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -23,6 +22,7 @@ from ..core.images import as_shown
 from ..data.samples import subsample_originals
 from ..data.splits import group_keys
 from ..evaluation.intervals import Interval, bootstrap_interval
+from ..faces.video import first_frame, open_video
 from .duplicates import duplicate_pairs, small_image
 from .leaks import file_features, leak_test, map_samples, take_balanced
 
@@ -237,13 +237,13 @@ def _more_of_image(path: Path) -> dict:
 
 def _more_of_video(path: Path) -> dict:
     """Return marks of an encoder, mean colours and border energy of a video's first frame."""
-    with av.open(openable(path), "r") as container:
-        stream = container.streams.video[0]
+    container, stream = open_video(path)
+    with container:
         more = {
             "stream_encoder": stream.metadata.get("encoder", ""),
             "tags": len(container.metadata),
         }
-        pixels = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    pixels = first_frame(path)
     red, green, blue = pixels.reshape(-1, 3).mean(0)
     more |= {"mean_red": red, "mean_green": green, "mean_blue": blue}
     return more | {"border_energy": _border_energy(pixels), "side_light": _side_light(pixels)}

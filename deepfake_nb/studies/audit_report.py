@@ -17,6 +17,7 @@ from ..core.files import write_atomic
 from ..core.output import page_template, print_json
 from ..data.custom import read_source
 from ..data.datasets import load_samples
+from ..data.lists import settle_splits
 from ..data.manifests import list_datasets
 from ..data.samples import require_columns
 from deepfake_nb.studies.audit_checks import (
@@ -188,7 +189,7 @@ def audit_command(
         Exit status: 0 if no check failed, else 1.
     """
     if all(part in list_datasets() for part in source.split("+")):
-        samples = load_samples(source, root)
+        samples = settle_splits(load_samples(source, root), source, split)
     elif Path(source).exists():
         samples = read_source(source, Path(source).stem, root, split)
     else:
@@ -197,8 +198,6 @@ def audit_command(
             f"{did_you_mean(source, list_datasets())} (deepfake-nb data list)"
         )
     audit = audit_dataset(samples, source, n, seed)
-    if page:
-        write_audit(page, audit)
     if as_json:
         rows = audit.table.to_dict("records")
         for row, finding in zip(rows, audit.findings):
@@ -208,6 +207,8 @@ def audit_command(
         )
     else:
         print_audit(audit)
-        if page:
+    if page:
+        write_audit(page, audit)
+        if not as_json:
             print(page)
     return 0 if audit.passed else 1

@@ -10,13 +10,12 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pandas as pd
 
-from ..core.files import openable
 from ..core.images import read_image
+from ..faces.video import first_frame
 from .leaks import map_samples, take_balanced
 
 
@@ -41,8 +40,7 @@ def small_image(path: Path, kind: str, size: tuple[int, int], grey: bool = False
         Each pixel is the mean of the area that it covers.
     """
     if kind == "video":
-        with av.open(openable(path), "r") as container:
-            image = next(container.decode(video=0)).to_ndarray(format="rgb24")
+        image = first_frame(path)
     else:
         image = read_image(path)
     height, width = size

@@ -449,6 +449,39 @@ def train_combinations(
     return found
 
 
+def main_effects(combinations: VideoScores, n_resamples: int = 1000) -> pd.DataFrame:
+    """Return what each change does to the AUC, on average over all settings of the others.
+
+    Parameters
+    ----------
+    combinations : VideoScores
+        Of the 16 combinations of `train_combinations`.
+    n_resamples : int, default 1000
+        Resamples of the pairs of trainings (settings and seeds) and of connected people.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row a change: name, value, low, high.
+    """
+    rows, scores = [], combinations.scores
+    for factor in FACTORS:
+        without = [name for name in scores if factor not in name.split(" + ")]
+        changed = [{factor, *name.split(" + ")} for name in without]
+        names = [" + ".join(f for f in FACTORS if f in change) for change in changed]
+        found = repeated_interval(
+            combinations.label,
+            np.concatenate([scores[name] for name in names]),
+            combinations.group,
+            "AUC",
+            n_resamples,
+            against=np.concatenate([scores[name] for name in without]),
+            resample_trainings=True,
+        )
+        rows.append({"name": factor, "value": found.value, "low": found.low, "high": found.high})
+    return pd.DataFrame(rows)
+
+
 # %% ../../nbs/10_studies/13_frame_heads.ipynb #fh00000v
 def row_of(table: pd.DataFrame, name: str, group: str = "AUC") -> pd.Series:
     """Return the row of a kind of heads and a metric, from `VideoScores.intervals`."""
@@ -457,10 +490,9 @@ def row_of(table: pd.DataFrame, name: str, group: str = "AUC") -> pd.Series:
 
 def told(row: Any, form: str = "+.2f") -> str:
     """Format a value and its interval, of a row or an `Interval`: '+0.09 [+0.03, +0.15]'."""
-    value = f"{row.value:{form}}"
-    if not np.isfinite(row.low):
-        return value
-    return f"{value} [{row.low:{form}}, {row.high:{form}}]"
+    texts = [f"{number:{form}}" for number in (row.value, row.low, row.high)]
+    value, low, high = (f"{0:{form}}" if float(text) == 0 else text for text in texts)  # no -0.00
+    return f"{value} [{low}, {high}]" if np.isfinite(row.low) else value
 
 
 # %% ../../nbs/10_studies/13_frame_heads.ipynb #fh00000s

@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -21,6 +20,7 @@ from ..core.images import as_shown
 from ..core.parallel import available_cores, map_threads
 from ..data.splits import group_keys
 from ..evaluation.intervals import Interval, bootstrap_interval
+from ..faces.video import open_video
 from ..forensics.audio import load_sound, sound_statistics
 
 
@@ -108,12 +108,10 @@ def image_features(path: Path) -> dict:
 
 def video_features(path: Path) -> dict:
     """Return what a video file shows without being decoded."""
-    with av.open(openable(path), "r") as container:
-        if not container.streams.video:
-            raise ParameterError("no video stream")
-        stream = container.streams.video[0]
+    container, stream = open_video(path)
+    with container:
         codec = stream.codec_context
-        seconds = container.duration / av.time_base if container.duration else np.nan
+        seconds = container.duration / 1e6 if container.duration else np.nan  # from µs
         return {
             "width": codec.width,
             "height": codec.height,

@@ -14,12 +14,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from ..core.errors import ParameterError
 from ..core.images import read_image
 from ..evaluation.intervals import Interval
 from ..evaluation.metrics import auc
+from ..evaluation.repeats import rank_correlations
 from ..explain.faithfulness import deletion_insertion
 from ..explain.occlusion import occlusion_sensitivity
 from ..faces.video import read_frames
@@ -304,6 +304,37 @@ def other_people(
     return np.array(chosen)
 
 
+def hide_patches(
+    images: np.ndarray, fill: np.ndarray, patch: int, n: int, seed: int = 0
+) -> np.ndarray:
+    """Hide one square patch of each image, at several random places.
+
+    Parameters
+    ----------
+    images, fill : np.ndarray
+        What is hidden, and what stands in its place, (b, h, w, c).
+    patch : int
+        Side of the patch in pixels.
+    n : int
+        Places an image.
+    seed : int, default 0
+        Of the places, which are the same for every image.
+
+    Returns
+    -------
+    np.ndarray
+        (b, n, h, w, c).
+    """
+    hidden = np.repeat(images[:, None], n, axis=1)
+    corners = np.random.default_rng(seed).integers(
+        0, np.array(images.shape[1:3]) - patch + 1, (n, 2)
+    )
+    for k, (top, left) in enumerate(corners):
+        at = slice(top, top + patch), slice(left, left + patch)
+        hidden[:, k, *at] = fill[:, *at]
+    return hidden
+
+
 # %% ../../nbs/10_studies/16_maps.ipynb #89d42dbb
 def map_statistics(maps: np.ndarray) -> dict[str, float]:
     """Describe the maps of one network.
@@ -365,14 +396,6 @@ def own_mask_excess(maps: np.ndarray, masks: np.ndarray, groups: np.ndarray) -> 
     return np.where(other.any(1), np.diag(inside) - elsewhere, 0.0)
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the rank correlation; 0 where one of the two is constant."""
-    x, y = rankdata(x), rankdata(y)
-    x, y = x - x.mean(), y - y.mean()
-    size = np.sqrt((x**2).sum() * (y**2).sum())
-    return float((x * y).sum() / size) if size > 0 else 0.0
-
-
 def rank_correlation(
     x: Sequence[float],
     y: Sequence[float],
@@ -398,13 +421,13 @@ def rank_correlation(
     Interval
         −1 to 1; bounds are NaN with fewer than eight networks.
     """
-    ranked = np.asarray(x, float), np.asarray(y, float)
-    value, n = _spearman(*ranked), len(x)
+    one, other, n = np.asarray(x, float), np.asarray(y, float), len(x)
+    value = float(rank_correlations(one[:, None], other[:, None])[0])
     if n < 8:
         return Interval(value, np.nan, np.nan, n, n, confidence_level)
     rng = np.random.default_rng(seed)
-    draws = rng.integers(0, n, (n_resamples, n))
-    found = [_spearman(x[rows], y[rows]) for rows in draws]
+    draws = rng.integers(0, n, (n_resamples, n)).T
+    found = rank_correlations(one[draws], other[draws])
     tail = (1 - confidence_level) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
     return Interval(value, float(low), float(high), n, n, confidence_level)

@@ -54,6 +54,14 @@ PIXELS: dict[str, str] = {
     "as ResNet50 gets them": "caffe",
 }
 
+#: What a page calls them, fed to a network that expects pixels from -1 to 1, as Xception does.
+PIXEL_NAMES: dict[str, str] = {
+    "scaled for the base": "right pixels",
+    "1/255": "Xception's pixels",
+    "as DenseNet121 gets them": "DenseNet121's pixels",
+    "as ResNet50 gets them": "ResNet50's pixels",
+}
+
 
 def feed_pixels(images: np.ndarray, pixels: str, scaling: str) -> np.ndarray:
     """Prepare images for a network, rightly or as another network gets them divided by 255.

@@ -5,6 +5,7 @@
 # %% ../../nbs/10_studies/23_robustness.ipynb #rb000003
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..core.errors import ParameterError, SampleError, did_you_mean
+from ..core.errors import SampleError
 from ..core.files import atomic_path, write_atomic
 from ..core.images import read_image
 from ..core.output import print_json
 from ..core.parallel import map_ahead
+from ..core.schema import read_json
 from ..data.datasets import load_samples
 from ..data.samples import subsample_originals
 from ..data.splits import group_keys
@@ -25,7 +27,7 @@ from ..detectors.scoring import CalibratedModel
 from ..detectors.storage import load_detector
 from ..evaluation.comparison import paired_difference
 from ..evaluation.intervals import bootstrap_interval
-from ..forensics.treatments import TREATMENTS, treat
+from ..forensics.treatments import TREATMENTS, choose_treatments, treat
 from .images import image_samples
 
 # %% auto #0
@@ -38,20 +40,6 @@ _BATCH = 128
 def _column(name: str, strength: float) -> str:
     """Return the name of a treatment at a strength."""
     return f"{name} {strength:g}"
-
-
-def chosen_treatments(names: Sequence[str] | None = None) -> dict:
-    """Return treatments by name, all by default.
-
-    Raises
-    ------
-    ParameterError
-        For an unknown one.
-    """
-    for name in names or ():
-        if name not in TREATMENTS:
-            raise ParameterError(f"unknown treatment {name!r}; {did_you_mean(name, TREATMENTS)}")
-    return {name: TREATMENTS[name] for name in names or TREATMENTS}
 
 
 def treated_scores(
@@ -74,7 +62,7 @@ def treated_scores(
         Keys of `TREATMENTS`; None for all.
     file : str or Path, optional
         CSV file that the scores are written to as they are made; columns that it holds already
-        are not made again.
+        are not made again. A JSON file beside it names the detector and the seed.
     seed : int, default 0
         Seed of noise and phases, another for each image.
     progress : bool, default True
@@ -88,24 +76,34 @@ def treated_scores(
     Raises
     ------
     SampleError
-        If the file holds scores of other samples.
+        If the file holds scores of other samples, or of another detector or seed.
     ImageError
         If an image cannot be read; the message names it.
     ParameterError
         For an unknown treatment.
     """
     wanted = [("as it is", 0.0)]
-    for name, treatment in chosen_treatments(treatments).items():
+    for name, treatment in choose_treatments(treatments).items():
         wanted += [(name, strength) for strength in treatment.strengths]
     about = {"sample": [Path(path).name for path in samples["path"]], "label": samples["label"]}
     scores = pd.DataFrame(about | {"group": group_keys(samples)[0]}).reset_index(drop=True)
     scores = scores.astype({"group": str})
-    if file is not None and Path(file).is_file():
-        kept = pd.read_csv(file, dtype={"sample": str, "group": str})
-        same = kept["sample"].tolist() == scores["sample"].tolist()
-        if not same or kept["label"].tolist() != scores["label"].tolist():
-            raise SampleError(f"{file} holds scores of other samples; choose another folder")
-        scores = kept
+    if file is not None:
+        record, made_by = (
+            Path(file).with_suffix(".json"),
+            {"detector": detector.sha256, "seed": seed},
+        )
+        if Path(file).is_file():
+            kept = pd.read_csv(file, dtype={"sample": str, "group": str})
+            same = kept["sample"].tolist() == scores["sample"].tolist()
+            if not same or kept["label"].tolist() != scores["label"].tolist():
+                raise SampleError(f"{file} holds scores of other samples; choose another folder")
+            if not record.is_file() or read_json(record) != made_by:
+                raise SampleError(
+                    f"{file} holds scores of another detector or seed; choose another folder"
+                )
+            scores = kept
+        write_atomic(record, json.dumps(made_by) + "\n")
     columns = {key: "as it is" if key[0] == "as it is" else _column(*key) for key in wanted}
     left = {key: column for key, column in columns.items() if column not in scores}
     images = [read_image(path) for path in samples["path"]] if left else []
@@ -255,8 +253,8 @@ def robustness_command(
     dataset : str
         Name of a dataset, or several joined by +. Faces in videos are found as the detector does.
     out : str or Path, default "robustness"
-        Folder for scores.csv, degradation.csv, treatments.csv and degradation.png; scores that it
-        holds already are not made again.
+        Folder for scores.csv (and .json, which names the detector), degradation.csv,
+        treatments.csv and degradation.png; scores that it holds already are not made again.
     root : str or Path, optional
         Folder that holds the dataset.
     treatments : sequence of str, optional
@@ -273,7 +271,7 @@ def robustness_command(
     int
         Exit status 0.
     """
-    chosen_treatments(treatments)
+    choose_treatments(treatments)
     detector = load_detector(model)
     found = load_samples(dataset, root, progress=not as_json)
     crops = image_samples(found, detector.preprocessing.extraction)

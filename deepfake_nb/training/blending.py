@@ -11,7 +11,8 @@ import numpy as np
 
 from ..core.errors import ParameterError
 from ..forensics.images import compress_jpeg
-from .augmentation import adjust_tone, move_image, shrink_and_enlarge
+from ..forensics.treatments import shrink_and_enlarge
+from .augmentation import adjust_tone, move_image
 
 
 # %% ../../nbs/07_training/05_blending.ipynb #04a1eb52

@@ -92,6 +92,15 @@ class _Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began = time.perf_counter()
+        epochs = self.params["epochs"]
+        shown = {"epoch": f"{epoch + 1} of {epochs}"}
+        if self.rows:
+            left = (epochs - epoch) * self.rows[-1]["seconds"]
+            shown["ends"] = time.strftime("%H:%M", time.localtime(time.time() + left))
+            for name, value in self.rows[-1].items():
+                if name in ("loss", "val_loss") or name.endswith("auc"):
+                    shown[name] = f"{value:.4f}"
+        self.bar.set_postfix(shown)
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.update(1)
@@ -101,8 +110,6 @@ class _Recorder(keras.callbacks.Callback):
         row |= {name: float(value) for name, value in (logs or {}).items()}
         row["seconds"] = time.perf_counter() - self.began
         self.rows.append(row)
-        losses = [name for name in ("loss", "val_loss") if name in row]
-        self.bar.set_postfix({name: f"{row[name]:.4f}" for name in losses})
         if self.checkpoint is not None:
             history = pd.DataFrame(self.rows)
             save_checkpoint(self.checkpoint, self.model, history, self.train, self.settings)
@@ -217,6 +224,7 @@ def fit(
         recorder = _Recorder(train, seed, checkpoint, settings, history, bar)
         if done == epochs:
             recorder.start(model)
+            model.optimizer.finalize_variable_values(model.trainable_variables)  # an average's
             return pd.DataFrame(recorder.rows)
         if model.train_function is None:
             prepare_training(model, copy.copy(train)[0])  # a copy, as some loaders count batches

@@ -94,6 +94,9 @@ class PairedBatches(ShuffledBatches):
         Probability that a fake is replaced by its original blended with itself.
     lone_reals : bool, default False
         Include real images without a fake, paired with blends.
+    balance : str, optional
+        A column, such as "dataset", whose values get the same number of pairs in an epoch: those
+        of the rarer values are repeated, each time changed differently.
     scaling : str, default "unit"
         A key of `SCALINGS`.
     interpolation : str, default "area"
@@ -117,6 +120,8 @@ class PairedBatches(ShuffledBatches):
         Real and fake in turn.
     lone : np.ndarray
         bool of shape (pairs,): which real images have no fake.
+    pairs : np.ndarray
+        int of shape (n,): the pairs of an epoch, more than there are if they are balanced.
     unpaired : pd.DataFrame
         The fakes that were left out, and why.
 
@@ -140,6 +145,7 @@ class PairedBatches(ShuffledBatches):
         augment: Augmentation | None = None,
         self_blend: float = 0.0,
         lone_reals: bool = False,
+        balance: str | None = None,
         scaling: str = "unit",
         interpolation: str = "area",
         shuffle: bool = True,
@@ -164,7 +170,12 @@ class PairedBatches(ShuffledBatches):
         self.cache = ImageCache(self.samples["path"], size, interpolation, cache_folder(cache))
         fakes = self.samples.iloc[1::2]
         self._masks = _pack_masks(fakes, self.lone, self.cache.size, threads, progress)
-        super().__init__(len(self.lone), pairs, shuffle, seed, **kwargs)
+        self.pairs = np.arange(len(self.lone))
+        if balance is not None:
+            of_value = self.samples.iloc[::2].groupby(balance).indices.values()
+            most = max(map(len, of_value))
+            self.pairs = np.sort(np.concatenate([np.resize(rows, most) for rows in of_value]))
+        super().__init__(len(self.pairs), pairs, shuffle, seed, **kwargs)
         self._buffers = BatchBuffers((2 * min(pairs, self.n), *self.cache.size, 3))
 
     @property
@@ -178,6 +189,7 @@ class PairedBatches(ShuffledBatches):
             self.augment,
             self.self_blend,
             self.scaling,
+            self.pairs.tolist(),
         )
         return hashlib.sha256(repr(settings).encode() + self._masks.tobytes()).hexdigest()[:24]
 
@@ -190,15 +202,16 @@ class PairedBatches(ShuffledBatches):
             If an image is corrupt.
         """
         height, width = self.cache.size
-        places = np.stack([2 * rows, 2 * rows + 1], axis=1).ravel()
+        pairs = self.pairs[rows]
+        places = np.stack([2 * pairs, 2 * pairs + 1], axis=1).ravel()
         images = np.empty((len(places), height, width, 3), "uint8")
         load_into(images, self.cache, places, None, self.threads, self.samples.index[places])
         masks = np.zeros((len(places), height, width), bool)
-        bits = np.unpackbits(self._masks[rows], axis=1, count=height * width)
+        bits = np.unpackbits(self._masks[pairs], axis=1, count=height * width)
         masks[1::2] = bits.reshape(-1, height, width)
 
         def change(i: int) -> None:
-            self._change(int(rows[i]), images[2 * i : 2 * i + 2], masks[2 * i + 1])
+            self._change(int(rows[i]), int(pairs[i]), images[2 * i : 2 * i + 2], masks[2 * i + 1])
 
         for _ in shared_pool(self.threads).map(change, range(len(rows))):
             pass  # the first error is raised here
@@ -211,9 +224,9 @@ class PairedBatches(ShuffledBatches):
             return x, fake
         return x, {"changed": changed, "fake": fake}
 
-    def _change(self, pair: int, images: np.ndarray, mask: np.ndarray) -> None:
+    def _change(self, row: int, pair: int, images: np.ndarray, mask: np.ndarray) -> None:
         """Blend and augment a pair in place: images (2, h, w, 3) and the fake's mask (h, w)."""
-        rng = np.random.default_rng([self.seed, self.epoch, pair])
+        rng = np.random.default_rng([self.seed, self.epoch, row])
         blended = rng.random() < self.self_blend and self.changing
         if blended or self.lone[pair]:
             images[1], mask[...] = self_blend(images[0], rng)

@@ -1,12 +1,13 @@
 "Pages made from lists: the ledger of claims, the datasets, the figures, the bibliography."
 
+import csv
 import re
 import tomllib
 from html import escape
 from pathlib import Path
 from textwrap import shorten
 
-from pages import Context, Page, plain, slug
+from pages import Context, Page, PageError, plain, slug
 from tables import Table
 
 ALSO_TITLED = {"The DeepFake Detection Challenge Dataset": "dolhansky2020dfdc"}
@@ -136,6 +137,13 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "## Confirmed with other people?",
             "",
             *confirmation(confirmation_table(papers)),
+            "## Proposed",
+            "",
+            "What the reports would try next, and what came out where it was tried. These are "
+            "measurements, not verdicts: no report says what to expect.",
+            "",
+            table("ledger-proposed", "value words", "Proposals.", proposals(context)),
+            "",
             "## What the data at hand can show",
             "",
             "Claims with a rule, by the data that can test them. The last column is the "
@@ -179,6 +187,30 @@ def confirmation(compared) -> list[str]:
         ),
         "",
     ]
+
+
+def proposals(context: Context) -> str:
+    "What each report proposes, with the numbers of the notebook that tries it."
+    papers = context.root / "nbs/papers"
+    listed = tomllib.loads((papers / "proposals.toml").read_text(encoding="utf-8"))["proposal"]
+    with open(papers / "proposals.csv", encoding="utf-8", newline="") as file:
+        measured = list(csv.DictReader(file))
+    body = []
+    for p in listed:
+        if p["tried"] and p["tried"] not in context.pages:
+            raise PageError(f"proposal {p['key']!r}: there is no notebook nbs/{p['tried']}")
+        numbers = [
+            f"{escape(m['measure'])}, {escape(m['data'])}: {float(m['value']):.2f} "
+            f"[{float(m['low']):.2f}, {float(m['high']):.2f}]"
+            for m in measured
+            if m["proposal"] == p["key"]
+        ]
+        where = p["tried"].replace(".ipynb", ".html")
+        tried = f'<a href="{where}">{escape(p["outcome"])}</a>' if where else "Not tried."
+        if numbers:
+            tried += f"<details><summary>numbers</summary>{'<br>'.join(numbers)}</details>"
+        body.append([p["report"].capitalize(), escape(p["text"]), tried])
+    return Table.of(["report", "proposes", "found"], body).html()
 
 
 def table(name: str, kind: str, caption: str, html: str) -> str:
@@ -255,7 +287,8 @@ def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
         kind, name = claim["shown"].split()
         if (claim["report"], kind, name) in taken:
             links.insert(0, f'<a href="{at}-{kind}-{slug(name)}">{kind}</a>')
-    about = f"<p>Measured on: {escape(claim['condition'])}. {decided(claim)}</p>"
+    note = "" if missing(claim["note"]) else f" {escape(claim['note'])}"
+    about = f"<p>Measured on: {escape(claim['condition'])}. {decided(claim)}{note}</p>"
     by_source = "|".join(f"{e['source']}={e['verdict']}" for e in entries.to_dict("records"))
     cells = [
         ("td", "the report says", said),

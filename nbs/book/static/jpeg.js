@@ -37,13 +37,13 @@ document.addEventListener("DOMContentLoaded", () => {
       for (const value of [0, low]) {
         svg.append(svgNode("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "jpeg-grid" }));
         svg.append(svgNode("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" },
-          value.toFixed(3).replace("-", "−").replace("0.000", "0")));
+          value.toFixed(2).replace("-", "−").replace("0.00", "0")));
       }
       for (const f of [0, 0.25, 0.5]) {
         svg.append(svgNode("text", { x: x(f), y: height - bottom + 18, "text-anchor": "middle" }, f));
       }
       svg.append(svgNode("text", { x: (left + width) / 2, y: height - 6, "text-anchor": "middle" },
-        "cycles per pixel; fake − real"));
+        "cycles per pixel; fake − real, standard deviations"));
       svg.append(svgNode("polyline", { points: points(steps[0].curve), class: "jpeg-before" }));
       svg.append(svgNode("polyline", { points: points(step.curve), class: "jpeg-curve" }));
       if (step.face) face.src = step.face;
