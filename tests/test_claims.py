@@ -247,67 +247,6 @@ def test_times_of_one_processor_decide_no_claim(report, claim):
     assert stand_in(report, claim) == "inconclusive"
 
 
-def test_kaminskyi_judges_by_several_numbers():
-    for detected, unnoticed, expected in (
-        (True, False, "agrees"),
-        (False, True, "disagrees"),
-        (False, False, "inconclusive"),
-    ):
-        lists = {"detected": [detected] * 2, "unnoticed": [unnoticed] * 2}
-        assert stand_in("kaminskyi", 33, low_dice=[1, 2], **lists) == expected
-    for films, jpeg, expected in (
-        (True, True, "agrees"),
-        (False, True, "inconclusive"),
-        (False, False, "inconclusive"),
-    ):
-        fell_by = {"films": [films] * 9, "JPEG": [jpeg] * 9}
-        assert stand_in("kaminskyi", 40, fell_by=fell_by) == expected
-
-
-def kaminskyi_rules(**values) -> dict:
-    "The functions by which that paper judges."
-    found = []
-    for cell in code_of("kaminskyi"):
-        for node in cell.body:
-            if isinstance(node, ast.FunctionDef) and node.name in ("by_margin", "by_reading"):
-                found.append(ast.unparse(node))
-    names = {"np": np, "judge_ordinal": judge_ordinal, "least_difference": 0.05, **values}
-    exec("\n".join(found), names)
-    return names
-
-
-def test_a_tie_is_no_order():
-    by_margin = kaminskyi_rules()["by_margin"]
-    assert by_margin([0.28, 0.3, 0.11, 0]) == "inconclusive"
-    assert by_margin([0.28, 0.3, 0.11, 0.06]) == "agrees"
-    assert by_margin([-0.1, -0.2]) == "disagrees"
-    assert by_margin([0, 0]) == by_margin([0.05, -0.05]) == by_margin([]) == "inconclusive"
-
-
-def test_a_network_that_has_not_learnt_silences_its_own_reading_only():
-    about = {
-        "KINDS": ("Unet", "Unet_v1"),
-        "READINGS": {"as reported": ["A, second", "B, first"], "alike": ["B, first", "A, first"]},
-    }
-    held = {
-        ("as reported", "F1"): [True] * 3,
-        ("alike", "F1"): [False] * 3,
-        ("alike", "AUC"): [False] * 3,
-    }
-
-    def judge(unlearnt, held):
-        return kaminskyi_rules(unlearnt=unlearnt, **about)["by_reading"](held)
-
-    verdict, words = judge(["A, second"], held)
-    assert verdict == "disagrees"
-    assert "as reported: not judged (own set not learnt by A, second)" in words
-    assert "alike: disagrees" in words
-    assert judge([], held)[0] == "inconclusive", "the two readings differ"
-    assert judge(["Unet"], held)[0] == "inconclusive", "none can be judged"
-    mixed = held | {("alike", "AUC"): [True] * 3}
-    assert judge(["A, second"], mixed)[0] == "inconclusive", "its levels differ"
-
-
 # ---- counting
 
 

@@ -334,7 +334,7 @@ PURE = (
     "data.samples data.manifests data.croissant data.datasets data.folders data.lists data.custom "
     "evaluation.metrics evaluation.intervals evaluation.comparison evaluation.calibration "
     "evaluation.localization evaluation.frames evaluation.significance evaluation.power "
-    "evaluation.repeats studies.settings studies.votes studies.map_tests "
+    "evaluation.repeats studies.map_tests "
     "forensics.spectrum forensics.spectrum_classifiers studies.factorial "
     "reporting.claims reporting.ledger reporting.crate reporting.scores reporting.judge "
     "reporting.judge_page reporting.commands reporting.rules reporting.verdicts reporting.evidence "

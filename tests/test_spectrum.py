@@ -29,10 +29,8 @@ from deepfake_nb.forensics.rings import MINIMUM_SIDE, MODES, azimuthal_rings
 from deepfake_nb.forensics.spectrum import (
     amplitude_spectrum,
     azimuthal_spectrum,
-    class_bands,
     grey_image,
     read_grey,
-    third_crop,
 )
 from deepfake_nb.forensics.spectrum_classifiers import (
     CLASSIFIERS,
@@ -464,28 +462,12 @@ def test_wrong_settings():
         azimuthal_spectrum(noise(20, 20))
 
 
-def test_third_crop():
-    image = np.arange(10 * 11).reshape(10, 11)
-    assert (third_crop(image) == image[3:7, 3:8]).all() and third_crop(
-        np.zeros((2, 2, 3))
-    ).shape == (2, 2, 3)
-
-
 # ---- classes and classifiers
 
 
 def two_classes(n=60, d=12, gap=3.0, seed=0):
     rng, y = np.random.default_rng(seed), np.arange(n) % 2
     return rng.normal(0, 1, (n, d)) + gap * y[:, None] * (np.arange(d) == 0), y
-
-
-def test_class_bands_cover_the_true_difference():
-    hits = []
-    for seed in range(200):
-        x, y = two_classes(40, 1, 1.0, seed)
-        row = class_bands(x, y).iloc[0]
-        hits.append(row.difference_low <= 1 <= row.difference_high)
-    assert 0.90 <= np.mean(hits) <= 0.99
 
 
 @pytest.mark.slow

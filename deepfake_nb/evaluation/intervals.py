@@ -160,7 +160,8 @@ def _draw_groups(
 
 
 # %% ../../nbs/03_evaluation/01_intervals.ipynb #i0000004
-_RANK_METRICS = ("AUC", "average precision", "EER", "TPR at 1 % FPR")  # take any scores
+#: Metrics that take any scores.
+_RANK_METRICS = ("AUC", "average precision", "EER", "TPR at 1 % FPR", "TPR at 5 % FPR")
 
 
 def metric_statistic(metric: str | Callable) -> tuple[Callable, bool]:

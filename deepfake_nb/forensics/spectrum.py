@@ -131,24 +131,6 @@ def read_grey(path: str | Path) -> np.ndarray:
         raise SpectrumError(f"{path}: {error}") from error
 
 
-# %% ../../nbs/05_forensics/09_spectrum.ipynb #e5ffa798
-def third_crop(image: np.ndarray) -> np.ndarray:
-    """Crop a face as the authors do: ⌊h/3⌋ rows off top and bottom, ⌊w/3⌋ columns off both sides.
-
-    Parameters
-    ----------
-    image : np.ndarray
-        (h, w) or (h, w, c).
-
-    Returns
-    -------
-    np.ndarray
-        A view of the middle ninth.
-    """
-    h, w = image.shape[0] // 3, image.shape[1] // 3
-    return image[h : image.shape[0] - h, w : image.shape[1] - w]
-
-
 # %% ../../nbs/05_forensics/09_spectrum.ipynb #914674c2
 def amplitude_spectrum(image: np.ndarray, epsilon: float = 1e-8) -> np.ndarray:
     """Compute the log amplitude of the 2-D discrete Fourier transform (arXiv 1911.00686).
@@ -332,56 +314,3 @@ def azimuthal_spectrum(
             stacklevel=2,
         )
     return result
-
-
-# %% ../../nbs/05_forensics/09_spectrum.ipynb #3e1f9da3
-def class_bands(
-    features: np.ndarray,
-    y: np.ndarray,
-    groups: Sequence | None = None,
-    share: float = 0.9,
-) -> pd.DataFrame:
-    """Compute the mean and band of each class, and Hedges' g with its 95 % normal interval.
-
-    Parameters
-    ----------
-    features : np.ndarray
-        (n, n_features).
-    y : np.ndarray
-        (n,), 0 real or 1 fake.
-    groups : sequence, optional
-        (n,): person or video; None takes each image by itself.
-    share : float, default 0.9
-        Share of the images of a class within its band.
-
-    Returns
-    -------
-    pd.DataFrame
-        A row a feature: real, real_low, real_high, fake, fake_low, fake_high, difference (g of
-        fake − real), difference_low, difference_high.
-
-    Raises
-    ------
-    SpectrumError
-        If a class has fewer than 2 groups.
-    """
-    features, y = np.asarray(features, float), np.asarray(y)
-    keys = pd.Series(range(len(y)) if groups is None else groups).astype(str).to_numpy()
-    edges = [(1 - share) / 2, (1 + share) / 2]
-    columns, means, variances, n = {}, [], [], []
-    for name, label in (("real", 0), ("fake", 1)):
-        rows = features[y == label]
-        units = pd.DataFrame(rows).groupby(keys[y == label]).mean().to_numpy()
-        if len(units) < 2:
-            raise SpectrumError(f"{len(units)} groups of {name} images; each class needs 2")
-        low, high = np.quantile(rows, edges, axis=0)
-        columns |= {name: units.mean(0), f"{name}_low": low, f"{name}_high": high}
-        means.append(units.mean(0))
-        variances.append(units.var(0, ddof=1))
-        n.append(len(units))
-    free = sum(n) - 2
-    spread = np.sqrt(((n[0] - 1) * variances[0] + (n[1] - 1) * variances[1]) / free)
-    gap = (means[1] - means[0]) / np.where(spread > 0, spread, np.inf) * (1 - 3 / (4 * free - 1))
-    half = 1.96 * np.sqrt(sum(n) / (n[0] * n[1]) + gap**2 / (2 * sum(n)))
-    columns |= {"difference": gap, "difference_low": gap - half, "difference_high": gap + half}
-    return pd.DataFrame(columns).rename_axis("feature")

@@ -12,9 +12,8 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from ..core.errors import ParameterError
 from .results import PALETTE
@@ -288,17 +287,3 @@ def plot_roc(
     )
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title=title)
     return figure
-
-
-# %% ../../nbs/11_reporting/16_figures.ipynb #89d625da
-def tidy_log_axis(ax: Axes) -> None:
-    """Label a logarithmic x axis with plain numbers at 1, 2 and 5 of each decade.
-
-    Parameters
-    ----------
-    ax : Axes
-        Axes whose x axis is logarithmic.
-    """
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())

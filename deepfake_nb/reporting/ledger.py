@@ -158,24 +158,3 @@ def summarise_ledgers(ledgers: Mapping[str, pd.DataFrame], total: bool = True) -
     if total:
         counts.loc["all"] = counts.sum()
     return counts
-
-
-# %% ../../nbs/11_reporting/01_ledger.ipynb #dbe48c35
-def ledger_markdown(counts: pd.DataFrame) -> str:
-    """Return the counts as the Markdown table of the README.
-
-    Parameters
-    ----------
-    counts : pd.DataFrame
-        From `summarise_ledgers`.
-
-    Returns
-    -------
-    str
-        A column a report; – for none.
-    """
-    reports = [name if name == "all" else name.capitalize() for name in counts.index]
-    rows = [["", *reports], ["---", *["--:"] * len(reports)]]
-    for name, column in counts.items():
-        rows.append([name, *(f"{n}" if n else "–" for n in column)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -6,14 +6,10 @@
 __all__ = ["factorial_design"]
 
 # %% ../../nbs/10_studies/00_factorial.ipynb #441520fc
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
 from ..core.errors import ParameterError
-from ..evaluation.intervals import metric_statistic, statistic_interval
-from ..evaluation.metrics import check_scores
 
 
 # %% ../../nbs/10_studies/00_factorial.ipynb #fce4b886
@@ -50,66 +46,3 @@ def factorial_design(factors: list[str], half: bool = False) -> pd.DataFrame:
     if half:
         runs = runs[runs.sum(axis=1) % 2 == 0].reset_index(drop=True)
     return runs
-
-
-# %% ../../nbs/10_studies/00_factorial.ipynb #8ad9e491
-def main_effects(
-    design: pd.DataFrame,
-    scores: list[np.ndarray],
-    y_true: np.ndarray,
-    groups: np.ndarray | None = None,
-    metric: str | Callable = "AUC",
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Return the effect of each factor on a metric, with its 95 % interval over groups.
-
-    The effect is the mean over the runs with the factor high, minus that with it low.
-
-    Parameters
-    ----------
-    design : pd.DataFrame
-        From `factorial_design`.
-    scores : list of np.ndarray
-        P(fake) of each run, on the same samples, each (n,).
-    y_true : np.ndarray
-        Labels, 0 real or 1 fake, (n,).
-    groups : np.ndarray, optional
-        Person or video of each sample, (n,); None: each sample is a group.
-    metric : str or Callable, default "AUC"
-        See `bootstrap_interval`.
-    n_resamples : int, default 1000
-        Number of resamples; 0 for no bounds.
-    seed : int, default 0
-        Seed of the resampling.
-
-    Returns
-    -------
-    pd.DataFrame
-        A row a factor: name, value, low, high.
-
-    Raises
-    ------
-    ParameterError
-        For another number of runs, and as `bootstrap_interval`.
-    """
-    if len(scores) != len(design):
-        raise ParameterError(f"{len(scores)} runs have scores, and the design has {len(design)}")
-    statistic, probability = metric_statistic(metric)
-    runs = [check_scores(y_true, y_score, probability) for y_score in scores]
-
-    def mean_of(use: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        chosen = [run for run, used in zip(runs, use) if used]
-        return np.mean([statistic(*run, weights) for run in chosen], axis=0)
-
-    rows = []
-    for factor in design:
-        high = design[factor].to_numpy() == 1
-
-        def effect(weights: np.ndarray, high: np.ndarray = high) -> np.ndarray:
-            return mean_of(high, weights) - mean_of(~high, weights)
-
-        interval = statistic_interval(runs[0][0], groups, effect, n_resamples, seed, 0.95)
-        bounds = {"value": interval.value, "low": interval.low, "high": interval.high}
-        rows.append({"name": factor, **bounds})
-    return pd.DataFrame(rows)
