@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/10_studies/17_localisers.ipynb #lc000002
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -121,7 +121,7 @@ def split_unet(recipe: Recipe) -> tuple[keras.Model, keras.Model]:
     """
     shape = (recipe.size, recipe.size, 3)
     network, _ = build_pretrained_unet(
-        recipe.backbone, recipe.weights, shape, features=recipe.features, stride=STRIDES[0], seed=0
+        recipe.backbone, recipe.weights, shape, features=recipe.features, stride=4, seed=0
     )
     taken = []
     for stride in STRIDES[:-1]:
@@ -381,7 +381,7 @@ class Lab:
 class _Watcher(keras.callbacks.Callback):
     """Keep the Dice of each watched image after each epoch."""
 
-    def __init__(self, lab: Lab, recipe: Recipe, images: ImageSet | None):
+    def __init__(self, lab: Lab, recipe: Recipe, images: Any):
         super().__init__()
         self.lab, self.recipe, self.images = lab, recipe, images
         self.dice: list[np.ndarray] = []
@@ -438,7 +438,11 @@ def build_from_scratch(recipe: Recipe, seed: int) -> keras.Model:
     reported = UNETS[recipe.network]
     first = recipe.features * reported.features // UNETS["Unet"].features
     return build_unet(
-        recipe.network, shape, features=max(1, first), levels=recipe.levels, seed=seed
+        recipe.network,  # type: ignore
+        shape,
+        features=max(1, first),
+        levels=recipe.levels,
+        seed=seed,
     )
 
 

@@ -408,7 +408,9 @@ def best_threshold(rule: MaskRule, pairs: Sequence[tuple], thresholds: Sequence[
         The rule with the threshold whose median intersection over union is highest.
     """
     rules = [replace(rule, threshold=float(t)) for t in thresholds]
-    fits = [np.median([mask_iou(one(r, f), m) for r, f, m in pairs]) for one in rules]
+    fits = [
+        np.median(np.array([mask_iou(one(r, f), m) for r, f, m in pairs], float)) for one in rules
+    ]
     return rules[int(np.argmax(fits))]
 
 
@@ -438,7 +440,7 @@ def mask_rows(
         for name, rule in rules.items():
             values = []
             for real, fake, truth in read_pairs(table):
-                mask = rule(real, fake)
+                mask, truth = rule(real, fake), np.asarray(truth, bool)
                 outside = (mask & ~truth).sum() / mask.sum() if mask.any() else 1.0
                 iou = mask_iou(mask, truth)
                 values.append((iou, outside, iou > 0.5))
@@ -783,7 +785,7 @@ def evidence_of_real_data(
             values = pixel_values(transfer.trained[network, "first"], name, images)
             found |= {f"{what}, {network}": value for what, value in values.items()}
         part = "values of pixels" if name == "first" else f"values of pixels, {name}"
-        marked = images.masks.any((1, 2)) | (name == "first")
+        marked = np.asarray(images.masks.any((1, 2)) | (name == "first"))
         kept.append(named_rows(images, name, part, found, marked))
     return kept
 
