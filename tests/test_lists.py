@@ -339,7 +339,7 @@ def test_a_file_in_two_splits_of_a_list(tmp_path):
     assert len(read_list(file, split="test")) == 2
 
 
-def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path):
+def test_a_hundred_thousand_rows_are_read_in_two_seconds(tmp_path):
     lines = ["path,label,identity"]
     for folder in range(100):
         (tmp_path / str(folder)).mkdir()
@@ -348,10 +348,13 @@ def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path):
     for row in range(100_000):
         lines.append(f"{row % 100}/{row // 100 % 10}.png,{row % 2},p{row % 997}")
     (tmp_path / "list.csv").write_text("\n".join(lines))
-    start = time.process_time()
-    with pytest.raises(DeepfakeNbError, match="each path .and frame. once"):
-        read_list(tmp_path / "list.csv")  # everything but the last check has been done by then
-    assert time.process_time() - start < 5  # 1.2 on an idle core; a quadratic step takes minutes
+    took = []
+    for _ in range(3):  # the shortest is least disturbed by what else runs
+        start = time.process_time()
+        with pytest.raises(DeepfakeNbError, match="each path .and frame. once"):
+            read_list(tmp_path / "list.csv")  # everything but the last check has been done by then
+        took.append(time.process_time() - start)
+    assert min(took) < 2
 
 
 # Published layouts
