@@ -125,17 +125,11 @@ class CalibratedModel:
         np.ndarray
             float64 scores of shape (n,), higher for fakes; not calibrated.
         """
-        return self.score_with_maps(images, batch_size)[0]
+        return self.look(images, batch_size).scores
 
     def maps(self, images: np.ndarray, batch_size: int = 32) -> np.ndarray | None:
         """Return the maps of P(changed) of shape (n, height, width); None if not a localiser."""
-        return self.score_with_maps(images, batch_size)[1]
-
-    def score_with_maps(
-        self, images: np.ndarray, batch_size: int = 32
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return what `score` and `maps` return, from one pass through the model."""
-        return self.look(images, batch_size)[:2]
+        return self.look(images, batch_size).maps
 
     @cached_property
     def _network(self) -> keras.Model:
