@@ -1,10 +1,11 @@
 """The committed evidence: every number and verdict follows from the scores beside it."""
 
+import gzip
 from pathlib import Path
 
 import pytest
 
-from deepfake_nb.reporting.evidence import pack_folders, verify_pack
+from deepfake_nb.reporting.evidence import SCORES, pack_folders, verify_pack
 from deepfake_nb.reporting.verdicts import read_pack_scores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,12 +19,15 @@ def test_everything_follows_from_the_scores(place):
 
 @pytest.mark.parametrize("place", PACKS, ids=lambda place: place.name)
 def test_a_pack_is_small_and_holds_scores_alone(place):
-    assert {file.name for file in place.iterdir()} == {"pack.json", "scores.csv"}
+    assert {file.name for file in place.iterdir()} == {"pack.json", SCORES}
     assert sum(file.stat().st_size for file in place.iterdir()) < 1_000_000
-    text = (place / "pack.json").read_text() + (place / "scores.csv").read_text()
+    scores = gzip.decompress((place / SCORES).read_bytes()).decode()
+    text = (place / "pack.json").read_text() + scores
     assert not any(word in text for word in ("/home", "/root", "/work", "/tmp"))
-    read_pack_scores(place / "scores.csv")
+    read_pack_scores(place / SCORES)
 
 
-def test_there_is_evidence():
+def test_there_is_evidence_and_it_is_small():
     assert PACKS
+    files = [file for place in PACKS for file in place.iterdir()]
+    assert sum(file.stat().st_size for file in files) < 4_000_000

@@ -564,7 +564,8 @@ def test_wheel_holds_the_library_and_identical_copies_of_its_data(wheel):
         sources = {
             p.relative_to(folder).as_posix(): p.read_bytes()
             for p in [*folder.glob("*"), *folder.glob("evidence/*/*"), *folder.glob("protocols/*")]
-            if p.suffix in {".toml", ".ipynb", ".csv", ".json"} and not p.name.startswith(".")
+            if p.suffix in {".toml", ".ipynb", ".csv", ".gz", ".json"}
+            and not p.name.startswith(".")
         }
         start = f"deepfake_nb/_data/{target}/"
         packed = {n.removeprefix(start): archive.read(n) for n in files if n.startswith(start)}

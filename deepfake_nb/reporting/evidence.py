@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/11_reporting/12_evidence.ipynb #a47490ce
 import contextlib
+import gzip
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from deepfake_nb.reporting.verdicts import (
 )
 
 # %% ../../nbs/11_reporting/12_evidence.ipynb #5da0bb03
+SCORES = "scores.csv.gz"  # in a pack
 _DIGITS = "%.6g"
 
 
@@ -111,7 +113,7 @@ def write_pack(
     place = Path(folder) / f"{paper}-{dataset}{'-confirmation' * confirms}"
     text = scores.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
     text = re.sub(",+\n", "\n", text)  # a part lacks the scores of the models that come after it
-    write_atomic(place / "scores.csv", text)
+    write_atomic(place / SCORES, gzip.compress(text.encode(), mtime=0))
     pack = {
         "paper": paper,
         "dataset": dataset,
@@ -146,7 +148,7 @@ def renew_pack(place: str | Path, health: Sequence[Mapping] | None = None) -> Pa
     pack = json.loads((place / "pack.json").read_text(encoding="utf-8"))
     ill, chosen = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
     checks = list(pack.get("health", ())) if health is None else health
-    scores = read_pack_scores(place / "scores.csv")
+    scores = read_pack_scores(place / SCORES)
     paper, dataset, provenance = pack["paper"], pack["dataset"], pack["provenance"]
     entered = pack.get("entered", ())
     return write_pack(
@@ -156,7 +158,7 @@ def renew_pack(place: str | Path, health: Sequence[Mapping] | None = None) -> Pa
 
 def _follow_from_scores(place: Path, pack: Mapping, claims: pd.DataFrame | None = None) -> dict:
     """Return the numbers and verdicts that follow from a pack's scores."""
-    scores = read_pack_scores(place / "scores.csv")
+    scores = read_pack_scores(place / SCORES)
     claims = load_claims(pack["paper"]) if claims is None else claims
     ill, chosen = ({int(claim): why for claim, why in pack[key].items()} for key in _REASONS)
     health = pack.get("health", ())
@@ -268,7 +270,7 @@ def measured_on(
         wanted = confirms if people == "confirmation" else not is_embedded(dataset)
         if pack["paper"] != paper or not wanted:
             continue
-        scores = read_pack_scores(place / "scores.csv")
+        scores = read_pack_scores(place / SCORES)
         for model in models:
             with contextlib.suppress(ClaimError):  # not in this pack
                 found = measure(scores, model, part, against, metric)
@@ -293,7 +295,7 @@ def verify_command(folder: str | Path | None = None) -> int:
         The exit status: 0 if everything follows from the scores, else 1.
     """
     places = pack_folders(folder)
-    by_size = sorted(places, key=lambda place: -(place / "scores.csv").stat().st_size)
+    by_size = sorted(places, key=lambda place: -(place / SCORES).stat().st_size)
     workers = min(len(places), available_cores())
     if workers > 1:
         with ProcessPoolExecutor(workers) as pool:

@@ -49,7 +49,8 @@ def read_pack_scores(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path : str or Path
-        A CSV file with the columns sample, label, group, part and the scores of models.
+        A CSV file with the columns sample, label, group, part and the scores of models; also
+        packed by gzip.
 
     Returns
     -------
