@@ -9,7 +9,9 @@ JOBS   ?= 2  # papers, or processes of tests, at once
 STAMP  := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# One thread for BLAS: more of them wait for each other on small matrices.
 export TF_CPP_MIN_LOG_LEVEL ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
 
 .PHONY: figures evidence test test-fast test-bounds lint types book overview papers export lab clean-check
 

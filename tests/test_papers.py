@@ -215,8 +215,7 @@ def test_real_images_run(tmp_path):
     words = [
         "--profile",
         "smoke",
-        "-p",
-        "timed_steps=1",
+        *("-p", "timed_steps=1", "-p", "n_images=48"),
         "--out",
         str(tmp_path),
     ]

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from ..core.errors import ParameterError
+from ..core.memory import keep_freed_memory
 from .metrics import METRICS, accuracy, auc, check_scores
 
 # %% ../../nbs/03_evaluation/01_intervals.ipynb #25e6b356
@@ -131,6 +132,7 @@ def resample_weights(
     np.ndarray
         Weights (b, n) of float64 whole numbers.
     """
+    keep_freed_memory(network=False)
     codes, strata, _ = group_strata(y_true, groups)
     block = int(np.clip(2_000_000 // len(y_true), 1, n_resamples))
     seeds = (seed,) if isinstance(seed, (int, np.integer)) else tuple(seed)

@@ -54,10 +54,10 @@ def _metrics_of(rows: pd.DataFrame, columns: list[str]) -> tuple[str, ...]:
 
 def pack_numbers(scores: pd.DataFrame) -> list[dict]:
     """Return the metrics of every model on every part that it has scored, with intervals."""
-    numbers = []
+    numbers, parts = [], list(scores.groupby("part", sort=False))
     for model in model_names(scores):
         columns = [name for name in scores.columns if name.partition("@")[0] == model]
-        for part, rows in scores.groupby("part", sort=False):
+        for part, rows in parts:
             if rows[columns].isna().any(axis=None):
                 continue
             for metric in _metrics_of(rows, columns):

@@ -94,9 +94,9 @@ def part_scores(
     ClaimError
         If the model has no scores of the part, or lacks some.
     """
-    rows = scores[scores["part"] == part]
     wanted = [model] if isinstance(model, str) else list(model)
     columns = [c for name in wanted for c in scores.columns if c.partition("@")[0] == name]
+    rows = scores.loc[scores["part"] == part, [*_ABOUT, *columns]]
     matrix = rows[columns].to_numpy(float).T
     if not matrix.size or np.isnan(matrix).any():
         raise ClaimError(f"model {model!r} lacks scores of part {part!r}")

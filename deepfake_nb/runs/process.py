@@ -85,10 +85,9 @@ def _end_descendants(pid: int | None = None) -> None:
 
 
 # %% ../../nbs/12_runs/04_process.ipynb #1b282539
+_BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # on small matrices more threads only wait
 _THREADS = (
     "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
     "OPENCV_FOR_THREADS_NUM",
@@ -113,7 +112,8 @@ def child_environment(slot: int, jobs: int, gpus: Sequence[str]) -> dict[str, st
     """Return the environment of a run that shares the machine with `jobs` - 1 others."""
     share = {name: str(max(1, available_cores() // jobs)) for name in _THREADS} if jobs > 1 else {}
     return (
-        share
+        dict.fromkeys(_BLAS, "1")
+        | share
         | SHARED_GPU
         | dict(os.environ)
         | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if len(gpus) > 1 and jobs > 1 else {})
