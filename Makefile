@@ -75,6 +75,5 @@ $(STAMP): requirements.lock settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import ctypes, sys; missing = []; exec("for n in (\"libGL.so.1\", \"libglib-2.0.so.0\"):\n try: ctypes.CDLL(n)\n except OSError: missing.append(n)"); sys.exit(f"OpenCV needs {missing}: apt-get install libgl1 libglib2.0-0, or what your system calls them" if missing and sys.platform == "linux" else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
-	@$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true  # on all cores; pip compiles on one
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
