@@ -231,6 +231,7 @@ class Results:
         if table.empty:
             self.remark("This paper has not been run on other people yet.")
             return
+        table.insert(0, "text", ledger.claims["text"])
         caption = "Verdicts on rendered data: the development people and the confirmation people."
         self.table("confirmation", table, f"{caption} From the scores in nbs/papers/evidence.")
 
