@@ -218,6 +218,35 @@ def test_sound_encoder_and_duration_of_videos_are_found(tmp_path):
     assert "duration does not tell the classes apart" in found
 
 
+def test_properties_of_sounds_are_found(tmp_path):
+    """Fakes are shorter, stop at 4 kHz and are coded otherwise."""
+    import av
+
+    rng, rows = np.random.default_rng(0), []
+    for person in range(16):
+        for label in (0, 1):
+            rate = 16000 // (1 + label)
+            path = tmp_path / f"{person}_{label}.{'ogg' if label else 'wav'}"
+            with av.open(str(path), "w") as container:
+                codec = "libopus" if label else "pcm_s16le"
+                stream = container.add_stream(codec, rate=rate, layout="mono")
+                samples = rng.normal(0, 9000, (1, rate - 2000 * label + 50 * person))
+                samples = samples.clip(-32000, 32000).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+                frame.rate = rate
+                container.mux(stream.encode(frame))
+                container.mux(stream.encode())
+            row = {"path": str(path), "kind": "sound", "label": label, "dataset": "made"}
+            rows.append(row | {"identity": f"p{person}"})
+    audit = audit_dataset(make_samples(rows))
+    found = failed(audit)
+    for feature in ("duration", "file_size", "codec", "encoder", "cutoff"):
+        assert f"{feature} does not tell the classes apart" in found, feature
+    checks = audit.table.set_index("check")
+    assert checks.loc["every file can be read", "verdict"] == "pass"
+    assert checks.loc["background", "found"] == "no images or videos"
+
+
 def test_a_class_missing_from_a_split_or_of_another_kind_is_found(made):
     lacking = made[(made["split"] == "train") | (made["label"] == 1)].reset_index(drop=True)
     finding = failed(audit_dataset(lacking))["both classes in each split"]
@@ -306,3 +335,13 @@ def test_uadfv_shows_one_source_in_all_fakes_and_smaller_fakes(real_data):
 def test_nothing_but_content_tells_the_classes_of_real_and_fake_face_apart(real_data):
     audit = audit_dataset(load_samples("real-and-fake-face"))
     assert failed(audit) == {}
+
+
+@pytest.mark.slow
+def test_fake_sounds_are_shorter(real_data):
+    audit = audit_dataset(load_samples("fake-or-real"))
+    found = failed(audit)
+    assert "every file can be read" not in found
+    duration = found["duration does not tell the classes apart"]
+    assert duration.effect.high < 0.45
+    assert duration.said == "typical values: real 2.801, fake 1.812"
