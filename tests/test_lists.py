@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+import tracemalloc
 import warnings
 import zipfile
 
@@ -417,6 +418,25 @@ def test_a_wrong_list_of_dfdc_is_refused_with_file_and_key(content, message, tmp
     plant(tmp_path, "a.mp4", files={"metadata.json": json.dumps(content)})
     with pytest.raises(ManifestError, match=message):
         load_samples("dfdc-sample", tmp_path)
+
+
+def test_a_list_of_blanks_in_an_archive_takes_no_memory(tmp_path, monkeypatch):
+    """Of a size that is stated, and of one that the archive does not admit."""
+    monkeypatch.setattr("deepfake_nb.data.video_layouts.LIST_LIMIT", 5_000_000)
+    file = tmp_path / "dfdc_train_part_0.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("dfdc_train_part_0/metadata.json", b" " * 30_000_000)
+    content = file.read_bytes()
+    size = (30_000_000).to_bytes(4, "little")
+    assert content.count(size) == 2
+    for name, written in (("stated", content), ("false", content.replace(size, bytes(4)))):
+        file.write_bytes(written)
+        tracemalloc.start()
+        with pytest.raises(ManifestError, match=r"_0.zip!?/?.*(30,000,000 bytes .* by hand|CRC)"):
+            load_samples("dfdc", tmp_path)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 12_000_000, name
 
 
 def test_absent_videos_of_lists_are_counted(tmp_path):

@@ -17,7 +17,8 @@ from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
-from ..core.errors import ManifestError
+from ..core.errors import ManifestError, VideoError
+from ..core.files import read_member
 from ..core.schema import read_json
 from .layouts import list_files, path_if_file, read_text, sample_row
 
@@ -144,6 +145,9 @@ def dfdc(root: Path, parts: Iterable[int] | None = None) -> list[dict]:
     return rows
 
 
+LIST_LIMIT: int = 100 * 1024**2  # bytes; no larger list is unpacked into memory
+
+
 def _archive_rows(archive: Path) -> list[dict]:
     """Return rows of the videos in a zip archive that its metadata.json lists."""
     try:
@@ -152,7 +156,9 @@ def _archive_rows(archive: Path) -> list[dict]:
             listings = {}
             for name in members:
                 if name.rsplit("/", 1)[-1] == "metadata.json":
-                    listings[name] = json.loads(opened.read(name))
+                    listings[name] = json.loads(read_member(f"{archive}!/{name}", LIST_LIMIT))
+    except VideoError as error:
+        raise ManifestError(str(error)) from error
     except (zipfile.BadZipFile, ValueError, OSError, RuntimeError) as error:
         raise ManifestError(
             f"{archive}: cannot be read: {error}; the download may be incomplete"
