@@ -376,6 +376,10 @@ def test_parts_of_dfdc_without_a_list_are_named(tmp_path):
     with pytest.warns(UserWarning) as caught:
         load_samples("dfdc", tmp_path)
     assert any("_2.zip: no metadata.json in it" in str(each.message) for each in caught)
+    plant(tmp_path / "alone" / "dfdc_train_part_1", "c.mp4", "d.mp4")  # of no other part
+    with pytest.warns(UserWarning, match="_1: 2 videos but no metadata.json"):
+        with pytest.raises(ManifestError, match="dfdc: no samples in "):
+            load_samples("dfdc", tmp_path / "alone")
 
 
 @pytest.mark.parametrize("name", ["../../x.mp4", "/etc/x.mp4", "sub/x.mp4", "..\\x.mp4", ".."])
@@ -486,6 +490,33 @@ def test_a_download_of_one_class_or_method_is_named(tmp_path):
         load_samples("celeb-df-v2", tmp_path / "one")
     plant(tmp_path / "both", ff, "original_sequences/youtube/c40/videos/000.mp4")
     assert len(load_samples("faceforensics", tmp_path / "both")) == 2
+
+
+def test_crops_and_their_list_are_compared(tmp_path):
+    lines = "videoname,original_width,original_height,label,original\n"
+    lines += "aa.mp4,9,9,REAL,\nbb.mp4,9,9,FAKE,aa.mp4\ngone.mp4,9,9,REAL,\n"
+    plant(tmp_path, "faces_224/aa.jpg", "faces_224/bb.jpg", files={"metadata.csv": lines})
+    with pytest.warns(UserWarning, match="metadata.csv: 1 of 3 listed videos do not exist, gone"):
+        assert load_samples("dfdc-faces", tmp_path)["label"].tolist() == [0, 1]
+    plant(tmp_path, "faces_224/gone.jpg", "faces_224/new.jpg")
+    with pytest.warns(UserWarning, match="1 of 4 crops are not in metadata.csv, .* new.jpg first"):
+        assert len(load_samples("dfdc-faces", tmp_path)) == 3
+    (tmp_path / "faces_224/new.jpg").unlink()
+    assert len(load_samples("dfdc-faces", tmp_path)) == 3  # nothing to be said
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("real-and-fake-face", "training_real/real_00001.jpg"),
+        ("real-and-fake-face", "training_fake/easy_1_1100.jpg"),
+        ("fake-or-real", "training/fake/file1.wav"),
+    ],
+)
+def test_a_class_that_was_not_unpacked_is_named(name, file, tmp_path):
+    plant(tmp_path, file)
+    with pytest.warns(UserWarning, match=r"all 1 files are \w+, none is \w+; unpack "):
+        assert len(load_samples(name, tmp_path)) == 1
 
 
 def test_frames_of_uadfv_in_place_of_videos(tmp_path):
