@@ -234,6 +234,36 @@ def test_a_damaged_record_of_a_run_is_named(content, tmp_path):
             earlier_times(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("provenance.json", {"parameters": {}, "seed": "x"}, "'seed' is 'x'; expected a whole nu"),
+        ("provenance.json", {"parameters": {}, "dataset": 3}, "'dataset' is 3; expected text"),
+        ("metrics.json", [], r"holds \[\]; expected a table"),
+        ("metrics.json", {"auc": 3}, "field 'auc' is 3; expected a table"),
+        ("metrics.json", {"auc": {}}, "field 'auc.value' is missing"),
+        ("metrics.json", {"auc": {"value": "x"}}, "field 'auc.value' is 'x'; expected a number"),
+        ("tables/scores.csv", '"', "cannot be read as a table"),
+    ],
+)
+def test_a_damaged_result_of_a_run_is_named(name, content, message, tmp_path):
+    from deepfake_nb.core.errors import ReportError
+    from deepfake_nb.runs.collect import collect_runs, run_numbers
+
+    folder = tmp_path / "kun/synthetic-faces-smoke-0123456789"
+    record = {"paper": "kun", "dataset": "synthetic-faces", "profile": "smoke", "seed": 0}
+    metrics = {"auc": {"value": 0.5, "low": None}}
+    files = {"provenance.json": record | {"parameters": {}}, "metrics.json": metrics}
+    files |= {"tables/scores.csv": "model,AUC\nlinear,.5\n"}
+    for given in (files, files | {name: content}):
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}
+        plant(folder, files=texts)
+        if given is files:
+            assert run_numbers(collect_runs(tmp_path))["value"].tolist() == [0.5]
+    with pytest.raises(ReportError, match=f"{name}: .*{message}"):
+        run_numbers(collect_runs(tmp_path))
+
+
 def test_a_damaged_record_of_an_extraction_is_named(tmp_path):
     from deepfake_nb.core.errors import FaceError
     from deepfake_nb.faces.extraction import Extraction
