@@ -166,6 +166,29 @@ def test_a_property_of_jpeg_files_is_found(feature, save, made):
     assert len(finding.rows) == len(made)
 
 
+@pytest.mark.parametrize(
+    ("feature", "change"),
+    [
+        ("width", lambda image: image.resize((72, 80))),
+        ("height", lambda image: image.resize((80, 88))),
+        ("mean_red", lambda image: Image.merge("RGB", (image.getchannel(1), *image.split()[1:]))),
+        ("file_size", lambda image: image.convert("L")),
+    ],
+)
+def test_size_dimensions_and_colour_are_found(feature, change, made):
+    for row, path in made["path"].items():
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[..., 0] = 40 + pixels[..., 0] // 4
+        image = Image.fromarray(pixels)
+        image = change(image) if made.loc[row, "label"] else image
+        image.save(path)
+    finding = failed(audit_dataset(made))[f"{feature} does not tell the classes apart"]
+    effect = finding.effect
+    assert effect.low <= effect.value <= effect.high
+    assert effect.high < 0.3 or effect.low > 0.7
+    assert len(finding.rows) > 0.7 * len(made)
+
+
 def test_the_software_that_wrote_fakes_is_found(made):
     from PIL.PngImagePlugin import PngInfo
 
@@ -197,7 +220,8 @@ def test_sound_encoder_and_duration_of_videos_are_found(tmp_path):
     for person in range(10):
         for label in (0, 1):
             path = tmp_path / f"{person}_{label}.mp4"
-            with av.open(str(path), "w") as container:
+            options = {"fflags": "+bitexact"} if label else {}  # names no encoder
+            with av.open(str(path), "w", options=options) as container:
                 stream = container.add_stream("mpeg4", rate=10)
                 stream.width = stream.height = 64
                 sound = container.add_stream("aac", rate=16000) if label == 0 else None
@@ -214,8 +238,37 @@ def test_sound_encoder_and_duration_of_videos_are_found(tmp_path):
             row = {"path": str(path), "kind": "video", "label": label, "dataset": "made"}
             rows.append(row | {"identity": f"p{person}", "original": f"v{person}"})
     found = failed(audit_dataset(make_samples(rows)))
-    assert "sound does not tell the classes apart" in found
-    assert "duration does not tell the classes apart" in found
+    for feature in ("sound", "duration", "encoder"):
+        assert f"{feature} does not tell the classes apart" in found, feature
+
+
+def test_properties_of_sounds_are_found(tmp_path):
+    """Fakes are shorter, stop at 4 kHz and are coded otherwise."""
+    import av
+
+    rng, rows = np.random.default_rng(0), []
+    for person in range(16):
+        for label in (0, 1):
+            rate = 16000 // (1 + label)
+            path = tmp_path / f"{person}_{label}.{'ogg' if label else 'wav'}"
+            with av.open(str(path), "w") as container:
+                codec = "libopus" if label else "pcm_s16le"
+                stream = container.add_stream(codec, rate=rate, layout="mono")
+                samples = rng.normal(0, 9000, (1, rate - 2000 * label + 50 * person))
+                samples = samples.clip(-32000, 32000).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+                frame.rate = rate
+                container.mux(stream.encode(frame))
+                container.mux(stream.encode())
+            row = {"path": str(path), "kind": "sound", "label": label, "dataset": "made"}
+            rows.append(row | {"identity": f"p{person}"})
+    audit = audit_dataset(make_samples(rows))
+    found = failed(audit)
+    for feature in ("duration", "file_size", "codec", "encoder", "cutoff"):
+        assert f"{feature} does not tell the classes apart" in found, feature
+    checks = audit.table.set_index("check")
+    assert checks.loc["every file can be read", "verdict"] == "pass"
+    assert checks.loc["background", "found"] == "no images or videos"
 
 
 def test_a_class_missing_from_a_split_or_of_another_kind_is_found(made):
@@ -306,3 +359,13 @@ def test_uadfv_shows_one_source_in_all_fakes_and_smaller_fakes(real_data):
 def test_nothing_but_content_tells_the_classes_of_real_and_fake_face_apart(real_data):
     audit = audit_dataset(load_samples("real-and-fake-face"))
     assert failed(audit) == {}
+
+
+@pytest.mark.slow
+def test_fake_sounds_are_shorter(real_data):
+    audit = audit_dataset(load_samples("fake-or-real"))
+    found = failed(audit)
+    assert "every file can be read" not in found
+    duration = found["duration does not tell the classes apart"]
+    assert duration.effect.high < 0.45
+    assert duration.said == "typical values: real 2.801, fake 1.812"

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+import tracemalloc
 import warnings
 import zipfile
 
@@ -375,6 +376,10 @@ def test_parts_of_dfdc_without_a_list_are_named(tmp_path):
     with pytest.warns(UserWarning) as caught:
         load_samples("dfdc", tmp_path)
     assert any("_2.zip: no metadata.json in it" in str(each.message) for each in caught)
+    plant(tmp_path / "alone" / "dfdc_train_part_1", "c.mp4", "d.mp4")  # of no other part
+    with pytest.warns(UserWarning, match="_1: 2 videos but no metadata.json"):
+        with pytest.raises(ManifestError, match="dfdc: no samples in "):
+            load_samples("dfdc", tmp_path / "alone")
 
 
 @pytest.mark.parametrize("name", ["../../x.mp4", "/etc/x.mp4", "sub/x.mp4", "..\\x.mp4", ".."])
@@ -417,6 +422,25 @@ def test_a_wrong_list_of_dfdc_is_refused_with_file_and_key(content, message, tmp
     plant(tmp_path, "a.mp4", files={"metadata.json": json.dumps(content)})
     with pytest.raises(ManifestError, match=message):
         load_samples("dfdc-sample", tmp_path)
+
+
+def test_a_list_of_blanks_in_an_archive_takes_no_memory(tmp_path, monkeypatch):
+    """Of a size that is stated, and of one that the archive does not admit."""
+    monkeypatch.setattr("deepfake_nb.data.video_layouts.LIST_LIMIT", 5_000_000)
+    file = tmp_path / "dfdc_train_part_0.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("dfdc_train_part_0/metadata.json", b" " * 30_000_000)
+    content = file.read_bytes()
+    size = (30_000_000).to_bytes(4, "little")
+    assert content.count(size) == 2
+    for name, written in (("stated", content), ("false", content.replace(size, bytes(4)))):
+        file.write_bytes(written)
+        tracemalloc.start()
+        with pytest.raises(ManifestError, match=r"_0.zip!?/?.*(30,000,000 bytes .* by hand|CRC)"):
+            load_samples("dfdc", tmp_path)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 12_000_000, name
 
 
 def test_absent_videos_of_lists_are_counted(tmp_path):
@@ -466,6 +490,33 @@ def test_a_download_of_one_class_or_method_is_named(tmp_path):
         load_samples("celeb-df-v2", tmp_path / "one")
     plant(tmp_path / "both", ff, "original_sequences/youtube/c40/videos/000.mp4")
     assert len(load_samples("faceforensics", tmp_path / "both")) == 2
+
+
+def test_crops_and_their_list_are_compared(tmp_path):
+    lines = "videoname,original_width,original_height,label,original\n"
+    lines += "aa.mp4,9,9,REAL,\nbb.mp4,9,9,FAKE,aa.mp4\ngone.mp4,9,9,REAL,\n"
+    plant(tmp_path, "faces_224/aa.jpg", "faces_224/bb.jpg", files={"metadata.csv": lines})
+    with pytest.warns(UserWarning, match="metadata.csv: 1 of 3 listed videos do not exist, gone"):
+        assert load_samples("dfdc-faces", tmp_path)["label"].tolist() == [0, 1]
+    plant(tmp_path, "faces_224/gone.jpg", "faces_224/new.jpg")
+    with pytest.warns(UserWarning, match="1 of 4 crops are not in metadata.csv, .* new.jpg first"):
+        assert len(load_samples("dfdc-faces", tmp_path)) == 3
+    (tmp_path / "faces_224/new.jpg").unlink()
+    assert len(load_samples("dfdc-faces", tmp_path)) == 3  # nothing to be said
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("real-and-fake-face", "training_real/real_00001.jpg"),
+        ("real-and-fake-face", "training_fake/easy_1_1100.jpg"),
+        ("fake-or-real", "training/fake/file1.wav"),
+    ],
+)
+def test_a_class_that_was_not_unpacked_is_named(name, file, tmp_path):
+    plant(tmp_path, file)
+    with pytest.warns(UserWarning, match=r"all 1 files are \w+, none is \w+; unpack "):
+        assert len(load_samples(name, tmp_path)) == 1
 
 
 def test_frames_of_uadfv_in_place_of_videos(tmp_path):

@@ -303,6 +303,32 @@ def test_colours_that_are_not_converted_are_recorded(tmp_path):
     )
 
 
+def test_colours_stated_as_numbers_are_recorded(tmp_path):
+    """By code points of H.273 (primaries, transfer), or by the primaries themselves."""
+    rows, names = np.full((4, 12), 99), ("not.png", "p3.png", "pq.png", "short.png")
+    codes = (bytes([1, 13, 0, 1]), bytes([12, 13, 0, 1]), bytes([9, 16, 0, 1]), b"\x0c")
+    files = [write_png(tmp_path / name, 8, 2, rows, cICP=c) for name, c in zip(names, codes)]
+    for primaries, curve in ((12, 13), (9, 18)):
+        Image.new("RGB", (16, 16), "red").save(tmp_path / f"{curve}.avif")
+        content = (tmp_path / f"{curve}.avif").read_bytes()
+        at = content.index(b"colrnclx") + 8
+        code = struct.pack(">HH", primaries, curve)
+        (tmp_path / f"{curve}.avif").write_bytes(content[:at] + code + content[at + 4 :])
+        files.append(tmp_path / f"{curve}.avif")
+    p3, hdr = "colours of Display P3, not converted", "HDR ({}, BT.2020), not tone-mapped"
+    expected = ["", p3, hdr.format("PQ"), "", p3, hdr.format("HLG")]
+    assert [shown(file)[1] for file in files] == expected
+    for name, blue, remark in (
+        ("srgb.png", 6000, ""),
+        ("wide.png", 1000, "colours of stated primaries, not converted"),
+    ):
+        numbers = (31270, 32900, 64000, 33000, 30000, 60000, 15000, blue)
+        file = write_png(tmp_path / name, 8, 2, rows, cHRM=struct.pack(">8I", *numbers))
+        assert shown(file)[1] == remark
+    file = write_png(tmp_path / "odd.png", 8, 2, rows, cHRM=struct.pack(">10I", *range(10)))
+    assert shown(file)[0][0, 0].tolist() == [99] * 3
+
+
 # ---- several images, other formats, metadata
 
 

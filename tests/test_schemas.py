@@ -1,5 +1,6 @@
 """JSON and TOML of others: one schema each, and errors that name file and key."""
 
+import dataclasses
 import json
 import re
 
@@ -137,7 +138,24 @@ GOOD = {
     "probe": [0.1],
     "versions": {"keras": "3"},
 }
-CARD = {"name": "a", "numbers": {}, "data": {}, "decision": {}, "versions": {}}
+SHOWN = ("AUC", "abstains", "reals above the band", "fakes below the band")
+CARD = {
+    "name": "a",
+    "description": "",
+    "intended_use": "",
+    "out_of_scope": [],
+    "data": {"datasets": [], "files": 0, "sha256": "", "research_only": True},
+    "split": "",
+    "decision": {"rule": "", "calibration": "", "band_rule": ""},
+    "meaning": {"images": ""},
+    "numbers": {
+        "images": [
+            {"metric": name, "value": 0.5, "low": None, "high": None, "n": 9} for name in SHOWN
+        ]
+    },
+    "training": {},
+    "versions": {},
+}
 NAN = float("nan")
 
 
@@ -180,6 +198,12 @@ def stored(tmp_path, settings, card=CARD):
         ({"calibration": {"temperature": 1}}, "'calibration' is .*; expected a rising curve with"),
         ({"preprocessing": {"sizes": [8, 8]}}, "'preprocessing' is .*; expected fields of `Prep"),
         ({"preprocessing": []}, r"'preprocessing' is \[\]; expected a table"),
+        ({"preprocessing": {"size": None}}, "'preprocessing.size' is None; expected a list"),
+        ({"preprocessing": {"size": [8, "8"]}}, r"'preprocessing.size\[1\]' is '8'; expected a wh"),
+        ({"preprocessing": {"scaling": []}}, r"'preprocessing.scaling' is \[\]; expected text"),
+        ({"preprocessing": {"margin": "a"}}, "'preprocessing.margin' is 'a'; expected a number"),
+        ({"preprocessing": {"jpeg": [9]}}, r"'preprocessing.jpeg' is \[9\]; expected a whole num"),
+        ({"preprocessing": {"mirror": 1}}, "'preprocessing.mirror' is 1; expected true or false"),
         ({"probe": ["a"]}, r"'probe\[0\]' is 'a'; expected a number"),
         ({"versions": {"keras": 3}}, "'versions.keras' is 3; expected text"),
         ({"min_points": -1}, "'min_points' is -1; expected a number, at least 0"),
@@ -214,6 +238,38 @@ def test_a_detector_without_a_key_is_refused(key, tmp_path):
         load_detector(stored(tmp_path / "list", []))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": None}, "field 'split' is None; expected text"),
+        ({"training": []}, r"field 'training' is \[\]; expected a table"),
+        ({"meaning": {"videos": ""}}, "field 'meaning.images' is missing"),
+        ({"data": {"datasets": [3]}}, r"field 'data.datasets\[0\]' is 3; expected text"),
+        ({"decision": {"rule": "", "calibration": ""}}, "field 'decision.band_rule' is missing"),
+        ({"numbers": {"images": [[]]}}, r"field 'numbers.images\[0\]' is \[\]; expected a table"),
+        ({"numbers": CARD["numbers"] | {"videos": []}}, "'numbers.videos' has no value of 'AUC'"),
+    ],
+)
+def test_a_wrong_card_is_refused_with_file_and_key(change, message, tmp_path):
+    from deepfake_nb.core.errors import DetectorError
+    from deepfake_nb.detectors.storage import load_detector
+
+    with pytest.raises(DetectorError, match=f"card.json: .*{message}"):
+        load_detector(stored(tmp_path, GOOD, CARD | change))
+
+
+def test_preprocessing_that_does_not_fit_is_refused(tmp_path):
+    from deepfake_nb.core.errors import DetectorError
+    from deepfake_nb.detectors.preprocessing import Preprocessing
+    from deepfake_nb.detectors.storage import _SCHEMA, _read_preprocessing
+
+    known = {name.removesuffix("?") for name in _SCHEMA["preprocessing"]}
+    assert known == {field.name for field in dataclasses.fields(Preprocessing)}
+    for wrong in ({"view_options": {"a": 1}}, {"margin": -1}, {"confidence": 2}, {"crop": 0}):
+        with pytest.raises(DetectorError, match="detector.json: field 'preprocessing': "):
+            _read_preprocessing({"preprocessing": wrong}, tmp_path / "detector.json")
+
+
 # What runs and extractions recorded
 
 
@@ -232,6 +288,36 @@ def test_a_damaged_record_of_a_run_is_named(content, tmp_path):
     if content != "{}":
         with pytest.raises(ReportError, match="provenance.json: (cannot be read as JSON|holds)"):
             earlier_times(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("provenance.json", {"parameters": {}, "seed": "x"}, "'seed' is 'x'; expected a whole nu"),
+        ("provenance.json", {"parameters": {}, "dataset": 3}, "'dataset' is 3; expected text"),
+        ("metrics.json", [], r"holds \[\]; expected a table"),
+        ("metrics.json", {"auc": 3}, "field 'auc' is 3; expected a table"),
+        ("metrics.json", {"auc": {}}, "field 'auc.value' is missing"),
+        ("metrics.json", {"auc": {"value": "x"}}, "field 'auc.value' is 'x'; expected a number"),
+        ("tables/scores.csv", '"', "cannot be read as a table"),
+    ],
+)
+def test_a_damaged_result_of_a_run_is_named(name, content, message, tmp_path):
+    from deepfake_nb.core.errors import ReportError
+    from deepfake_nb.runs.collect import collect_runs, run_numbers
+
+    folder = tmp_path / "kun/synthetic-faces-smoke-0123456789"
+    record = {"paper": "kun", "dataset": "synthetic-faces", "profile": "smoke", "seed": 0}
+    metrics = {"auc": {"value": 0.5, "low": None}}
+    files = {"provenance.json": record | {"parameters": {}}, "metrics.json": metrics}
+    files |= {"tables/scores.csv": "model,AUC\nlinear,.5\n"}
+    for given in (files, files | {name: content}):
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}
+        plant(folder, files=texts)
+        if given is files:
+            assert run_numbers(collect_runs(tmp_path))["value"].tolist() == [0.5]
+    with pytest.raises(ReportError, match=f"{name}: .*{message}"):
+        run_numbers(collect_runs(tmp_path))
 
 
 def test_a_damaged_record_of_an_extraction_is_named(tmp_path):

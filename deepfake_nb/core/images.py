@@ -75,6 +75,28 @@ def _eight_bits(image: Image.Image, remarks: list[str]) -> Image.Image:
 
 
 # %% ../../nbs/00_core/04_images.ipynb #7e139bd6
+_TRANSFERS = {16: "PQ", 18: "HLG"}  # by ITU-T H.273
+_PRIMARIES = {9: "BT.2020", 11: "DCI P3", 12: "Display P3"}
+_SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # white, red, green, blue: x and y
+
+
+def colour_remark(primaries: int, transfer: int) -> str:
+    """Return what is to be said of colours that are not those of an ordinary screen."""
+    name, curve = _PRIMARIES.get(primaries, ""), _TRANSFERS.get(transfer, "")
+    if curve:
+        return f"HDR ({', '.join(filter(None, (curve, name)))}), not tone-mapped"
+    return f"colours of {name}, not converted" if name else ""
+
+
+def _coded_colours(content: bytes, form: str | None) -> str:
+    """Return the remark on colours that a PNG, AVIF or HEIC states by numbers."""
+    if form == "PNG":
+        at = content.find(b"\0\0\0\4cICP", 0, max(content.find(b"IDAT"), 0)) + 8
+        return colour_remark(*content[at : at + 2]) if at >= 8 else ""
+    at = content.find(b"colrnclx", 0, 10_000) + 8 if form in ("AVIF", "HEIF") else 0
+    return colour_remark(content[at + 1], content[at + 3]) if 8 <= at <= len(content) - 4 else ""
+
+
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}
 
 
@@ -122,6 +144,9 @@ def _to_srgb(image: Image.Image, info: dict, remarks: list[str]) -> Image.Image:
         remarks.append("CMYK without a colour profile, converted by formula")
     elif "srgb" not in info and abs(info.get("gamma", 0.45455) - 0.45455) > 0.02:
         remarks.append(f"stated gamma of {info['gamma']:g} not applied")
+    elif "srgb" not in info and len(stated := info.get("chromaticity", ())) == len(_SRGB):
+        if np.abs(np.subtract(stated, _SRGB)).max() > 0.01:
+            remarks.append("colours of stated primaries, not converted")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -374,6 +399,8 @@ def decode_image(
             if pixels is not None:
                 return DecodedImage(pixels)
         shown = as_shown(image, remarks)
+        if "icc_profile" not in image.info and (coded := _coded_colours(content, image.format)):
+            remarks.append(coded)
         if size is not None and shown.size != (size[1], size[0]):
             shown = shown.resize((size[1], size[0]), INTERPOLATIONS[interpolation])
         return DecodedImage(np.asarray(shown), tuple(remarks))

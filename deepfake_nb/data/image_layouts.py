@@ -7,12 +7,19 @@ __all__ = []
 
 # %% ../../nbs/02_data/04_image_layouts.ipynb #119f7626
 import re
+import warnings
 from pathlib import Path
 
 import pandas as pd
 
 from ..core.errors import ManifestError
-from .layouts import list_files, read_text_table, sample_row
+from deepfake_nb.data.layouts import (
+    list_files,
+    read_text_table,
+    sample_row,
+    warn_absent,
+    warn_one_class,
+)
 
 
 # %% ../../nbs/02_data/04_image_layouts.ipynb #6bfb4f09
@@ -125,6 +132,15 @@ def dfdc_faces(root: Path) -> list[dict]:
             f"{wrong['label'].iloc[0]!r}; expected REAL or FAKE"
         )
     paths = {path.stem: path for path in list_files(root, "faces_224/*.jpg")}
+    videos = table["videoname"].str[:-4]
+    warn_absent(root / "metadata.csv", videos, videos[~videos.isin(list(paths))].tolist())
+    unlisted = sorted(paths.keys() - set(videos))
+    if unlisted:
+        warnings.warn(
+            f"{root}: {len(unlisted):,} of {len(paths):,} crops are not in metadata.csv, so they "
+            f"have no labels and are left out, {unlisted[0]}.jpg first",
+            stacklevel=2,
+        )
     rows = []
     for entry in table.itertuples():
         video = entry.videoname[:-4]
@@ -142,7 +158,7 @@ def dfdc_faces(root: Path) -> list[dict]:
                 original_height=int(entry.original_height),
             )
         )
-    return rows
+    return warn_one_class(rows, root, "unpack all of faces_224/")
 
 
 # %% ../../nbs/02_data/04_image_layouts.ipynb #fe4cc1bb
@@ -180,4 +196,4 @@ def real_and_fake_face(root: Path) -> list[dict]:
                 face_parts=name[3],
             )
         )
-    return rows
+    return warn_one_class(rows, root, "unpack training_real/ and training_fake/ side by side")

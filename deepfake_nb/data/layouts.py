@@ -11,6 +11,8 @@ import csv
 import io
 import os
 import re
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -136,6 +138,27 @@ def read_text_table(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
     return table.replace("", pd.NA)
 
 
+# %% ../../nbs/02_data/03_layouts.ipynb #5c81f2ab
+def warn_absent(listing: Path, names: Iterable, absent: list[str]) -> None:
+    """Warn if files that a list names do not exist."""
+    if absent:
+        warnings.warn(
+            f"{listing}: {len(absent):,} of {len([*names]):,} listed videos do not exist, "
+            f"{absent[0]} first; they are left out (`deepfake-nb data verify` lists them all)",
+            stacklevel=3,
+        )
+
+
+def warn_one_class(rows: list[dict], root: Path, remedy: str) -> list[dict]:
+    """Return rows; warn if they are all of one class."""
+    if len({row["label"] for row in rows}) == 1:
+        here, gone = ("real", "fake")[:: 1 - 2 * rows[0]["label"]]
+        warnings.warn(
+            f"{root}: all {len(rows):,} files are {here}, none is {gone}; {remedy}", stacklevel=3
+        )
+    return rows
+
+
 # %% ../../nbs/02_data/03_layouts.ipynb #6103708d
 def faces(root: Path) -> list[dict]:
     """Read face crops named `<video>_<frame>.jpg` in folders `real` and `fake`.
@@ -190,7 +213,7 @@ def fake_or_real(root: Path) -> list[dict]:
                 if speaker:
                     about["identity"] = f"librispeech-{speaker[1]}"
                 rows.append(sample_row(path, "sound", label, **about))
-    return rows
+    return warn_one_class(rows, root, "unpack real/ and fake/ of each part")
 
 
 # %% ../../nbs/02_data/03_layouts.ipynb #deda3869

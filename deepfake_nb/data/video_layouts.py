@@ -17,9 +17,17 @@ from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
-from ..core.errors import ManifestError
+from ..core.errors import ManifestError, VideoError
+from ..core.files import read_member
 from ..core.schema import read_json
-from .layouts import list_files, path_if_file, read_text, sample_row
+from deepfake_nb.data.layouts import (
+    list_files,
+    path_if_file,
+    read_text,
+    sample_row,
+    warn_absent,
+    warn_one_class,
+)
 
 # %% ../../nbs/02_data/05_video_layouts.ipynb #03623179
 DFDC_LISTS = (
@@ -31,26 +39,6 @@ DFDC_SAMPLE_LISTS = (
     "train_sample_videos/metadata.json",
     "train_sample_videos/train_sample_videos/metadata.json",
 )
-
-
-def warn_absent(listing: Path, names: Iterable, absent: list[str]) -> None:
-    """Warn if files that a list names do not exist."""
-    if absent:
-        warnings.warn(
-            f"{listing}: {len(absent):,} of {len([*names]):,} listed videos do not exist, "
-            f"{absent[0]} first; they are left out (`deepfake-nb data verify` lists them all)",
-            stacklevel=3,
-        )
-
-
-def warn_one_class(rows: list[dict], root: Path, remedy: str) -> list[dict]:
-    """Return rows; warn if they are all of one class."""
-    if len({row["label"] for row in rows}) == 1:
-        here, gone = ("real", "fake")[:: 1 - 2 * rows[0]["label"]]
-        warnings.warn(
-            f"{root}: all {len(rows):,} files are {here}, none is {gone}; {remedy}", stacklevel=3
-        )
-    return rows
 
 
 def read_dfdc_list(listing: Path) -> Iterator[tuple[Path, dict]]:
@@ -144,6 +132,9 @@ def dfdc(root: Path, parts: Iterable[int] | None = None) -> list[dict]:
     return rows
 
 
+LIST_LIMIT: int = 100 * 1024**2  # bytes; no larger list is unpacked into memory
+
+
 def _archive_rows(archive: Path) -> list[dict]:
     """Return rows of the videos in a zip archive that its metadata.json lists."""
     try:
@@ -152,7 +143,9 @@ def _archive_rows(archive: Path) -> list[dict]:
             listings = {}
             for name in members:
                 if name.rsplit("/", 1)[-1] == "metadata.json":
-                    listings[name] = json.loads(opened.read(name))
+                    listings[name] = json.loads(read_member(f"{archive}!/{name}", LIST_LIMIT))
+    except VideoError as error:
+        raise ManifestError(str(error)) from error
     except (zipfile.BadZipFile, ValueError, OSError, RuntimeError) as error:
         raise ManifestError(
             f"{archive}: cannot be read: {error}; the download may be incomplete"

@@ -139,10 +139,18 @@ def _check_sums(folder: Path) -> dict[str, str]:
 
 def _check_probe(folder: Path, detector: DeepfakeDetector, settings: Mapping) -> None:
     """Verify that the scores of the probe reproduce."""
-    now, then = detector.score(probe_images(detector.preprocessing)), np.array(settings["probe"])
-    tolerance = _TOLERANCE * max(1.0, np.abs(then).max())
-    if now.shape == then.shape and np.abs(now - then).max() <= tolerance:
-        return
+    then = np.array(settings["probe"], float)
+    try:
+        now = detector.score(probe_images(detector.preprocessing))
+    except Exception as error:  # options of features, say, that do not fit the model
+        raise DetectorError(
+            f"{folder / 'detector.json'}: the model cannot score what its preprocessing gives: "
+            f"{str(error).partition(chr(10))[0]}"
+        ) from error
+    if now.shape == then.shape:
+        tolerance = _TOLERANCE * max(1.0, np.abs(then).max())
+        if np.abs(now - then).max() <= tolerance:
+            return
     versions, changed = package_versions(), []
     for name, version in settings["versions"].items():
         if versions.get(name, "none") != version:
@@ -158,7 +166,23 @@ def _check_probe(folder: Path, detector: DeepfakeDetector, settings: Mapping) ->
 _SCHEMA = {
     "format": Number(whole=True),
     "model": str,
-    "preprocessing": dict.fromkeys((f"{field.name}?" for field in fields(Preprocessing)), object),
+    "preprocessing": {
+        "size?": [Number(1, whole=True)],
+        "interpolation?": str,
+        "scaling?": str,
+        "view?": str,
+        "view_options?": dict,
+        "features?": str,
+        "feature_options?": dict,
+        "face_detector?": str,
+        "confidence?": (Number(), None),
+        "face_selection?": str,
+        "margin?": Number(),
+        "crop?": Number(whole=True),
+        "jpeg?": (Number(whole=True), None),
+        "frames?": Number(whole=True),
+        "mirror?": bool,
+    },
     "calibration": {
         "kind": {*CALIBRATIONS},
         "logit": bool,
@@ -175,7 +199,54 @@ _SCHEMA = {
     "probe": [Number()],
     "versions": {"*": str},
 }
-_CARD_SCHEMA = {"name": str, "numbers": dict, "data": dict, "decision": dict, "versions": dict}
+_BOUND = (Number(), None)
+_NUMBERS = [{"metric": str, "value": _BOUND, "low": _BOUND, "high": _BOUND, "n": Number(0)}]
+_CARD_SCHEMA = {
+    "name": str,
+    "description": str,
+    "intended_use": str,
+    "out_of_scope": [str],
+    "data": {
+        "datasets": [str],
+        "files": Number(0, whole=True),
+        "sha256": str,
+        "research_only": bool,
+    },
+    "split": str,
+    "decision": {
+        "rule": str,
+        "calibration": str,
+        "band_rule": str,
+        "constant?": bool,
+        "distance_rule?": str,
+    },
+    "meaning": {"images": str, "*": str},
+    "numbers": {"images": _NUMBERS, "*": _NUMBERS},
+    "training": dict,
+    "versions": {"*": str},
+}
+_SHOWN = ("AUC", "abstains", "reals above the band", "fakes below the band")  # of each level
+
+
+def _read_card(file: Path) -> dict:
+    """Read a card, or raise a `DetectorError` that names the key that does not fit."""
+    card = read_json(file, _CARD_SCHEMA, DetectorError)
+    for level, numbers in card["numbers"].items():
+        known = {row["metric"] for row in numbers if row["value"] is not None}
+        for name in _SHOWN:
+            if name not in known:
+                raise DetectorError(f"{file}: field 'numbers.{level}' has no value of {name!r}")
+    return card
+
+
+def _read_preprocessing(settings: Mapping, file: Path) -> Preprocessing:
+    """Return the preprocessing of a detector, or raise a `DetectorError` that names the file."""
+    try:
+        preprocessing = Preprocessing(**settings["preprocessing"])
+        asdict(preprocessing.extraction)  # which checks its values
+    except (TypeError, ValueError) as error:
+        raise DetectorError(f"{file}: field 'preprocessing': {error}") from error
+    return preprocessing
 
 
 def _check_decision(settings: Mapping, file: Path) -> None:
@@ -249,7 +320,7 @@ def load_detector(folder: str | Path, sha256: str | None = None) -> DeepfakeDete
             f"{folder}: its SHA-256 is {found}, expected {sha256}: it is another detector"
         )
     settings = read_json(folder / "detector.json", {"format": object}, DetectorError)
-    card = read_json(folder / "card.json", _CARD_SCHEMA, DetectorError)
+    card = _read_card(folder / "card.json")
     if settings["format"] != _FORMAT:
         made_by = settings.get("versions", {}).get("deepfake_nb")
         raise DetectorError(
@@ -269,7 +340,7 @@ def load_detector(folder: str | Path, sha256: str | None = None) -> DeepfakeDete
     curve |= {name: tuple(curve[name]) for name in ("scores", "shares")}
     detector = DeepfakeDetector(
         model,
-        Preprocessing(**settings["preprocessing"]),
+        _read_preprocessing(settings, folder / "detector.json"),
         Calibration(**curve),
         settings["threshold"],
         tuple(settings["band"]),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..core.errors import ImageError, ParameterError, VideoError
 from ..core.files import openable, split_archive
-from ..core.images import check_pixels
+from ..core.images import check_pixels, colour_remark
 
 
 # %% ../../nbs/04_faces/00_video.ipynb #a982fe3e
@@ -221,19 +221,6 @@ def _orientation(frame) -> tuple[int, bool]:
     return (0, False) if rotation % 90 else (rotation, bool(is_mirrored))
 
 
-_TRANSFERS = {16: "PQ", 18: "HLG"}  # by ITU-T H.273
-_PRIMARIES = {9: "BT.2020", 11: "DCI P3", 12: "Display P3"}
-
-
-def _colour_remark(codec_context) -> str:
-    """Return what is to be said of colours that are not those of an ordinary screen."""
-    transfer = _TRANSFERS.get(codec_context.color_trc)
-    primaries = _PRIMARIES.get(codec_context.color_primaries)
-    if transfer:
-        return f"HDR ({', '.join(filter(None, (transfer, primaries)))}), not tone-mapped"
-    return f"colours of {primaries}, not converted" if primaries else ""
-
-
 def _first_frame(path: str, container, stream):
     """Decode the first frame of a video whose packets were read to the end."""
     from av.error import FFmpegError
@@ -301,7 +288,8 @@ def _list_frames(path: str, container, stream) -> VideoInfo:
         done = "ignored" if unusual else "shown as square"
         remarks.append(f"pixels of {ratio.numerator}:{ratio.denominator} {done}")
         aspect = 1.0 if unusual else aspect
-    remarks.append(_colour_remark(stream.codec_context))
+    codec = stream.codec_context
+    remarks.append(colour_remark(codec.color_primaries, codec.color_trc))
     if frame.interlaced_frame:
         remarks.append("interlaced, fields not separated")
     if not is_stamped:

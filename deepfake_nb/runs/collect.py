@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core.errors import ReportError
 from ..core.output import print_json
-from ..core.schema import read_json
+from ..core.schema import Number, read_json
 from ..evaluation.intervals import check_confidence_level
 from .commands import one_run_each, run_ledgers, show_ledgers
 
@@ -91,9 +91,20 @@ def _grouped(records: Sequence, key: Callable) -> list[list]:
     return list(groups.values())
 
 
+_RUN = {
+    "parameters": dict,
+    "paper?": str,
+    "dataset?": str,
+    "profile?": str,
+    "seed?": (Number(whole=True), None),
+    "seconds?": (Number(0), None),
+    "commit?": (str, None),
+}
+
+
 def _record(file: Path, root: Path) -> dict:
     """Return what is known of a run."""
-    about = read_json(file, {"parameters": dict}, ReportError)
+    about = read_json(file, _RUN, ReportError)
     top = file.parent.parent.parent
     where = top.relative_to(root).as_posix() if top.is_relative_to(root) and top != root else ""
     parameters = {k: v for k, v in about["parameters"].items() if k not in ("seed", "output_dir")}
@@ -199,12 +210,22 @@ def run_numbers(
     )
 
 
+_METRICS = {
+    "*": {
+        "value": (Number(), None),
+        "low?": (Number(), None),
+        "high?": (Number(), None),
+        "trained_on?": (str, None),
+        "tested_on?": (str, None),
+    }
+}
+
+
 def _metrics(folder: Path) -> Iterator[dict]:
     """Yield the numbers of `metrics.json`."""
     file = folder / "metrics.json"
-    for name, entry in (
-        json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    ).items():
+    entries = read_json(file, _METRICS, ReportError) if file.is_file() else {}
+    for name, entry in entries.items():
         yield {
             "source": "metrics",
             "number": name,
@@ -227,7 +248,10 @@ def _table_numbers(folder: Path) -> Iterator[dict]:
     for file in sorted(folder.glob("tables/*.csv")):
         if file.stem in _WORDS:
             continue
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        try:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        except (ValueError, OSError) as error:
+            raise ReportError(f"{file}: cannot be read as a table: {error}") from error
         cells = {name: [_CELL.fullmatch(text) for text in table[name]] for name in table}
         numeric = [
             name

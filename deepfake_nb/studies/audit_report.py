@@ -119,18 +119,22 @@ def audit_dataset(
     findings = [*check_classes(samples), *check_overlap(samples), *check_people(samples)]
     findings += [check_readable(looked, faults), *check_copies(sound)]
 
+    pictures, seen = (table[table["kind"] != "sound"] for table in (sound, looked))
+
     def guarded(check: str, function: Callable) -> list[Finding]:
+        if pictures.empty:
+            return [Finding(check, "undecided", "no images or videos")]
         try:
             found = function()
         except ImageError as error:
             return [Finding(check, "undecided", str(error))]
         return found if isinstance(found, list) else [found]
 
-    findings += guarded("near-duplicates", lambda: check_duplicates(sound, n * 3 // 2, seed))
+    findings += guarded("near-duplicates", lambda: check_duplicates(pictures, n * 3 // 2, seed))
     findings += check_properties(sound, features, seed=seed)
-    readable = looked.loc[features.index]
+    readable = seen.loc[seen.index.intersection(features.index)]
     findings += guarded("background", lambda: check_background(readable, seed=seed))
-    findings += guarded("pairs", lambda: check_pairs(sound, n * 3 // 2, seed=seed))
+    findings += guarded("pairs", lambda: check_pairs(pictures, n * 3 // 2, seed=seed))
     return Audit(name, findings, samples)
 
 
