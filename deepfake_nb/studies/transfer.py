@@ -825,9 +825,9 @@ def differing(
     kept = []
     for claim in here.keys():
         found = [re.search(rf"{number} \[{number}, {number}\]", of[claim]) for of in (here, there)]
-        if None in found:
+        if not all(found):
             continue
-        value, low, high = np.array([match.groups() for match in found], float).T
+        value, low, high = np.array([match.groups() for match in found if match], float).T
         quantile = norm.isf(0.05 if claim in equivalence else 0.025)
         error = np.hypot(*(high - low)) / (2 * quantile)
         if abs(value[0] - value[1]) > 2 * error:
