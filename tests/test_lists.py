@@ -191,6 +191,24 @@ def test_a_class_of_unknown_kind_is_refused(name, tmp_path):
     assert read_deepfakebench(file, labels={name: 1})["label"].tolist() == [1] * 3
 
 
+def test_the_command_line_says_what_a_class_is(tmp_path, capsys):
+    listed = {name: {"test": {name: video(name, name)}} for name in ("real", "roop", "my swap")}
+    file = str(bench(tmp_path, {"DF40": listed}))
+    assert main(["data", "add", file, "--name", "mine"]) == 2
+    assert "--label roop=fake (in Python, labels={'roop': 1})" in capsys.readouterr().err
+    said = ["--label", "roop=fake"]
+    assert main(["audit", file, *said]) == 2
+    assert "say which with --label 'my swap=fake'" in capsys.readouterr().err
+    assert main(["data", "add", file, "--name", "mine", *said, "--label", "my swap=real"]) == 0
+    assert load_samples("mine")["label"].tolist() == [0] * 3 + [1] * 3 + [0] * 3
+    (tmp_path / "list.csv").write_text("path,label\nreal/000.png,real\nroop/000.png,Roop\n")
+    with pytest.raises(ManifestError, match="line 3: label 'Roop'; .*; say which with --label Ro"):
+        read_list(tmp_path / "list.csv")
+    assert read_list(tmp_path / "list.csv", labels={"Roop": 1})["label"].tolist() == [0, 1]
+    for source in (str(tmp_path), "synthetic-faces"):
+        assert main(["audit", source, *said]) == 2
+
+
 @pytest.mark.parametrize(
     "name", ["DFDCP_FakeA", "DFDCP_FakeB", "FF-NT", "FF-FH", "DFD_fake", "CelebDFv1_fake", "fake"]
 )

@@ -209,6 +209,7 @@ def _audit(options: argparse.Namespace) -> int:
         options.seed,
         options.page,
         options.json,
+        dict(options.label),
     )
 
 
@@ -219,7 +220,9 @@ def _data(options: argparse.Namespace) -> int:
         from deepfake_nb.data.custom import read_source, register_dataset
         from deepfake_nb.studies.audit_report import audit_dataset, print_audit
 
-        samples = read_source(options.source, options.name, options.root, options.split)
+        samples = read_source(
+            options.source, options.name, options.root, options.split, dict(options.label)
+        )
         register_dataset(
             options.name,
             samples,
