@@ -160,11 +160,13 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _robustness(options: argparse.Namespace) -> int:
+    from deepfake_nb.core.files import check_writable
     from deepfake_nb.core.output import without_chatter
     from deepfake_nb.data.manifests import load_manifest
     from deepfake_nb.detectors.checks import check_detector
     from deepfake_nb.forensics.treatments import choose_treatments
 
+    check_writable(options.out)
     choose_treatments(options.treatments)  # these checks come before TensorFlow is imported
     check_detector(Path(options.model))
     for name in options.dataset.split("+"):

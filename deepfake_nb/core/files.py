@@ -15,9 +15,10 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -283,3 +284,23 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write text (as UTF-8, with line feeds) or bytes to a file, completely or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+# %% ../../nbs/00_core/03_files.ipynb #c4ec0002
+def check_writable(
+    folder: str | Path,
+    option: str = "--out",
+    error: Callable[[str], Exception] = ParameterError,
+) -> None:
+    """Raise `error` if a folder can neither be written to nor created: write a probe."""
+    folder = Path(folder)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+    except OSError as fault:
+        reason = (fault.strerror or str(fault)).lower()
+        raise error(
+            f"cannot write to {folder}: {nearest}: {reason}; choose another folder with {option}"
+        ) from fault

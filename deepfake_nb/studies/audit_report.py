@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.errors import ImageError, ManifestError, did_you_mean
-from ..core.files import write_atomic
+from ..core.files import check_writable, write_atomic
 from ..core.output import page_template, print_json
 from ..data.custom import read_source
 from ..data.datasets import load_samples
@@ -195,6 +195,8 @@ def audit_command(
     int
         Exit status: 0 if no check failed, else 1.
     """
+    if page is not None:
+        check_writable(Path(page).parent, "--page")
     if all(part in list_datasets() for part in source.split("+")):
         if labels:
             raise ManifestError(f"{source}: a dataset states its classes; leave out --label")
