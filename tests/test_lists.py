@@ -444,7 +444,7 @@ def test_a_wrong_list_of_dfdc_is_refused_with_file_and_key(content, message, tmp
 
 def test_a_list_of_blanks_in_an_archive_takes_no_memory(tmp_path, monkeypatch):
     """Of a size that is stated, and of one that the archive does not admit."""
-    monkeypatch.setattr("deepfake_nb.data.video_layouts.LIST_LIMIT", 5_000_000)
+    monkeypatch.setenv("DEEPFAKE_NB_MAX_LIST_BYTES", "5000000")
     file = tmp_path / "dfdc_train_part_0.zip"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("dfdc_train_part_0/metadata.json", b" " * 30_000_000)
@@ -454,11 +454,33 @@ def test_a_list_of_blanks_in_an_archive_takes_no_memory(tmp_path, monkeypatch):
     for name, written in (("stated", content), ("false", content.replace(size, bytes(4)))):
         file.write_bytes(written)
         tracemalloc.start()
-        with pytest.raises(ManifestError, match=r"_0.zip!?/?.*(30,000,000 bytes .* by hand|CRC)"):
+        with pytest.raises(
+            ManifestError,
+            match=r"_0.zip!?/?.*(30,000,000 bytes .* 5,000,000; .*_LIST_BYTES sets|CRC)",
+        ):
             load_samples("dfdc", tmp_path)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert most < 12_000_000, name
+
+
+def test_a_list_has_one_limit_in_an_archive_and_beside_it(tmp_path, monkeypatch):
+    content = json.dumps({"a.mp4": {"label": "FAKE"}, "b.mp4": {"label": "REAL"}})
+    plant(tmp_path / "plain", "a.mp4", "b.mp4", files={"metadata.json": content})
+    with zipfile.ZipFile(tmp_path / "dfdc_train_part_0.zip", "w") as archive:
+        for name in ("metadata.json", "a.mp4", "b.mp4"):
+            archive.write(tmp_path / "plain" / name, f"dfdc_train_part_0/{name}")
+    places = {"dfdc-sample": tmp_path / "plain", "dfdc": tmp_path}
+    for limit, message in (
+        (len(content) - 1, f"metadata.json: .*{len(content)} bytes .* the limit of .*LIST_BYTES"),
+        ("big", "DEEPFAKE_NB_MAX_LIST_BYTES='big': expected a number of bytes"),
+    ):
+        monkeypatch.setenv("DEEPFAKE_NB_MAX_LIST_BYTES", str(limit))
+        for name, place in places.items():
+            with pytest.raises(DeepfakeNbError, match=message):
+                load_samples(name, place)
+    monkeypatch.setenv("DEEPFAKE_NB_MAX_LIST_BYTES", str(len(content)))
+    assert [len(load_samples(name, place)) for name, place in places.items()] == [2, 2]
 
 
 def test_absent_videos_of_lists_are_counted(tmp_path):

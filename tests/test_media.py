@@ -8,6 +8,7 @@ import random
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -449,6 +450,15 @@ def test_declared_sizes_over_the_limit_are_refused_before_decoding(tmp_path, mon
         assert f"{size} pixels are more than the limit of 120,000,000" in why
     Image.new("RGB", (40, 30)).save(tmp_path / "small.png")
     write_video(tmp_path / "small.mp4", 3)
+    with zipfile.ZipFile(tmp_path / "small.zip", "w") as archive:
+        archive.write(tmp_path / "small.png", "small.png")
+    n = (tmp_path / "small.png").stat().st_size
+    for path in (tmp_path / "small.png", tmp_path / "small.zip!/small.png"):
+        monkeypatch.setenv("DEEPFAKE_NB_MAX_FILE_BYTES", str(n - 1))
+        with pytest.raises(ImageError, match=rf"{n} bytes .* {n - 1}; .*_MAX_FILE_BYTES sets"):
+            read_image(path)
+        monkeypatch.setenv("DEEPFAKE_NB_MAX_FILE_BYTES", str(n))
+        assert shown(path)[0].shape == (30, 40, 3)
     monkeypatch.setenv("DEEPFAKE_NB_MAX_PIXELS", "1199")
     assert "40×30 pixels are more than the limit of 1,199" in refused(tmp_path / "small.png")
     with pytest.raises(VideoError, match="128×64 pixels are more than the limit of 1,199"):
