@@ -470,6 +470,23 @@ def test_declared_sizes_over_the_limit_are_refused_before_decoding(tmp_path, mon
         read_image(tmp_path / "small.png")
 
 
+@pytest.mark.parametrize("in_archive", [False, True])
+def test_a_video_that_is_cut_off_says_so(in_archive, tmp_path):
+    """Before its index, and within it: FFmpeg finds other faults there."""
+    write_video(tmp_path / "whole.mp4", 20)
+    content = (tmp_path / "whole.mp4").read_bytes()
+    path = tmp_path / "cut.mp4"
+    for n in (40, len(content) * 2 // 3, content.index(b"avc1")):
+        if in_archive:
+            path = tmp_path / "cut.zip!/cut.mp4"
+            with zipfile.ZipFile(tmp_path / "cut.zip", "w") as archive:
+                archive.writestr("cut.mp4", content[:n])
+        else:
+            path.write_bytes(content[:n])
+        with pytest.raises(VideoError, match=r"cut.mp4: .*; it may be cut off or damaged: copy or"):
+            probe(path)
+
+
 BOMB = """
 import resource, sys
 from deepfake_nb.core.images import read_image
