@@ -12,10 +12,11 @@ import pytest
 from planted import isolated, plant, write_image  # noqa: F401
 
 from deepfake_nb.cli import main
-from deepfake_nb.core.errors import DeepfakeNbError, ManifestError
+from deepfake_nb.core.errors import DatasetNotFoundError, DeepfakeNbError, ManifestError
 from deepfake_nb.data.datasets import load_samples
 from deepfake_nb.data.folders import read_folder
 from deepfake_nb.data.lists import read_deepfakebench, read_list
+from deepfake_nb.data.manifests import load_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -481,6 +482,34 @@ def test_a_list_has_one_limit_in_an_archive_and_beside_it(tmp_path, monkeypatch)
                 load_samples(name, place)
     monkeypatch.setenv("DEEPFAKE_NB_MAX_LIST_BYTES", str(len(content)))
     assert [len(load_samples(name, place)) for name, place in places.items()] == [2, 2]
+
+
+_FRAME = "original_sequences/youtube/c23/images/000/0000.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "there"),
+    [
+        ("uadfv", ("real/0.mp4", "real/1.mp4"), ["2 .mp4 in real (real/0.mp4 first)"]),
+        (
+            "uadfv",
+            ("real/0.avi", "fake/0_fake.avi", "fake/.hidden"),
+            ["1 .avi in fake (fake/0_fake.avi first)", "1 .avi in real (real/0.avi first)"],
+        ),
+        ("faceforensics", (_FRAME,), [f"1 .png in original_sequences ({_FRAME} first)"]),
+    ],
+)
+def test_a_copy_in_another_form_is_named_with_what_is_missing(name, files, there, tmp_path):
+    plant(tmp_path / name, *files)
+    for root in (tmp_path, tmp_path / name):
+        with pytest.raises(DatasetNotFoundError) as caught:
+            load_samples(name, root)
+        said = str(caught.value)
+        assert "is incomplete or in another form" in said
+        assert f"  {tmp_path / name} holds {', '.join(there)}" in said
+        for marker in load_manifest(name).markers:
+            assert marker in said
+        assert "convert and rename the files; `deepfake-nb data add` registers" in said
 
 
 def test_absent_videos_of_lists_are_counted(tmp_path):
