@@ -61,6 +61,25 @@ def test_values_that_cannot_be_are_refused_at_once(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run kun --profile smoke --out",
+        "robustness x --dataset y --out",
+        "audit z --page",
+        "judge x.csv --page",
+    ],
+)
+def test_the_output_place_is_tried_before_anything_starts(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("deepfake_nb.runs.commands.plan_grid", lambda *_, **__: 1 / 0)
+    (tmp_path / "file").touch()
+    folder, option = tmp_path / "file" / "folder", words.split()[-1]
+    assert main([*words.split(), str(folder if option == "--out" else folder / "a.html")]) == 2
+    said = capsys.readouterr().err
+    assert f"cannot write to {folder}: " in said
+    assert f"not a directory; choose another folder with {option}" in said
+
+
 def test_an_audit_of_a_split_that_a_dataset_lacks_is_refused(capsys, monkeypatch):
     table = people(4).assign(split="train")
     monkeypatch.setattr("deepfake_nb.studies.audit_report.load_samples", lambda *_: table)

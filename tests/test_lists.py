@@ -12,10 +12,11 @@ import pytest
 from planted import isolated, plant, write_image  # noqa: F401
 
 from deepfake_nb.cli import main
-from deepfake_nb.core.errors import DeepfakeNbError, ManifestError
+from deepfake_nb.core.errors import DatasetNotFoundError, DeepfakeNbError, ManifestError
 from deepfake_nb.data.datasets import load_samples
 from deepfake_nb.data.folders import read_folder
 from deepfake_nb.data.lists import read_deepfakebench, read_list
+from deepfake_nb.data.manifests import load_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -189,6 +190,24 @@ def test_a_class_of_unknown_kind_is_refused(name, tmp_path):
     with pytest.raises(ManifestError, match=rf"/ a: class '{name}' is neither real nor fake"):
         read_deepfakebench(file)
     assert read_deepfakebench(file, labels={name: 1})["label"].tolist() == [1] * 3
+
+
+def test_the_command_line_says_what_a_class_is(tmp_path, capsys):
+    listed = {name: {"test": {name: video(name, name)}} for name in ("real", "roop", "my swap")}
+    file = str(bench(tmp_path, {"DF40": listed}))
+    assert main(["data", "add", file, "--name", "mine"]) == 2
+    assert "--label roop=fake (in Python, labels={'roop': 1})" in capsys.readouterr().err
+    said = ["--label", "roop=fake"]
+    assert main(["audit", file, *said]) == 2
+    assert "say which with --label 'my swap=fake'" in capsys.readouterr().err
+    assert main(["data", "add", file, "--name", "mine", *said, "--label", "my swap=real"]) == 0
+    assert load_samples("mine")["label"].tolist() == [0] * 3 + [1] * 3 + [0] * 3
+    (tmp_path / "list.csv").write_text("path,label\nreal/000.png,real\nroop/000.png,Roop\n")
+    with pytest.raises(ManifestError, match="line 3: label 'Roop'; .*; say which with --label Ro"):
+        read_list(tmp_path / "list.csv")
+    assert read_list(tmp_path / "list.csv", labels={"Roop": 1})["label"].tolist() == [0, 1]
+    for source in (str(tmp_path), "synthetic-faces"):
+        assert main(["audit", source, *said]) == 2
 
 
 @pytest.mark.parametrize(
@@ -426,7 +445,7 @@ def test_a_wrong_list_of_dfdc_is_refused_with_file_and_key(content, message, tmp
 
 def test_a_list_of_blanks_in_an_archive_takes_no_memory(tmp_path, monkeypatch):
     """Of a size that is stated, and of one that the archive does not admit."""
-    monkeypatch.setattr("deepfake_nb.data.video_layouts.LIST_LIMIT", 5_000_000)
+    monkeypatch.setenv("DEEPFAKE_NB_MAX_LIST_BYTES", "5000000")
     file = tmp_path / "dfdc_train_part_0.zip"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("dfdc_train_part_0/metadata.json", b" " * 30_000_000)
@@ -436,11 +455,61 @@ def test_a_list_of_blanks_in_an_archive_takes_no_memory(tmp_path, monkeypatch):
     for name, written in (("stated", content), ("false", content.replace(size, bytes(4)))):
         file.write_bytes(written)
         tracemalloc.start()
-        with pytest.raises(ManifestError, match=r"_0.zip!?/?.*(30,000,000 bytes .* by hand|CRC)"):
+        with pytest.raises(
+            ManifestError,
+            match=r"_0.zip!?/?.*(30,000,000 bytes .* 5,000,000; .*_LIST_BYTES sets|CRC)",
+        ):
             load_samples("dfdc", tmp_path)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert most < 12_000_000, name
+
+
+def test_a_list_has_one_limit_in_an_archive_and_beside_it(tmp_path, monkeypatch):
+    content = json.dumps({"a.mp4": {"label": "FAKE"}, "b.mp4": {"label": "REAL"}})
+    plant(tmp_path / "plain", "a.mp4", "b.mp4", files={"metadata.json": content})
+    with zipfile.ZipFile(tmp_path / "dfdc_train_part_0.zip", "w") as archive:
+        for name in ("metadata.json", "a.mp4", "b.mp4"):
+            archive.write(tmp_path / "plain" / name, f"dfdc_train_part_0/{name}")
+    places = {"dfdc-sample": tmp_path / "plain", "dfdc": tmp_path}
+    for limit, message in (
+        (len(content) - 1, f"metadata.json: .*{len(content)} bytes .* the limit of .*LIST_BYTES"),
+        ("big", "DEEPFAKE_NB_MAX_LIST_BYTES='big': expected a number of bytes"),
+    ):
+        monkeypatch.setenv("DEEPFAKE_NB_MAX_LIST_BYTES", str(limit))
+        for name, place in places.items():
+            with pytest.raises(DeepfakeNbError, match=message):
+                load_samples(name, place)
+    monkeypatch.setenv("DEEPFAKE_NB_MAX_LIST_BYTES", str(len(content)))
+    assert [len(load_samples(name, place)) for name, place in places.items()] == [2, 2]
+
+
+_FRAME = "original_sequences/youtube/c23/images/000/0000.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "there"),
+    [
+        ("uadfv", ("real/0.mp4", "real/1.mp4"), ["2 .mp4 in real (real/0.mp4 first)"]),
+        (
+            "uadfv",
+            ("real/0.avi", "fake/0_fake.avi", "fake/.hidden"),
+            ["1 .avi in fake (fake/0_fake.avi first)", "1 .avi in real (real/0.avi first)"],
+        ),
+        ("faceforensics", (_FRAME,), [f"1 .png in original_sequences ({_FRAME} first)"]),
+    ],
+)
+def test_a_copy_in_another_form_is_named_with_what_is_missing(name, files, there, tmp_path):
+    plant(tmp_path / name, *files)
+    for root in (tmp_path, tmp_path / name):
+        with pytest.raises(DatasetNotFoundError) as caught:
+            load_samples(name, root)
+        said = str(caught.value)
+        assert "is incomplete or in another form" in said
+        assert f"  {tmp_path / name} holds {', '.join(there)}" in said
+        for marker in load_manifest(name).markers:
+            assert marker in said
+        assert "convert and rename the files; `deepfake-nb data add` registers" in said
 
 
 def test_absent_videos_of_lists_are_counted(tmp_path):

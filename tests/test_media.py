@@ -8,6 +8,7 @@ import random
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -449,6 +450,15 @@ def test_declared_sizes_over_the_limit_are_refused_before_decoding(tmp_path, mon
         assert f"{size} pixels are more than the limit of 120,000,000" in why
     Image.new("RGB", (40, 30)).save(tmp_path / "small.png")
     write_video(tmp_path / "small.mp4", 3)
+    with zipfile.ZipFile(tmp_path / "small.zip", "w") as archive:
+        archive.write(tmp_path / "small.png", "small.png")
+    n = (tmp_path / "small.png").stat().st_size
+    for path in (tmp_path / "small.png", tmp_path / "small.zip!/small.png"):
+        monkeypatch.setenv("DEEPFAKE_NB_MAX_FILE_BYTES", str(n - 1))
+        with pytest.raises(ImageError, match=rf"{n} bytes .* {n - 1}; .*_MAX_FILE_BYTES sets"):
+            read_image(path)
+        monkeypatch.setenv("DEEPFAKE_NB_MAX_FILE_BYTES", str(n))
+        assert shown(path)[0].shape == (30, 40, 3)
     monkeypatch.setenv("DEEPFAKE_NB_MAX_PIXELS", "1199")
     assert "40×30 pixels are more than the limit of 1,199" in refused(tmp_path / "small.png")
     with pytest.raises(VideoError, match="128×64 pixels are more than the limit of 1,199"):
@@ -458,6 +468,23 @@ def test_declared_sizes_over_the_limit_are_refused_before_decoding(tmp_path, mon
     monkeypatch.setenv("DEEPFAKE_NB_MAX_PIXELS", "many")
     with pytest.raises(ParameterError, match="DEEPFAKE_NB_MAX_PIXELS='many'"):
         read_image(tmp_path / "small.png")
+
+
+@pytest.mark.parametrize("in_archive", [False, True])
+def test_a_video_that_is_cut_off_says_so(in_archive, tmp_path):
+    """Before its index, and within it: FFmpeg finds other faults there."""
+    write_video(tmp_path / "whole.mp4", 20)
+    content = (tmp_path / "whole.mp4").read_bytes()
+    path = tmp_path / "cut.mp4"
+    for n in (40, len(content) * 2 // 3, content.index(b"avc1")):
+        if in_archive:
+            path = tmp_path / "cut.zip!/cut.mp4"
+            with zipfile.ZipFile(tmp_path / "cut.zip", "w") as archive:
+                archive.writestr("cut.mp4", content[:n])
+        else:
+            path.write_bytes(content[:n])
+        with pytest.raises(VideoError, match=r"cut.mp4: .*; it may be cut off or damaged: copy or"):
+            probe(path)
 
 
 BOMB = """

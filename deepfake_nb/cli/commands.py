@@ -160,11 +160,13 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _robustness(options: argparse.Namespace) -> int:
+    from deepfake_nb.core.files import check_writable
     from deepfake_nb.core.output import without_chatter
     from deepfake_nb.data.manifests import load_manifest
     from deepfake_nb.detectors.checks import check_detector
     from deepfake_nb.forensics.treatments import choose_treatments
 
+    check_writable(options.out)
     choose_treatments(options.treatments)  # these checks come before TensorFlow is imported
     check_detector(Path(options.model))
     for name in options.dataset.split("+"):
@@ -209,6 +211,7 @@ def _audit(options: argparse.Namespace) -> int:
         options.seed,
         options.page,
         options.json,
+        dict(options.label),
     )
 
 
@@ -219,7 +222,9 @@ def _data(options: argparse.Namespace) -> int:
         from deepfake_nb.data.custom import read_source, register_dataset
         from deepfake_nb.studies.audit_report import audit_dataset, print_audit
 
-        samples = read_source(options.source, options.name, options.root, options.split)
+        samples = read_source(
+            options.source, options.name, options.root, options.split, dict(options.label)
+        )
         register_dataset(
             options.name,
             samples,

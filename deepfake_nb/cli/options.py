@@ -14,6 +14,7 @@ from typing import NoReturn
 from deepfake_nb.cli.words import (
     at_least,
     parse_assignment,
+    parse_label,
     parse_names,
     parse_numbers,
     parse_seed,
@@ -428,6 +429,14 @@ def _add_source(parser: argparse.ArgumentParser, what: str = "") -> None:
         "--root", metavar="DIR", help="folder that the paths of a JSON list are relative to"
     )
     parser.add_argument("--split", help="read this split of the source alone")
+    parser.add_argument(
+        "--label",
+        type=parse_label,
+        action="append",
+        default=[],
+        metavar="NAME=fake",
+        help="what a class of a list is whose name does not say it: real or fake; can be repeated",
+    )
 
 
 def _add_audit(parser: argparse.ArgumentParser) -> None:

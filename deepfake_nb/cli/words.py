@@ -64,3 +64,11 @@ def parse_assignment(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def parse_label(text: str) -> tuple[str, int]:
+    """Parse NAME=real or NAME=fake."""
+    name, _, label = text.rpartition("=")
+    if not name or label not in ("real", "fake"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither NAME=real nor NAME=fake")
+    return name, int(label == "fake")

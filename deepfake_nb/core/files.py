@@ -15,9 +15,10 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -83,7 +84,6 @@ def file_kind(path: str | Path) -> str | None:
 
 
 # %% ../../nbs/00_core/03_files.ipynb #a18b2796
-MEMBER_LIMIT: int = 2 * 1024**3  # bytes; no larger member of an archive is read into memory
 ARCHIVE_MARK = ".zip!/"
 
 
@@ -105,15 +105,44 @@ def split_archive(path: str | Path) -> tuple[Path, str | None]:
 
 
 # %% ../../nbs/00_core/03_files.ipynb #c7050cb0
-def read_member(path: str | Path, limit: int = MEMBER_LIMIT) -> bytes:
+LIMITS: dict[str, int] = {  # environment variables of these names set others
+    "DEEPFAKE_NB_MAX_PIXELS": 120_000_000,  # of an image or a frame
+    "DEEPFAKE_NB_MAX_FILE_BYTES": 2 * 1024**3,  # of an image, or of a member of an archive
+    "DEEPFAKE_NB_MAX_LIST_BYTES": 100 * 1024**2,  # of a list in JSON, in an archive or not
+}
+
+
+def stated_limit(variable: str) -> int:
+    """Return the limit that an environment variable states, or the library's own."""
+    stated = os.environ.get(variable, "") or str(LIMITS[variable])
+    if not stated.isdecimal():
+        unit = variable.rpartition("_")[2].lower()
+        raise ParameterError(f"{variable}={stated!r}: expected a number of {unit}")
+    return int(stated)
+
+
+def over_limit(what: str, variable: str, limit: int | None = None) -> str:
+    """Return the message for what is larger than a limit allows."""
+    limit = stated_limit(variable) if limit is None else limit
+    return (
+        f"{what} are more than the limit of {limit:,}; the environment variable {variable} sets "
+        "another"
+    )
+
+
+def read_member(
+    path: str | Path, limit: int | None = None, variable: str = "DEEPFAKE_NB_MAX_FILE_BYTES"
+) -> bytes:
     """Read a member of a zip archive into memory.
 
     Parameters
     ----------
     path : str or Path
         'archive.zip!/member'.
-    limit : int, default MEMBER_LIMIT
-        Largest content in bytes.
+    limit : int, optional
+        Largest content in bytes; by default what `variable` states.
+    variable : str, default "DEEPFAKE_NB_MAX_FILE_BYTES"
+        A key of `LIMITS`.
 
     Returns
     -------
@@ -124,17 +153,18 @@ def read_member(path: str | Path, limit: int = MEMBER_LIMIT) -> bytes:
     ------
     VideoError
         If the member is absent, encrypted, damaged, or larger than `limit`.
+    ParameterError
+        If the variable states no number.
     """
     archive, member = split_archive(path)
+    limit = stated_limit(variable) if limit is None else limit
     try:
         with zipfile.ZipFile(archive) as opened:
             info = opened.getinfo(member or "")
             declared = info.file_size
             if declared > limit:
-                raise VideoError(
-                    f"{path}: {declared:,} bytes unpacked, more than the limit of {limit:,}; "
-                    "unpack this one by hand"
-                )
+                found = over_limit(f"{declared:,} bytes unpacked", variable, limit)
+                raise VideoError(f"{path}: {found}")
             with opened.open(info) as stream:
                 content = stream.read(limit + 1)
     except KeyError:
@@ -283,3 +313,23 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write text (as UTF-8, with line feeds) or bytes to a file, completely or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+# %% ../../nbs/00_core/03_files.ipynb #c4ec0002
+def check_writable(
+    folder: str | Path,
+    option: str = "--out",
+    error: Callable[[str], Exception] = ParameterError,
+) -> None:
+    """Raise `error` if a folder can neither be written to nor created: write a probe."""
+    folder = Path(folder)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+    except OSError as fault:
+        reason = (fault.strerror or str(fault)).lower()
+        raise error(
+            f"cannot write to {folder}: {nearest}: {reason}; choose another folder with {option}"
+        ) from fault

@@ -18,7 +18,14 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError, features
 
 from .errors import ImageError, ParameterError
-from .files import ARCHIVE_MARK, MEMBER_LIMIT, file_kind, read_member, split_archive
+from deepfake_nb.core.files import (
+    ARCHIVE_MARK,
+    file_kind,
+    over_limit,
+    read_member,
+    split_archive,
+    stated_limit,
+)
 
 # %% ../../nbs/00_core/04_images.ipynb #74cffb61
 _DEEP = re.compile(r"F$|I$|I;16")  # modes of more than 8 bits a sample
@@ -275,7 +282,6 @@ INTERPOLATIONS: dict[str, Image.Resampling] = {
 } | {"area": Image.Resampling.BOX}
 
 # %% ../../nbs/00_core/04_images.ipynb #e5cfe07a
-MOST_PIXELS: int = 120_000_000  # of an image or a frame; DEEPFAKE_NB_MAX_PIXELS sets another
 FORMATS: tuple[str, ...] = (
     "JPEG",
     "PNG",
@@ -297,14 +303,8 @@ FORMATS: tuple[str, ...] = (
 
 def check_pixels(width: int, height: int) -> None:
     """Raise an `ImageError` if an image is larger than the limit, before it is decoded."""
-    stated = os.environ.get("DEEPFAKE_NB_MAX_PIXELS", "") or str(MOST_PIXELS)
-    if not stated.isdecimal():
-        raise ParameterError(f"DEEPFAKE_NB_MAX_PIXELS={stated!r}: expected a number of pixels")
-    if width * height > int(stated):
-        raise ImageError(
-            f"{width:,}×{height:,} pixels are more than the limit of {int(stated):,}; "
-            "the environment variable DEEPFAKE_NB_MAX_PIXELS sets another"
-        )
+    if width * height > stated_limit("DEEPFAKE_NB_MAX_PIXELS"):
+        raise ImageError(over_limit(f"{width:,}×{height:,} pixels", "DEEPFAKE_NB_MAX_PIXELS"))
 
 
 @lru_cache
@@ -383,8 +383,9 @@ def decode_image(
             content = read_member(path)
         else:
             with open(path, "rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_size > MEMBER_LIMIT:
-                    raise ImageError(f"more than {MEMBER_LIMIT:,} bytes")
+                length = os.fstat(file.fileno()).st_size
+                if length > stated_limit("DEEPFAKE_NB_MAX_FILE_BYTES"):
+                    raise ImageError(over_limit(f"{length:,} bytes", "DEEPFAKE_NB_MAX_FILE_BYTES"))
                 content = file.read()
         image = _open_image(content)
         check_pixels(*image.size)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ManifestError
+from .files import over_limit, stated_limit
 
 
 # %% ../../nbs/00_core/07_schema.ipynb #5c4e0005
@@ -135,7 +136,11 @@ def read_json(
 
     Raises `error`, which names the file, and the key that does not fit.
     """
+    most = stated_limit("DEEPFAKE_NB_MAX_LIST_BYTES")
     try:
+        size = Path(file).stat().st_size
+        if size > most:
+            raise ValueError(over_limit(f"{size:,} bytes", "DEEPFAKE_NB_MAX_LIST_BYTES"))
         value = json.loads(Path(file).read_bytes())  # UTF-8, 16 or 32
     except (ValueError, OSError, RecursionError) as fault:
         raise error(f"{file}: cannot be read as JSON: {fault}") from fault

@@ -30,6 +30,7 @@ def read_source(
     dataset: str = "custom",
     root: str | Path | None = None,
     split: str | None = None,
+    labels: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Read a folder, a CSV file, or a list of DeepfakeBench, by what the source is.
 
@@ -43,6 +44,8 @@ def read_source(
         Folder that the paths of a JSON list are relative to.
     split : str, optional
         Read this split alone.
+    labels : Mapping of str to int, optional
+        0 or 1 for classes of a list whose names do not say whether they are real or fake.
 
     Returns
     -------
@@ -52,18 +55,23 @@ def read_source(
     Raises
     ------
     ManifestError
-        If it is something else, or cannot be read.
+        If it is something else, or cannot be read, or labels are given for a folder.
     """
     source = Path(source)
     if not source.exists():
         raise ManifestError(f"{source}: no such file or folder")
     if source.is_dir():
+        if labels:
+            raise ManifestError(
+                f"{source}: labels for {', '.join(labels)}, but the classes of a folder are its "
+                "folders real and fake; rename them, or write a list"
+            )
         table = read_folder(source, dataset=dataset)
         return table if split is None else settle_splits(table, source, split)
     if source.suffix.lower() == ".json":
-        return read_deepfakebench(source, root, dataset=dataset, split=split)
+        return read_deepfakebench(source, root, dataset=dataset, split=split, labels=labels)
     if source.suffix.lower() in (".csv", ".tsv", ".txt"):
-        return read_list(source, dataset=dataset, split=split)
+        return read_list(source, dataset=dataset, split=split, labels=labels)
     raise ManifestError(f"{source}: expected a folder, or a list that ends in .csv or .json")
 
 

@@ -9,6 +9,7 @@ __all__ = ["read_list", "read_deepfakebench"]
 import json
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,13 +37,20 @@ LABEL_WORDS = {
 }
 
 
-def _read_labels(values: pd.Series, file: Path) -> pd.Series:
+def _how_to_label(name: str) -> str:
+    """Return how a user says what a class is whose name does not say it."""
+    option = shlex.quote(f"{name}=fake")
+    return f"say which with --label {option} (in Python, labels={{{name!r}: 1}})"
+
+
+def _read_labels(values: pd.Series, file: Path, given: Mapping[str, int]) -> pd.Series:
     """Translate words to labels; raise `ManifestError` naming line and value of an unknown one."""
+    known = LABEL_WORDS | {name.strip().lower(): label for name, label in given.items()}
     words = values.str.strip().str.lower().str.replace(r"^([01])\.0*$", r"\1", regex=True)
-    labels = words.map(LABEL_WORDS)
+    labels = words.map(known)
     if labels.isna().any():
         row = labels.isna().idxmax()
-        remedy = ""
+        remedy = "" if pd.isna(words[row]) else f"; {_how_to_label(values[row])}"
         if str(words[row]) in ("true", "false"):
             remedy = "; 'true' may mean a true image or a fake: write real and fake"
         raise ManifestError(
@@ -122,6 +130,7 @@ def read_list(
     label: str = "label",
     dataset: str = "custom",
     split: str | None = None,
+    labels: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     r"""Read a CSV file as a sample table.
 
@@ -139,6 +148,8 @@ def read_list(
         What the table calls the dataset.
     split : str, optional
         Read only this split, as the list gives it.
+    labels : Mapping of str to int, optional
+        0 or 1 for further words in the column of classes.
 
     Returns
     -------
@@ -162,7 +173,7 @@ def read_list(
     rows = read_text_table(file, (path, label)).rename(columns={path: "path", label: "label"})
     if rows.empty:
         raise ManifestError(f"{file}: a header without rows")
-    labels = _read_labels(rows["label"], file)
+    classes = _read_labels(rows["label"], file, labels or {})
     empty = rows["path"].str.strip().fillna("") == ""
     if empty.any():
         raise ManifestError(f"{file}, line {empty.idxmax() + 2}: no path")
@@ -175,7 +186,7 @@ def read_list(
         raise ManifestError(f"{file}, line {row + 2}: {paths[row]} is neither an image nor a video")
     table = rows.assign(
         path=paths,
-        label=labels,
+        label=classes,
         kind=kinds,
         dataset=dataset,
         split=_read_splits(rows["split"], file) if "split" in rows else None,
@@ -316,8 +327,8 @@ def read_deepfakebench(
         label = _bench_label(manipulation, labels or {})
         if label is None:
             raise ManifestError(
-                f"{where}: class {manipulation!r} is neither real nor fake by its name; say which "
-                f"with labels={{{manipulation!r}: 1}}"
+                f"{where}: class {manipulation!r} is neither real nor fake by its name; "
+                f"{_how_to_label(manipulation)}"
             )
         several = found is not None and not compression
         row = {

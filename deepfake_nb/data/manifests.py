@@ -6,10 +6,13 @@
 __all__ = ["list_datasets", "load_manifest"]
 
 # %% ../../nbs/02_data/02_manifests.ipynb #90cb0178
+import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from deepfake_nb.core.errors import (
@@ -361,15 +364,51 @@ def find_root(manifest: Manifest, root: str | Path | None) -> Path | None:
     return None
 
 
+_MOST_COUNTED: int = 10_000  # files of a folder
+
+
+def _count_files(manifest: Manifest, place: Path) -> list[str]:
+    """Say for each folder of a dataset that a place holds how many files of what ending are in it.
+
+    Returns an empty list if the place holds none of its folders.
+    """
+    patterns = [*manifest.markers, *(glob for each in manifest.expected for glob in each.globs)]
+    names = {pattern.partition("/")[0] for pattern in patterns if "/" in pattern} - {"*", "**"}
+    folders = {folder for name in names for folder in place.glob(name) if folder.is_dir()}
+    counted = []
+    for folder in sorted(folders):
+        walked = (Path(at, name) for at, _, inner in os.walk(folder) for name in inner)
+        files = sorted(islice((file for file in walked if file.name[0] != "."), _MOST_COUNTED))
+        counts = Counter(file.suffix.lower() or "without an ending" for file in files)
+        found = ", ".join(f"{n:,} {ending}" for ending, n in counts.most_common(3)) or "no files"
+        more = "at least " * (len(files) == _MOST_COUNTED)
+        first = f" ({files[0].relative_to(place).as_posix()} first)" if files else ""
+        counted.append(f"{more}{found} in {folder.name}{first}")
+    return counted
+
+
 def _not_found(manifest: Manifest, root: str | Path | None) -> DatasetNotFoundError:
-    """Return the error that lists the places searched, the way to get the data, and a stand-in."""
-    lines = [f"{manifest.name} ({manifest.title}) was not found. Looked in:"]
-    for place in _candidates(manifest, root):
-        lines.append(f"  {place}{'' if place.is_dir() else ' (no such folder)'}")
-    lines.append(
-        f"for one of {', '.join(manifest.markers)}. Name its folder with --root, or the folder of "
-        "all datasets with DEEPFAKE_NB_DATA."
-    )
+    """Return the error that says what is there instead, how to get the data, and a stand-in."""
+    places = _candidates(manifest, root)
+    lines = []
+    for place in places:
+        if counted := _count_files(manifest, place):
+            lines.append(f"  {place} holds {', '.join(counted)}")
+    if lines:
+        lines.insert(0, f"{manifest.name} ({manifest.title}) is incomplete or in another form.")
+        lines.append(
+            f"but no file named {' or '.join(manifest.markers)}. Add what is missing, or convert "
+            "and rename the files; `deepfake-nb data add` registers folders real and fake, or a "
+            "list, of files of other kinds."
+        )
+    else:
+        lines.append(f"{manifest.name} ({manifest.title}) was not found. Looked in:")
+        for place in places:
+            lines.append(f"  {place}{'' if place.is_dir() else ' (no such folder)'}")
+        lines.append(
+            f"for one of {', '.join(manifest.markers)}. Name its folder with --root, or the folder "
+            "of all datasets with DEEPFAKE_NB_DATA."
+        )
     lines.append(f"To get it ({manifest.obtain['size']}): {manifest.obtain['how']}")
     if manifest.obtain.get("form"):
         lines.append(f"Form or page: {manifest.obtain['form']}")

@@ -17,7 +17,7 @@ from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
-from ..core.errors import ManifestError, VideoError
+from ..core.errors import ManifestError, ParameterError, VideoError
 from ..core.files import read_member
 from ..core.schema import read_json
 from deepfake_nb.data.layouts import (
@@ -132,9 +132,6 @@ def dfdc(root: Path, parts: Iterable[int] | None = None) -> list[dict]:
     return rows
 
 
-LIST_LIMIT: int = 100 * 1024**2  # bytes; no larger list is unpacked into memory
-
-
 def _archive_rows(archive: Path) -> list[dict]:
     """Return rows of the videos in a zip archive that its metadata.json lists."""
     try:
@@ -143,9 +140,12 @@ def _archive_rows(archive: Path) -> list[dict]:
             listings = {}
             for name in members:
                 if name.rsplit("/", 1)[-1] == "metadata.json":
-                    listings[name] = json.loads(read_member(f"{archive}!/{name}", LIST_LIMIT))
+                    content = read_member(f"{archive}!/{name}", None, "DEEPFAKE_NB_MAX_LIST_BYTES")
+                    listings[name] = json.loads(content)
     except VideoError as error:
         raise ManifestError(str(error)) from error
+    except ParameterError:
+        raise
     except (zipfile.BadZipFile, ValueError, OSError, RuntimeError) as error:
         raise ManifestError(
             f"{archive}: cannot be read: {error}; the download may be incomplete"

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..core.errors import DetectorError, ParameterError, did_you_mean
-from ..core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, file_kind
+from ..core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_writable, file_kind
 from ..data.manifests import load_manifest
 from .results import FRAME_COLUMNS, TABLE_COLUMNS
 from ..faces.detection import FACE_DETECTORS
@@ -113,26 +112,12 @@ def find_files(
 
 
 # %% ../../nbs/09_detectors/01_checks.ipynb #488d7e8d
-def check_writable(folder: Path) -> None:
-    """Raise `DetectorError` if a folder can neither be written to nor created: write a probe."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    try:
-        with tempfile.TemporaryFile(dir=nearest) as probe:
-            probe.write(bytes(4096))
-            probe.flush()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DetectorError(
-            f"cannot write to {folder}: {nearest}: {reason}; choose another folder with --out"
-        ) from error
-
-
 def check_folder(folder: Path) -> None:
     """Raise `DetectorError` if a detector cannot be written to a folder.
 
     The folder must not hold anything but a detector, which is replaced.
     """
-    check_writable(folder.parent)
+    check_writable(folder.parent, error=DetectorError)
     if not folder.exists() or (folder / "detector.json").is_file():
         return
     if folder.is_file() or any(folder.iterdir()):
@@ -177,7 +162,7 @@ def check_output(out: Path) -> None:
         If the folder cannot be created or written to, or holds files of another origin under the
         names of a prediction.
     """
-    check_writable(out)
+    check_writable(out, error=DetectorError)
     for name in OUTPUTS:
         file = out / name
         if os.path.lexists(file) and not (file.is_file() and _is_ours(file)):

@@ -19,10 +19,9 @@ import numpy as np
 from keras import layers, ops
 
 from ..core.errors import DetectorError, did_you_mean
-from ..core.files import atomic_path, file_hash
+from ..core.files import atomic_path, check_writable, file_hash
 from ..core.output import without_chatter
 from .card import card_markdown
-from .checks import check_writable
 from .preprocessing import Preprocessing
 from .scoring import CalibratedModel
 from .storage import load_detector, probe_images
@@ -238,7 +237,7 @@ def export_detector(
     """
     _check_format(form)
     out = Path(out)
-    check_writable(out.parent)
+    check_writable(out.parent, error=DetectorError)
     if (
         out.exists()
         and not (out / "export.json").is_file()

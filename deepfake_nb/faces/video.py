@@ -6,6 +6,7 @@
 __all__ = ["probe", "read_frames"]
 
 # %% ../../nbs/04_faces/00_video.ipynb #e981ae2b
+import io
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,20 @@ def _codec_tag(container) -> str:
     return f"'{named[1]}'" if named else "unnamed"
 
 
+_DAMAGED = "; it may be cut off or damaged: copy or download it again"
+
+
+def _is_mp4(source: str | io.BytesIO) -> bool:
+    """Return whether content begins as an MP4 or QuickTime file does."""
+    if isinstance(source, io.BytesIO):
+        return source.getbuffer()[4:8] == b"ftyp"
+    try:
+        with open(source, "rb") as file:
+            return file.read(8)[4:] == b"ftyp"
+    except OSError:
+        return False
+
+
 def open_video(path: str | Path, threads: int = 0):
     """Open a video with PyAV; return the container and the stream to show.
 
@@ -58,7 +73,8 @@ def open_video(path: str | Path, threads: int = 0):
     try:
         container = av.open(source, "r", metadata_errors="replace")
     except Exception as error:  # a damaged header fails in many ways, not only with FFmpeg's errors
-        raise VideoError(f"{path}: cannot be opened as a video: {_brief(error)}") from error
+        reason = f"cannot be opened as a video: {_brief(error)}{_DAMAGED * _is_mp4(source)}"
+        raise VideoError(f"{path}: {reason}") from error
 
     def preference(stream) -> tuple:
         moves = stream.frames != 1 and stream.codec_context.name not in ("mjpeg", "png", "bmp")
@@ -82,6 +98,8 @@ def open_video(path: str | Path, threads: int = 0):
         kinds = sorted({stream.type for stream in container.streams} - {"video"})
         kinds += ["a cover picture"] * bool(container.streams.video)
         reason = f"holds no images, only {', '.join(kinds) or 'nothing'}"
+        if not {"audio", "a cover picture"} & {*kinds}:
+            reason += _DAMAGED
     container.close()
     raise VideoError(f"{path}: {reason}")
 

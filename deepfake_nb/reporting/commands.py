@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from ..core.files import check_writable
 from ..core.output import print_json
 from .judge import judge_scores, judgement_text
 from .scores import read_samples, read_scores
@@ -52,6 +53,8 @@ def judge_command(
     SampleError
         If a file or value is unusable.
     """
+    if page is not None:
+        check_writable(Path(page).parent, "--page")
     listed = None if samples is None else read_samples(samples)
     judgement = judge_scores(read_scores(files), listed, missing, n_resamples, seed)
     if as_json:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.errors import ParameterError
+from ..core.files import check_writable
 from .grid import run_grid
 from .parameters import default_parameters, list_papers, paper_path
 from .plan import Plan, plan_grid
@@ -263,6 +264,7 @@ def run_command(
         if precision is None
         else {"precision": _check_precision(precision, names or list_papers(papers), papers)}
     )
+    check_writable(root)
     plans = plan_grid(names, datasets, profile, seeds, given, root, papers, render=not dry_run)
     states = [RunState(plan) for plan in plans]
     jobs, earlier, estimates = (

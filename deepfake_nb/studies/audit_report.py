@@ -6,14 +6,14 @@
 __all__ = []
 
 # %% ../../nbs/10_studies/31_audit_report.ipynb #5ad70002
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from ..core.errors import ImageError, ManifestError, did_you_mean
-from ..core.files import write_atomic
+from ..core.files import check_writable, write_atomic
 from ..core.output import page_template, print_json
 from ..data.custom import read_source
 from ..data.datasets import load_samples
@@ -167,6 +167,7 @@ def audit_command(
     seed: int = 0,
     page: str | Path | None = None,
     as_json: bool = False,
+    labels: Mapping[str, int] | None = None,
 ) -> int:
     """Audit a dataset, a folder or a list, and print what was found.
 
@@ -186,16 +187,22 @@ def audit_command(
         HTML file to write.
     as_json : bool, default False
         Whether to print JSON, with the files that each finding concerns.
+    labels : Mapping of str to int, optional
+        0 or 1 for classes of a list whose names do not say whether they are real or fake.
 
     Returns
     -------
     int
         Exit status: 0 if no check failed, else 1.
     """
+    if page is not None:
+        check_writable(Path(page).parent, "--page")
     if all(part in list_datasets() for part in source.split("+")):
+        if labels:
+            raise ManifestError(f"{source}: a dataset states its classes; leave out --label")
         samples = settle_splits(load_samples(source, root), source, split)
     elif Path(source).exists():
-        samples = read_source(source, Path(source).stem, root, split)
+        samples = read_source(source, Path(source).stem, root, split, labels)
     else:
         raise ManifestError(
             f"{source!r} is neither a file, nor a folder, nor a dataset; "
