@@ -18,6 +18,7 @@ _FRONT_DOOR = {
     "ImageBatches": "training.loaders",
     "build_backbone": "models.backbones",
     "build_classifier": "models.classifiers",
+    "load_model": "models.classifiers",
     "fit": "training.fit",
     "fit_frozen": "training.frozen",
     "predict_scores": "training.fit",
