@@ -69,6 +69,67 @@ def test_sound_embedded_data_pass(embedded):
     assert (audit.table["verdict"] == "pass").sum() >= 13
 
 
+def _move(samples: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    "Put one fake into the other split, away from its person and its original."
+    first = samples.index[(samples["split"] == "test") & (samples["label"] == 1)][0]
+    return samples.assign(split=samples["split"].mask(samples.index == first, "train"))
+
+
+def _copy(samples: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    "Let validation be the test images once more."
+    again = samples[samples["split"] == "test"].copy()
+    names = [f"{number}{Path(path).suffix}" for number, path in enumerate(again["path"])]
+    again["path"] = [
+        str(shutil.copy(path, folder / name)) for path, name in zip(again["path"], names)
+    ]
+    both = [samples, again.assign(split="validation")]
+    return make_samples(pd.concat(both, ignore_index=True))
+
+
+def _save(samples: pd.DataFrame, folder: Path, change) -> pd.DataFrame:
+    "Write each image anew; `change` sees the fakes."
+    samples = samples.copy()
+    for row, path in samples["path"].items():
+        image = Image.open(path).convert("RGB")
+        image = change(image) if samples.loc[row, "label"] else image
+        samples.loc[row, "path"] = str(folder / f"{row}.png")
+        image.save(samples.loc[row, "path"])
+    return samples
+
+
+LEAKS = {
+    "person": (_move, "no person, in either part, in two splits"),
+    "original": (_move, "no original, in two splits"),
+    "test is validation": (_copy, "no file is in two splits"),
+    "one source": (
+        lambda s, f: s.assign(source=s["source"].mask(s["label"] == 1, "id99")),
+        "fakes show the faces of many people",
+    ),
+    "class absent": (
+        lambda s, f: s[(s["split"] == "train") | (s["label"] == 1)].reset_index(drop=True),
+        "both classes in each split",
+    ),
+    "dimensions": (
+        lambda s, f: _save(s, f, lambda image: image.resize((112, 128))),
+        "width does not tell the classes apart",
+    ),
+    "colour": (
+        lambda s, f: _save(s, f, lambda image: image.point(lambda value: value // 2)),
+        "mean_red does not tell the classes apart",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_leak_planted_in_embedded_data_is_found(leak, embedded, tmp_path):
+    samples, _ = split_samples(embedded(None), {"train": 0.6, "test": 0.4})
+    plant_leak, check = LEAKS[leak]
+    planted = plant_leak(samples, tmp_path)
+    assert check not in failed(audit_dataset(samples))
+    assert len(failed(audit_dataset(planted))[check].rows) > 0
+
+
 # What is planted by hand, in small made images
 
 
