@@ -1,6 +1,7 @@
 "Pages made from lists: the ledger of claims, the datasets, the figures, the bibliography."
 
 import csv
+import json
 import re
 import tomllib
 from html import escape
@@ -57,13 +58,14 @@ def shown(claim: dict) -> str:
 
 
 WORDS = {
-    "reproduced": "the claim holds on the report's own data",
+    "reproduced": "the claim holds on the report's own data, or, where it needs none, on the "
+    "network as it is built",
     "not reproduced": "it does not hold there",
     "agrees": "another source says the same",
     "disagrees": "another source says the opposite",
     "undecided": "the interval allows both, or sources of one kind differ",
-    "underpowered": "fewer than five groups of people or three trainings, or the data could not "
-    "have shown the difference",
+    "underpowered": "fewer than five groups of people or three trainings, or an interval too wide "
+    "to lie on one side of the least that the claim asks for",
     "void": "the test means nothing: the rule could not fail, the model learnt nothing, a health "
     "check failed, or the rule was chosen on these data",
     "contradicted by the report itself": "its own text or arithmetic says otherwise",
@@ -107,7 +109,8 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             f"{real['tested']} claims ({real['tested'] / real['claims']:.0%}) were tested on real "
             f"data, which decided {real['decided']}. All of it is counted from the reports' "
             "notebooks and from packs of scores; none of it is typed. "
-            "`deepfake-nb ledger --verify` makes every number of the packs again.",
+            "`deepfake-nb ledger --verify` makes every number of the packs again from the stored "
+            "scores, without the data and without training.",
             "",
             table("ledger-counts", "numbers", "Verdicts by source.", counted.html()),
             "",
@@ -115,7 +118,11 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "",
             "One row a claim. The four cells are the report's *own data*, the *published record*, "
             "*other real data* and *rendered* people; † marks a claim that stands in the text but "
-            "in no table of results. Open a row for the reasons and for where they come from.",
+            "in no table of results. Square brackets hold intervals over groups of people and over "
+            "trainings: at 95 %, at 90 % where a claim says that two are equal, and jointly at "
+            "95 % for an order. A sign marks a difference, no sign a level; commas and semicolons "
+            "part what a claim says in several parts. Open a row for the reasons, for how many "
+            "groups and trainings there were, and for what had been looked at before.",
             "",
             "```{raw} html",
             controls(list(dict.fromkeys(claims["report"])), sources, list(counts.index)),
@@ -149,7 +156,8 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "Claims with a rule, by the data that can test them. The last column is the "
             "smallest difference in AUC that so many independent groups in each "
             "class would show four times in five, from their number alone, at an AUC of 0.75. "
-            "Anything smaller is undecided or underpowered, whatever the scores turn out to be.",
+            "It is a guide for two unrelated detectors: paired differences and single numbers can "
+            "be decided with fewer, and each row says with how many it was.",
             "",
             table("ledger-power", "numbers", "Testable claims and power.", power(claims)),
             "",
@@ -177,7 +185,8 @@ def confirmation(compared) -> list[str]:
         "Rendered people cost nothing. When all settings and rules were fixed, each paper "
         f"({reports}) was run once more with other people and other seeds; that run gives the "
         f"rendered verdicts above. Of {len(compared)} verdicts {len(compared) - len(differ)} are "
-        "the same as with the people of development. The others:",
+        "the same as with the people of development; arithmetic, which no people can change, is "
+        "among them. The others:",
         "",
         table(
             "ledger-confirmation",
@@ -318,8 +327,15 @@ def origin(entry: dict, claim, context: Context) -> str:
     if entry["source"] == "published record":
         return f" <small>{escape(entry['origin'])}</small>" if entry["origin"] else ""
     links = []
-    if (context.root / "nbs/papers/evidence" / str(entry["origin"]) / "pack.json").is_file():
+    file, looked = context.root / "nbs/papers/evidence" / str(entry["origin"]) / "pack.json", ""
+    if file.is_file():
+        pack = json.loads(file.read_text(encoding="utf-8"))
+        judged = [v for v in pack["verdicts"] if v["claim"] == entry["claim"]]
+        links += sorted({f"{v['groups']} groups" for v in judged if v.get("groups")})
+        links += sorted({f"{v['seeds']} trainings" for v in judged if v.get("seeds")})
         links.append(f'<a href="{context.url}nbs/papers/evidence/{entry["origin"]}">pack</a>')
+        if entry["source"] != "rendered":
+            looked = f" <small>Looked at before: {escape(pack['provenance']['looked'])}</small>"
     named = [entry["dataset"]] if entry["dataset"] else []
     if not named and entry["source"] == "own data":
         data = claim["data"]
@@ -327,7 +343,7 @@ def origin(entry: dict, claim, context: Context) -> str:
     for name in named:
         if (context.root / f"data_manifests/{name}.toml").is_file():
             links.append(f'<a href="datasets.html#dataset-{name}">{name}</a>')
-    return f" <small>{', '.join(links)}</small>" if links else ""
+    return (f" <small>{', '.join(links)}</small>" if links else "") + looked
 
 
 def decided(claim) -> str:
