@@ -184,13 +184,10 @@ class ChildProcess:
         lines = [
             line for line in self.log.read().decode(errors="replace").splitlines() if line.strip()
         ]
-        return (
-            f"its process died of signal {-status}; out of memory, perhaps"
-            if status < 0
-            else lines[-1]
-            if lines
-            else f"its process ended with status {status}"
-        )
+        if status < 0:
+            last = f" (it printed last: {lines[-1]})" if lines else ""
+            return f"its process died of signal {-status}; out of memory, perhaps{last}"
+        return lines[-1] if lines else f"its process ended with status {status}"
 
     def stop(self, seconds: float = 10) -> None:
         """Close the lifeline and wait; kill what does not end."""
