@@ -233,7 +233,9 @@ class Results:
             return
         table.insert(0, "text", ledger.claims["text"])
         caption = "Verdicts on rendered data: the development people and the confirmation people."
-        self.table("confirmation", table, f"{caption} From the scores in nbs/papers/evidence.")
+        caption += " From the scores in nbs/papers/evidence."
+        hidden = [name for name in table if name.endswith((", value", ", low", ", high"))]
+        self.table("confirmation", table, caption, hidden=hidden)
 
     def verdicts(self, ledger: Ledger) -> None:
         """Save the verdicts of a run, and show them: claim, strip of four sources, reason.

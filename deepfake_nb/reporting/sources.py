@@ -273,7 +273,7 @@ def pack_entries(packs: Sequence[Mapping]) -> dict[tuple[int, str], list[dict]]:
 
 
 _EMPTY = {"found": "", "dataset": "", "origin": "", "rule": "", "further": ""}
-_EMPTY |= {"groups": None, "seeds": None}
+_EMPTY |= {"groups": None, "seeds": None, "value": None, "low": None, "high": None}
 _ORDER = ["claim", "source", "verdict", "found", "reason", *list(_EMPTY)[1:]]
 
 
@@ -335,7 +335,8 @@ def load_sources(folder: str | Path | None = None, people: str = "confirmation")
     -------
     pd.DataFrame
         A row a claim and source: claim, source, verdict (one of `STATES`), found, reason, dataset,
-        origin (a pack, a notebook or a publication), rule, groups, seeds, further.
+        origin (a pack, a notebook or a publication), rule, further, groups, seeds; and the numbers
+        of a finding that scores gave: value, low, high.
 
     Raises
     ------
@@ -420,9 +421,11 @@ def confirmation_table(folder: str | Path | None = None) -> pd.DataFrame:
     -------
     pd.DataFrame
         A row a claim that a confirmation run tested: report, development, confirmation (verdicts),
-        and what was found of both. Without rows if no paper has been confirmed.
+        and of both what was found, as text and as numbers ("development, found", "development,
+        value", "development, low", …). Without rows if no paper has been confirmed.
     """
     folder = Path(folder or papers_dir())
+    told = ("found", "value", "low", "high")
     packs = {pack["origin"] for pack in read_packs(folder) if _is_confirmation(pack)}
     claims = load_claims(path=folder / "claims.toml")
     sides = {}
@@ -434,10 +437,9 @@ def confirmation_table(folder: str | Path | None = None) -> pd.DataFrame:
         verdicts = {people: side.loc[number, "verdict"] for people, side in sides.items()}
         was_run = sides["confirmation"].loc[number, "origin"] in packs
         if was_run and set(verdicts.values()) != {"not tested"}:
-            found = {f"{p}, found": side.loc[number, "found"] for p, side in sides.items()}
-            rows.append({"claim": number, "report": report} | verdicts | found)
-    columns = ["claim", "report", "development", "confirmation"]
-    columns += ["development, found", "confirmation, found"]
+            row = {"claim": number, "report": report} | verdicts
+            rows.append(row | {f"{p}, {c}": sides[p].loc[number, c] for c in told for p in sides})
+    columns = ["claim", "report", *sides, *(f"{p}, {c}" for c in told for p in sides)]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import ClaimError
+from ..core.output import json_value
 from ..data.datasets import is_embedded
 from ..evaluation.calibration import choose_threshold
 from ..evaluation.comparison import repeated_interval
@@ -233,6 +234,7 @@ def _combined(outcomes: Sequence[Outcome]) -> Outcome:
         "; ".join(outcome.found for outcome in outcomes),
         cannot_fail[0] if cannot_fail else "",
         cannot_decide[0] if cannot_decide else "",
+        outcomes[0].interval,
     )
 
 
@@ -267,13 +269,14 @@ def _limits(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     for model in _models_of(rule):
         measured = measure(scores, model, rule["part"], metric=rule.get("metric", "AUC"))
         if not np.isfinite(measured.low):
-            outcomes.append(Outcome(None, f"{measured.value:.3f}", "", "there is no interval"))
+            found, lacking = f"{measured.value:.3f}", "there is no interval"
+            outcomes.append(Outcome(None, found, "", lacking, measured))
             continue
         found = f"{measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
         limit = rule["least"] if rule["name"] == "above" else rule["most"]
         above = True if measured.low > limit else False if measured.high < limit else None
         holds = above if rule["name"] == "above" or above is None else not above
-        outcomes.append(Outcome(holds, found))
+        outcomes.append(Outcome(holds, found, interval=measured))
     return _combined(outcomes)
 
 
@@ -353,9 +356,10 @@ def _ranks_alike(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that low loss of models on one part goes with high AUC on another."""
     found = rank_models(scores, rule["models"], _parts_of(rule))
     if not np.isfinite(found.low):
-        return Outcome(None, f"{found.value:.3f}", "", "there is no interval")
+        return Outcome(None, f"{found.value:.3f}", "", "there is no interval", found)
     holds = True if found.low > rule["least"] else False if found.high < rule["least"] else None
-    return Outcome(holds, f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
+    text = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return Outcome(holds, text, interval=found)
 
 
 def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
@@ -526,7 +530,8 @@ def judge_claims(
     Returns
     -------
     list of dict
-        Of each claim and rule: claim, rule, source, verdict, found, reason, groups, seeds.
+        Of each claim and rule: claim, rule, source, verdict, found, reason, the numbers of the
+        first interval in `found` as value, low and high (None where it has none), groups, seeds.
     """
     known, parts, verdicts = set(model_names(scores)), set(scores["part"]), []
     for number, claim in claims.iterrows():
@@ -544,5 +549,7 @@ def judge_claims(
             found = outcome.found + (" from one training" if basis.seeds == 1 else "")
             row = {"claim": int(number), "rule": rule["name"], "source": source}
             row |= {"verdict": verdict, "found": found, "reason": reason}
+            for end in ("value", "low", "high"):  # of the first interval in `found`
+                row[end] = json_value(getattr(outcome.interval, end, None))
             verdicts.append(row | {"groups": basis.groups, "seeds": basis.seeds})
     return verdicts
