@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../../nbs/10_studies/18_transfer.ipynb #tr000002
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
 from ..core.errors import ParameterError, SampleError
 from ..data.splits import connected_groups, split_samples
@@ -797,42 +796,6 @@ def step_name(rate: float, best: float) -> str:
     if rate == best:
         return "best rate"
     return f"rate × {rate / best:g}" if rate > best else f"rate ÷ {best / rate:g}"
-
-
-def two_decimals(found: str) -> str:
-    """Return the text of a finding with two decimals."""
-    return re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.2f}", found)
-
-
-def differing(
-    here: Mapping[int, str], there: Mapping[int, str], equivalence: Sequence[int] = ()
-) -> list[int]:
-    """Return the claims whose findings on two groups of people differ by two standard errors.
-
-    Parameters
-    ----------
-    here, there : mapping of int to str
-        By claim: what its rule found; the first value with an interval is compared.
-    equivalence : sequence of int, optional
-        Claims whose intervals are at 90 %, not 95 %.
-
-    Returns
-    -------
-    list of int
-        Numbers of claims.
-    """
-    number = r"([+-]?\d+\.\d+)"
-    kept = []
-    for claim in here.keys():
-        found = [re.search(rf"{number} \[{number}, {number}\]", of[claim]) for of in (here, there)]
-        if not all(found):
-            continue
-        value, low, high = np.array([match.groups() for match in found if match], float).T
-        quantile = norm.isf(0.05 if claim in equivalence else 0.025)
-        error = np.hypot(*(high - low)) / (2 * quantile)
-        if abs(value[0] - value[1]) > 2 * error:
-            kept.append(claim)
-    return kept
 
 
 # %% ../../nbs/10_studies/18_transfer.ipynb #tr00000h
