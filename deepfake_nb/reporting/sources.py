@@ -394,7 +394,7 @@ def run_sources(
     packs = [pack for pack in read_packs(folder) if not is_embedded(pack["dataset"])]
     packed = pack_entries(packs)
     runs = []
-    for dataset, table, reasons in scores:
+    for dataset, table, reasons in sorted(scores, key=lambda of: of[0]):  # as packs are read
         ill, chosen = (
             {int(claim): why for claim, why in reasons.get(key, {}).items()}
             for key in ("unhealthy", "chosen_here")
