@@ -309,12 +309,19 @@ def test_the_tables_of_the_ledger_fit_a_phone(book):
         b.open((book / "ledger.html").as_uri(), 390)
         wide = (
             "[...document.querySelectorAll('.table-scroll')]"
-            ".filter(e => e.scrollWidth > e.clientWidth).map(e => e.querySelector('table').id)"
+            ".filter(e => e.querySelector('table').offsetWidth > e.clientWidth)"
+            ".map(e => e.querySelector('table').id)"
         )
         assert b.run(wide) == []
         said = b.run("document.getElementById('ledger-reports').getBoundingClientRect().top")
         claims = b.run("document.getElementById('ledger-claims').getBoundingClientRect().top")
         assert 0 < said < claims, "the table by report stands above the claims"
+        b.resize(1280)
+        b.run(browser.DRAWN)
+        strips = (
+            "[...document.querySelectorAll('.strip')].filter(s => s.scrollWidth > s.clientWidth)"
+        )
+        assert b.run(f"{strips}.length") == 0, "a strip runs into the next column"
 
 
 def test_proposals_have_the_numbers_of_the_notebook_that_tries_them():
