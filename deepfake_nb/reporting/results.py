@@ -253,7 +253,7 @@ class Results:
         text = json.dumps(record, indent=1, ensure_ascii=False)
         write_atomic(self.folder / "verdicts.json", text + "\n")
         sources = self.sources(ledger)
-        self.save("sources", sources)
+        self.save("sources", sources.drop(columns=["tested_on", "also"]))
         table = verdict_table(sources, ledger.claims)
         words = "The claims of the report. Own data, published record, other real data, rendered:"
         caption = self._caption("Table", "verdicts", f"{words} {legend_of_marks()}")

@@ -321,6 +321,8 @@ class Basis:
         The health check that failed and bears on the claim.
     chosen_here : str, default ""
         The rule or setting that was chosen on the data that judge.
+    known : str, default ""
+        The numbers that were known when the rule was written.
     """
 
     groups: int | None
@@ -329,6 +331,12 @@ class Basis:
     left_chance: bool | None = None
     unhealthy: str = ""
     chosen_here: str = ""
+    known: str = ""
+
+
+def known_text(known: str) -> str:
+    """Say that a rule was written late."""
+    return f"Rule written after the first numbers were known: {known}"
 
 
 Source = Literal["own data", "published record", "other real data", "rendered"]
@@ -392,4 +400,7 @@ def earn_verdict(outcome: Outcome, basis: Basis, source: Source) -> tuple[str, s
     if outcome.holds is None:
         return "undecided", "The interval allows both."
     words = ("reproduced", "not reproduced") if source == "own data" else ("agrees", "disagrees")
-    return words[0 if outcome.holds else 1], "Decided by the rule that was fixed beforehand."
+    reason = "Decided by the rule that was fixed beforehand."
+    if basis.known:
+        reason = f"Decided. {known_text(basis.known)}."
+    return words[0 if outcome.holds else 1], reason
