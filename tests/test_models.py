@@ -33,6 +33,7 @@ from deepfake_nb.models.classifiers import (
 )
 from deepfake_nb.models.layers import layer_table, parameter_counts
 from deepfake_nb.models.registry import APPLICATIONS, BACKBONES, Backbone, get_backbone
+from deepfake_nb.models.sequences import build_sequence_head
 from deepfake_nb.models.torlapati import MODELS, build_model
 from deepfake_nb.models.unets import UNETS, build_pretrained_unet, build_unet
 from deepfake_nb.models.weights import Weights, download_weights, find_weights, resolve_weights
@@ -1127,6 +1128,28 @@ def test_a_unet_takes_the_last_features_of_each_size_and_all_of_it_learns(tmp_pa
 def test_pretrained_unet_refuses(wrong, says):
     with pytest.raises(ValueError, match=says):
         build_pretrained_unet(**dict(weights="none") | wrong)
+
+
+# What TensorFlow's heads say of three sequences with the weights that the test draws.
+SEQUENCE_HEADS = {
+    "none": (0.499855, 0.345565, 0.422642),
+    "gru": (0.635981, 0.599278, 0.556818),
+    "tcn": (0.062920, 0.006934, 0.361320),
+}
+
+
+@pytest.mark.parametrize("body", SEQUENCE_HEADS)
+def test_sequence_heads_agree_on_every_backend_and_train(body):
+    head = compile_model(build_sequence_head(6, 5, body, seed=0), 0.01)
+    rng = np.random.default_rng(0)
+    head.set_weights([rng.normal(0, 0.4, w.shape) for w in head.get_weights()])
+    x = np.random.default_rng(1).standard_normal((3, 6, 5)).astype("float32")
+    found = ops.convert_to_numpy(head(x))
+    np.testing.assert_allclose(found[:, 0], SEQUENCE_HEADS[body], atol=1e-4)
+    before = head.get_weights()
+    loss = head.train_on_batch(x, np.array([[1.0], [0.0], [1.0]]))[0]
+    assert np.isfinite(loss)
+    assert all((a != b).any() for a, b in zip(before, head.get_weights(), strict=True))
 
 
 @pytest.mark.slow

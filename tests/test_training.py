@@ -39,6 +39,7 @@ from deepfake_nb.training.fit import (
     reset_training,
 )
 from deepfake_nb.training.frozen import cut_backbone, fit_frozen, split_backbone
+from deepfake_nb.training.gan import generate_images, train_gan
 from deepfake_nb.training.identity import training_folder
 from deepfake_nb.training.loaders import ImageBatches, in_table_order, keras_generator
 from deepfake_nb.training.pairs import PairedBatches
@@ -885,3 +886,20 @@ def test_preparing_leaves_a_model_without_shapes_to_keras():
     assert not model.built
     assert not model.optimizer.built
     assert np.isfinite(fit(model, (x, y), epochs=2, progress=False)["loss"]).all()
+
+
+# ---- a generative adversarial network
+
+
+def test_a_gan_trains_repeatably_on_every_backend():
+    rng = np.random.default_rng(0)
+    images = rng.integers(100, 156, (12, 16, 16, 3)).astype(np.uint8)
+    generator, history = train_gan(images, 12, 8, latent=8, width=4, learning_rate=2e-3)
+    made = generate_images(generator, 5)
+    assert (made.shape, made.dtype) == ((5, 16, 16, 3), np.uint8)
+    assert (made == generate_images(generator, 5)).all()
+    assert (made != generate_images(generator, 5, seed=1)).any()
+    losses = history["discriminator"]
+    assert np.isfinite(history.to_numpy()).all() and losses[-3:].mean() < losses[:3].mean()
+    _, same = train_gan(images, 2, 8, latent=8, width=4, learning_rate=2e-3)
+    np.testing.assert_allclose(same["discriminator"], losses[:2], rtol=1e-3)

@@ -38,6 +38,9 @@ def build_pixel_classifier(size: int, weights: str = "auto", seed: int = 0) -> k
 #: What is done to half of a training batch.
 ARMS: tuple[str, ...] = ("none", "usual", "FGSM", "PGD", "amplitude", "cutmix")
 
+#: Arms that take images from elsewhere.
+SOURCED: tuple[str, ...] = ("GAN", "matched")
+
 
 def change_batch(
     arm: str,
@@ -53,11 +56,12 @@ def change_batch(
     Parameters
     ----------
     arm : str
-        One of `ARMS`.
+        One of `ARMS` or `SOURCED`.
     x, y : np.ndarray
         uint8 images (b, h, w, 3) and their labels (b,).
     others : np.ndarray
-        uint8 images (b, h, w, 3) whose amplitude is mixed in.
+        uint8 images (b, h, w, 3): whose amplitude is mixed in; for "GAN" generated ones, that
+        replace fakes; for "matched" the same images, compressed.
     rng : np.random.Generator
         Source of random numbers.
     gradient : Callable, optional
@@ -75,8 +79,8 @@ def change_batch(
     ParameterError
         If the arm is unknown, or lacks its gradient.
     """
-    if arm not in ARMS:
-        raise ParameterError(f"unknown arm={arm!r}; expected one of {', '.join(ARMS)}")
+    if arm not in ARMS + SOURCED:
+        raise ParameterError(f"unknown arm={arm!r}; expected one of {', '.join(ARMS + SOURCED)}")
     if arm in ("FGSM", "PGD"):
         if gradient is None:
             raise ParameterError(f"arm={arm!r} needs a gradient; see `input_gradient`")
@@ -87,6 +91,10 @@ def change_batch(
     elif arm == "amplitude":
         shares = rng.uniform(0, 1, len(x))
         x = np.stack([mix_amplitude(*pair) for pair in zip(x, others, shares)])
+    elif arm == "GAN":
+        x = np.where(y[:, None, None, None] == 1, others, x)
+    elif arm == "matched":
+        x = others
     elif arm == "usual":
         x = np.stack([degrade(image, Augmentation(), rng) for image in x])
     return x.astype(np.float32), y
@@ -104,6 +112,7 @@ def hardened_scores(
     learning_rate: float = 3e-4,
     epsilon: float = 1.0,
     weights: str = "auto",
+    sources: Mapping[str, np.ndarray] | None = None,
 ) -> dict[tuple[str, str], np.ndarray]:
     """Train a network with each arm, and score test sets, one of them under attack as well.
 
@@ -125,18 +134,32 @@ def hardened_scores(
         Grey levels, in training and in the attack.
     weights : str, default "auto"
         See `build_backbone`.
+    sources : mapping of str to np.ndarray, optional
+        Further arms of `SOURCED`, and their uint8 images, as many as training images: generated
+        ones, or the training images in their order, compressed.
 
     Returns
     -------
     dict of tuple to np.ndarray
         (arm, set) → P(fake), (seeds, n); the attacked set is called "…, attacked".
+
+    Raises
+    ------
+    ParameterError
+        If a source has another shape than the training images.
     """
+    sources = sources or {}
+    for arm, images in sources.items():
+        if images.shape != known.pixels.shape:
+            raise ParameterError(
+                f"images of arm={arm!r} have shape {images.shape}; expected {known.pixels.shape}"
+            )
     model = compile_model(build_pixel_classifier(known.pixels.shape[1], weights), learning_rate)
     gradient, label = input_gradient(model), known.label
     found: dict[tuple[str, str], list] = {}
     for seed in seeds:
         initial = build_pixel_classifier(known.pixels.shape[1], weights, seed).get_weights()
-        for arm in arms:
+        for arm in (*arms, *sources):
             first = known.pixels[:batch_size].astype(np.float32), label[:batch_size, None]
             reset_training(prepare_training(model, first), initial)
             order, rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
@@ -144,7 +167,8 @@ def hardened_scores(
                 rows, others = order.integers(len(label), size=(2, batch_size))
                 half = np.arange(batch_size) < batch_size // 2
                 x, y = known.pixels[rows].astype(np.float32), label[rows].astype(np.float32)
-                at, mixed = known.pixels[rows[half]], known.pixels[others[half]]
+                at, pool = known.pixels[rows[half]], sources.get(arm, known.pixels)
+                mixed = pool[(rows if arm == "matched" else others)[half]]
                 x[half], y[half] = change_batch(arm, at, y[half], mixed, rng, gradient, epsilon)
                 model.train_on_batch(x, y[:, None])
             for name, images in tested.items():
