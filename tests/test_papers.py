@@ -666,11 +666,11 @@ def test_installed_wheel_lists_datasets(elsewhere):
     ), done.stderr
 
 
-def test_installed_wheel_gives_the_numbers_of_the_checkout(run, elsewhere):
+def test_installed_wheel_gives_the_numbers_of_the_checkout(run, request):
     paper, _, folder = run
     if paper != "forbush":
         pytest.skip("another paper")
-    place, command = elsewhere
+    place, command = request.getfixturevalue("elsewhere")
     done = command("run", paper, "--profile", "smoke")
     assert done.returncode == 0, done.stderr[-2000:]
     (made,) = (place / "runs" / paper).glob("*")

@@ -130,12 +130,13 @@ class Results:
     def _saved_figure(self, name: str, figure: Figure, data: pd.DataFrame, alt: str) -> object:
         """Save a figure with its data, close it, and return it as it is shown."""
         path = self.folder / "figures" / name
-        write_atomic(path.with_name(f"{name}.png"), _render(figure, "png"))
+        png = _render(figure, "png", dpi=2 * matplotlib.rcParams["figure.dpi"])
+        write_atomic(path.with_name(f"{name}.png"), png)
         write_atomic(path.with_name(f"{name}.svg"), _render(figure, "svg"))
         _save_csv(path.with_name(f"{name}.csv"), data)
         alt = alt or describe_figure(figure)
         plt.close(figure)
-        return _shown_image(figure, alt)
+        return _shown_image(png, any(ax.images for ax in figure.axes), alt)
 
     def opening(self) -> None:
         """Keep the first screen for the answer: a figure, findings and verdicts.
@@ -433,18 +434,17 @@ def _render(figure: Figure, form: str, dpi: float | str | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def _shown_image(figure: Figure, alt: str) -> object:
+def _shown_image(png: bytes, has_photographs: bool, alt: str) -> object:
     """Return a figure as it is shown: two pixels for each of the screen's, in 256 colours.
 
     Photographs become JPEG, which holds more colours in fewer bytes.
     """
     from IPython.display import Image
 
-    dpi = matplotlib.rcParams["figure.dpi"]
-    with Picture.open(io.BytesIO(_render(figure, "png", dpi=2 * dpi))) as rendered:
+    with Picture.open(io.BytesIO(png)) as rendered:
         drawn = rendered.convert("RGB")
     buffer, width = io.BytesIO(), drawn.width // 2
-    if any(ax.images for ax in figure.axes):
+    if has_photographs:
         drawn.save(buffer, "JPEG", quality=88)
         return Image(buffer.getvalue(), format="jpeg", width=width, alt=alt)
     drawn.quantize(256).save(buffer, "PNG", optimize=True)

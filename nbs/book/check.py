@@ -1,6 +1,7 @@
 "Find faults in the built pages: dead links, missing images or alt texts, outside resources."
 
 import re
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -123,7 +124,7 @@ def check_page(folder: Path, name: str, page: Document, pages: dict[str, Documen
     for image in page.images:
         if not image.get("alt", "").strip():
             faults.append(f"the image {image.get('src', '')[:60]} has no alt text")
-    for url in page.links:
+    for url in dict.fromkeys(page.links):
         if re.match(r"[a-z][a-z+.-]*:|//", url, re.I):
             continue
         path, anchor = target(folder, name, url)
@@ -137,10 +138,18 @@ def check_page(folder: Path, name: str, page: Document, pages: dict[str, Documen
 def target(folder: Path, name: str, url: str) -> tuple[str | None, str]:
     "The file that a link on a page leads to, or `None` if it is not there, and the place in it."
     parts = urlsplit(url)
-    path = (folder / name).parent / unquote(parts.path) if parts.path else folder / name
-    path = path / "index.html" if path.is_dir() else path
+    if not parts.path:
+        return name, unquote(parts.fragment)
+    return linked_file(folder, (folder / name).parent, unquote(parts.path)), unquote(parts.fragment)
+
+
+@cache  # each page links to all others
+def linked_file(folder: Path, start: Path, path: str) -> str | None:
+    "A path from a folder of pages, relative to the book, or `None` if no file is there."
+    file = start / path
+    file = file / "index.html" if file.is_dir() else file
     try:
-        inside = path.resolve().relative_to(folder.resolve()).as_posix()
+        inside = file.resolve().relative_to(folder.resolve()).as_posix()
     except ValueError:
-        return None, ""
-    return (inside if path.is_file() else None), unquote(parts.fragment)
+        return None
+    return inside if file.is_file() else None

@@ -1,12 +1,15 @@
 "What Sphinx lacks: HTML tables, Jupyter's heading anchors, a bibliography with titles as written."
 
 import re
+from functools import cache
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from pybtex.backends.plaintext import Backend as PlainText
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style
 from pybtex.style.template import field, sentence
+from sphinx.search.en import SearchEnglish
 from sphinx.util.docutils import SphinxDirective
 
 
@@ -44,9 +47,20 @@ class AsWritten(Style):
 
 
 register_plugin("pybtex.style.formatting", "as_written", AsWritten)
+# Else each citation reads the metadata of all installed packages.
+register_plugin("pybtex.backends", "plaintext", PlainText, force=True)
+
+
+class English(SearchEnglish):
+    "English, with each word's stem found once."
+
+    @cache  # noqa: B019, there is one instance
+    def stem(self, word: str) -> str:
+        return super().stem(word)
 
 
 def setup(app):
-    "Register the directive."
+    "Register the directive and the language of the search."
     app.add_directive("html-table", HtmlTable)
+    app.add_search_language(English)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
