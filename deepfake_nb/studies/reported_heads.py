@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/10_studies/34_reported_heads.ipynb #rh000003
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -21,10 +22,12 @@ from deepfake_nb.models.torlapati import MODELS, build_model
 from deepfake_nb.studies.frame_heads import fold_of
 from deepfake_nb.training.fit import predict_scores, prepare_training, reset_training
 
-
 # %% ../../nbs/10_studies/34_reported_heads.ipynb #rh000006
+Number = Literal["I", "II", "III", "IV", "V"]
+
+
 def build_reported_head(
-    number: str, shape: tuple[int, int, int], seed: int | None = None
+    number: Number, shape: tuple[int, int, int], seed: int | None = None
 ) -> keras.Sequential:
     """Build what one of Models I–V has behind its features.
 
@@ -64,7 +67,7 @@ def head_scores(
     x: np.ndarray,
     label: np.ndarray,
     group: np.ndarray,
-    number: str,
+    number: Number,
     trained: Sequence[int] | None = None,
     seeds: Sequence[int] = range(3),
     folds: int = 4,
@@ -80,7 +83,7 @@ def head_scores(
         Feature maps of the frames of videos, (v, frames, h, w, c).
     label, group : np.ndarray
         Of each video, (v,).
-    number : str
+    number : {"I", "II", "III", "IV", "V"}
         See `build_reported_head`.
     trained : sequence of int, optional
         Positions of the frames that are trained on; None for all. All are scored.
