@@ -118,23 +118,40 @@ def test_the_ledger_holds_every_claim_once(book):
         map(int, re.findall(r'<th scope="row" data-label="no."><div>(\d+)</div>', page))
     ) == sorted(c["id"] for c in claims)
     assert f"{len(claims)} claims" in page
-    cells = re.findall(r'<span class="cell ([\w-]+)"><small>([\w ]+)</small>([\w ]+)</span>', page)
+    cells = re.findall(
+        r'<a class="cell ([\w-]+)" href="#verdict-([\w-]+)"><small>[\w ]+</small>([\w ]+)</a>', page
+    )
     assert len(cells) == 4 * len(claims)
     assert {verdict for _, _, verdict in cells} <= set(lists.WORDS)
-    assert all(pages.slug(verdict) == kind for kind, _, verdict in cells)
+    assert all(pages.slug(verdict) == kind == at for kind, at, verdict in cells)
     assert page.count("<dt>") == len(cells), "each cell has its reason"
     assert 'class="ledger-filter" hidden' in page and "ledger.js" in page
     assert "evidence/kun-uadfv" in page and "datasets.html#dataset-uadfv" in page
 
 
-def test_a_row_of_the_ledger_has_strip_numbers_reasons_and_links():
+@pytest.fixture(scope="module")
+def ledger_row():
+    "A function that makes the row of a claim."
     from deepfake_nb.reporting.claims import load_claims
     from deepfake_nb.reporting.sources import load_sources
 
-    ledger, claim = load_sources(), load_claims().loc[66]
+    ledger, claims = load_sources(), load_claims()
     context = pages.Context(ROOT, ROOT / "out", "https://example.org/", {}, {})
-    taken = {("kun", "figure", "roc_task1")}
-    row = lists.claim_row(66, claim, ledger[ledger["claim"] == 66], taken, context)
+
+    def row(claim: int, taken: set = frozenset()) -> str:
+        entries = ledger[ledger["claim"] == claim]
+        return lists.claim_row(claim, claims.loc[claim], entries, taken, context)
+
+    row.ledger, row.claims = ledger, claims
+    return row
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
+
+
+def test_a_row_of_the_ledger_has_strip_numbers_reasons_and_links(ledger_row):
+    row = ledger_row(66, {("kun", "figure", "roc_task1")})
     assert re.findall(r"<small>(\w[\w ]+)</small>\w", row)[:4] == [
         "own data",
         "published record",
@@ -144,8 +161,167 @@ def test_a_row_of_the_ledger_has_strip_numbers_reasons_and_links():
     assert 'href="papers/kun.html#kun-figure-roc-task1"' in row
     assert "https://example.org/nbs/papers/evidence/kun-uadfv" in row
     assert "“number”" in row and "own data=" in row and "evaluation videos of the lab" in row
-    bare = lists.claim_row(66, claim, ledger[ledger["claim"] == 66], set(), context)
-    assert "kun-figure-roc-task1" not in bare, "no link to a figure that is not there"
+    assert "kun-figure-roc-task1" not in ledger_row(66), "no link to a figure that is not there"
+    assert "<b>AUC</b> 0." in row and "“number” of AUC" in row
+
+
+def test_a_row_names_the_data_and_the_groups_of_each_number(ledger_row):
+    assert "own data, 3 groups of faceforensics" in text_of(ledger_row(32))
+    for claim in (33, 37, 40):
+        assert "own data, 12 groups of faceforensics" in text_of(ledger_row(claim)), claim
+    both = "own data, 463 groups of dfdc-faces, 12 groups of faceforensics"
+    assert both in text_of(ledger_row(36))
+    assert 'href="datasets.html#dataset-faceforensics"' in ledger_row(37)
+
+
+@pytest.mark.parametrize("claim", [59, 60])
+def test_a_row_shows_the_packs_of_both_datasets(ledger_row, claim):
+    row, entries = ledger_row(claim), ledger_row.ledger.query(f"claim == {claim}")
+    (entry,) = entries[entries["source"] == "other real data"].to_dict("records")
+    for one in (entry, *entry["also"]):
+        which = f"other real data, {one['verdict']} on {one['dataset']}"
+        told = f"{one['quantity']} {one['found']} {which}"
+        assert told in text_of(row)
+        assert f'evidence/{one["origin"]}"' in row
+    assert len(entry["also"]) == 1
+
+
+def test_a_row_says_that_its_rule_was_written_late(ledger_row):
+    for claim in (71, *range(73, 80)):
+        shown = ledger_row(claim).partition("<details>")[0]
+        assert "Rule written after the first numbers were known: " in shown, claim
+    assert "Rule written after" not in ledger_row(61)
+
+
+def test_reports_are_counted_on_the_page(ledger_row):
+    from deepfake_nb.reporting.sources import count_reports
+
+    counts = count_reports(ledger_row.ledger, ledger_row.claims)
+    made = lists.report_table(counts.iloc[:, 5:]).html()
+    rows = Table.read(f"<table>{made}</table>").records()
+    assert [row["report"] for row in rows] == [*dict.fromkeys(ledger_row.claims["report"]), "all"]
+    for row in rows:
+        told = [row[name] for name in counts.columns[5:]]
+        assert told == [str(n or "–") for n in counts.loc[row["report"]].iloc[5:]]
+    assert 'href="#verdict-not-reproduced"' in made
+
+
+def plain_ledger(ledger_row, folder: Path) -> Path:
+    "A page of the filters, the claims and the words, without the theme."
+    sources = list(dict.fromkeys(ledger_row.ledger["source"]))
+    reports = list(dict.fromkeys(ledger_row.claims["report"]))
+    rows = "".join(ledger_row(claim) for claim in ledger_row.claims.index)
+    words = "".join(f'<p id="{lists.word_id(w)}">{w}</p>' for w in lists.WORDS)
+    css, script = ((BOOK / "static" / f).read_text() for f in ("book.css", "ledger.js"))
+    page = folder / "ledger.html"
+    page.write_text(
+        '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<style>{css}</style><article>{lists.controls(reports, sources, list(lists.WORDS))}"
+        f'<table class="ledger">{lists.head()}<tbody>{rows}</tbody></table>{words}</article>'
+        f"<script>{script}</script>"
+    )
+    return page
+
+
+CHOOSE = """(async (report, source, verdict) => {
+  const form = document.querySelector(".ledger-filter");
+  const values = {report, source, verdict};
+  for (const s of form.querySelectorAll("select")) {
+    s.value = values[s.dataset.filter];
+    if (s.value !== values[s.dataset.filter]) return "no such option";
+  }
+  form.dispatchEvent(new Event("change"));
+  const left = [...document.querySelectorAll("tr[data-verdicts]")].filter(r => r.offsetHeight > 0);
+  return [left.map(r => +r.id.slice(6)), form.querySelector("output").textContent];
+})"""
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_filters_show_what_they_name(ledger_row, tmp_path, width):
+    """By report, source and verdict, alone and together; with the count of rows that are left."""
+    page, ledger, claims = plain_ledger(ledger_row, tmp_path), ledger_row.ledger, ledger_row.claims
+    reports = ["", *dict.fromkeys(claims["report"])]
+    sources = ["", *dict.fromkeys(ledger["source"])]
+    verdicts = ["", *dict.fromkeys(ledger["verdict"]), "no evidence from any source"]
+    told = ledger.pivot(index="claim", columns="source", values="verdict").to_dict("index")
+    empty = 0
+    with browser.Browser() as b:
+        b.open(page.as_uri(), width)
+        assert b.run('document.querySelector(".ledger-filter output").textContent') == (
+            f"{len(claims)} of {len(claims)} claims"
+        )
+        for report, source, verdict in [
+            (r, s, v) for r in reports for s in sources for v in verdicts
+        ]:
+            expected = []
+            for claim, says in told.items():
+                if report and claims.loc[claim, "report"] != report:
+                    continue
+                asked = [says[source]] if source else list(says.values())
+                if verdict == "no evidence from any source":
+                    holds = set(says.values()) == {"not tested"}
+                elif verdict:
+                    holds = verdict in asked
+                else:
+                    holds = not source or asked != ["not tested"]
+                expected += [claim] * holds
+            chosen = f"{CHOOSE}({json.dumps(report)}, {json.dumps(source)}, {json.dumps(verdict)})"
+            left, counted = b.run(chosen)
+            assert left == expected, (report, source, verdict)
+            told_count = f"{len(left)} of {len(claims)} claims"
+            assert counted == (told_count if left else f"Nothing matches: {told_count}")
+            empty += not left
+    assert empty > 20, "combinations that nothing matches were among them"
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_words_and_claims_lead_to_their_places(ledger_row, tmp_path, width):
+    page = plain_ledger(ledger_row, tmp_path)
+    seen = (
+        "(e => { const r = e.getBoundingClientRect();"
+        " return r.height > 0 && r.top >= 0 && r.top < innerHeight; })"
+    )
+    with browser.Browser() as b:
+        b.open(page.as_uri(), width)
+        hrefs = b.run("[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.hash)")
+        assert {f"#{lists.word_id(w)}" for w in set(ledger_row.ledger["verdict"])} <= set(hrefs)
+        assert b.run(
+            "[...document.querySelectorAll('a[href^=\"#\"]')]"
+            ".every(a => document.getElementById(a.hash.slice(1)))"
+        )
+        b.run("document.querySelector('#claim-32 .strip a.void').click()")
+        b.run(browser.DRAWN)
+        assert b.run(f"{seen}(document.getElementById('verdict-void'))")
+        b.run(f"{CHOOSE}('kun', '', '')")
+        b.run("location.hash = '#claim-26'")  # which the filter has hidden
+        b.run(browser.DRAWN)
+        assert b.run(f"{seen}(document.getElementById('claim-26'))")
+        assert b.run("document.querySelector('#claim-26 details').open")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_tables_of_the_ledger_fit_a_phone(book):
+    with browser.Browser() as b:
+        b.open((book / "ledger.html").as_uri(), 390)
+        wide = (
+            "[...document.querySelectorAll('.table-scroll')]"
+            ".filter(e => e.querySelector('table').offsetWidth > e.clientWidth)"
+            ".map(e => e.querySelector('table').id)"
+        )
+        assert b.run(wide) == []
+        said = b.run("document.getElementById('ledger-reports').getBoundingClientRect().top")
+        claims = b.run("document.getElementById('ledger-claims').getBoundingClientRect().top")
+        assert 0 < said < claims, "the table by report stands above the claims"
+        b.resize(1280)
+        b.run(browser.DRAWN)
+        strips = (
+            "[...document.querySelectorAll('.strip')].filter(s => s.scrollWidth > s.clientWidth)"
+        )
+        assert b.run(f"{strips}.length") == 0, "a strip runs into the next column"
 
 
 def test_proposals_have_the_numbers_of_the_notebook_that_tries_them():
@@ -163,6 +339,8 @@ def test_proposals_have_the_numbers_of_the_notebook_that_tries_them():
     first = measured[0]
     assert f"{float(first['value']):.2f} [{float(first['low']):.2f}" in html
     assert html.count("Not tried.") == sum(not p["tried"] for p in listed)
+    mentioned = [n for p in listed for n in re.findall(r"[Cc]laim (\d+)", p["outcome"])]
+    assert mentioned and all(f'<a href="#claim-{n}">Claim {n}</a>' in html for n in mentioned)
     with pytest.raises(pages.PageError, match="there is no notebook"):
         lists.proposals(SimpleNamespace(root=ROOT, pages=set()))
 

@@ -17,11 +17,13 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "nbs" / "book")]
 import in_step  # noqa: E402
 import overview  # noqa: E402
 
+from deepfake_nb.cli import main  # noqa: E402
 from deepfake_nb.core.errors import ClaimError  # noqa: E402
 from deepfake_nb.reporting.claims import (  # noqa: E402
     Ledger,
     judge_ordinal,
     load_claims,
+    rules_of,
 )
 from deepfake_nb.reporting.ledger import (  # noqa: E402
     LEDGER_TYPE,
@@ -31,10 +33,12 @@ from deepfake_nb.reporting.ledger import (  # noqa: E402
 from deepfake_nb.reporting.rules import SOURCES  # noqa: E402
 from deepfake_nb.reporting.sources import (  # noqa: E402
     STATES,
+    count_reports,
     count_sources,
     load_sources,
     sources_markdown,
 )
+from deepfake_nb.reporting.verdicts import quantity_of  # noqa: E402
 
 PAPERS = ROOT / "nbs" / "papers"
 NUMBERS = {
@@ -132,6 +136,26 @@ def test_every_claim_states_what_it_was_measured_on_and_what_would_decide_it():
     for data in claims["data"].dropna():
         named = data if isinstance(data, list) else data.split("+")
         assert set(named) <= datasets, data
+
+
+def test_what_a_rule_measures_has_a_name():
+    rules = [(n, rule) for n, claim in load_claims().iterrows() for rule in rules_of(claim)]
+    unnamed = {n for n, rule in rules if quantity_of(rule) in ("mean", "difference of means")}
+    assert unnamed == set(), "state the quantity of these rules in claims.toml"
+    assert quantity_of(rules_of(load_claims().loc[36])[1]) == "difference of the fall of AUC"
+
+
+#: By the history of claims.toml, the packs and the closing notes: rules of real data that are
+#: younger than numbers of their kind.
+WRITTEN_LATE = {7, 8, 9, 17, 19, 21, 25, 33, 35, 36, 37, 38, 59, 60, 62, 68, 70, 71, *range(73, 80)}
+
+
+def test_rules_that_are_younger_than_first_numbers_say_so():
+    claims = load_claims()
+    late = {n for n, claim in claims.iterrows() if any("known" in r for r in rules_of(claim))}
+    assert late == WRITTEN_LATE
+    notes = claims["note"].dropna()
+    assert not notes.str.contains("rule was written when").any(), "a field says it, not prose"
 
 
 # ---- the committed ledgers
@@ -305,6 +329,78 @@ def test_every_claim_has_a_verdict_with_a_reason_from_each_source():
     assert not rendered.isin(["reproduced", "not reproduced"]).any()
 
 
+def entries_of(ledger) -> list[dict]:
+    "What each pack, notebook or publication says; further packs of a claim and source included."
+    rows = ledger.to_dict("records")
+    return [*rows, *(entry for row in rows for entry in row["also"])]
+
+
+def test_every_number_that_decides_has_a_name():
+    decided = {"reproduced", "not reproduced", "agrees", "disagrees"}
+    entries = entries_of(load_sources())
+    numbers = [e for e in entries if e["found"] and (e["verdict"] in decided or e["rule"])]
+    assert len(numbers) > 80
+    told = r"\d(?!\w)"  # no number: "NameError: name 'patch' is not defined"
+    nameless = [e["claim"] for e in numbers if re.search(told, e["found"]) and not e["quantity"]]
+    assert nameless == []
+    named = {e["quantity"] for e in entries if e["claim"] == 27 and e["rule"]}
+    assert len(named) == 2, "the two numbers of claim 27 measure different things"
+
+
+def test_a_verdict_of_a_late_rule_does_not_say_beforehand():
+    entries = [e for e in entries_of(load_sources()) if e["source"] != "published record"]
+    late = [e for e in entries if e["known"]]
+    assert {e["claim"] for e in late} == WRITTEN_LATE
+    assert {e["source"] for e in late} == {"own data", "other real data"}
+    first = [
+        e for e in late if "“" not in e["known"]
+    ]  # the others have a further rule that is late
+    assert not any("beforehand" in e["reason"] for e in first)
+    decided = [e for e in first if e["reason"].startswith("Decided.")]
+    assert {7, 9, 71, 73, 74, 75, 77} == {e["claim"] for e in decided}
+
+
+def test_a_number_names_the_data_that_it_rests_on():
+    own = load_sources().query("source == 'own data'").set_index("claim")["tested_on"]
+    few = {n: own[n].get("faceforensics") for n in (32, 33, 36, 37, 38, 40)}
+    assert few == {32: 3, 33: 12, 36: 12, 37: 12, 38: 12, 40: 12}
+    assert all(own[n].keys() == {"faceforensics"} for n in (32, 33, 37, 40))
+    assert own[36] == {"dfdc-faces": 463, "faceforensics": 12}
+    other = load_sources().query("source == 'other real data'").set_index("claim")["tested_on"]
+    assert other[74] == other[77] == {"faceforensics": 12}
+
+
+@pytest.mark.parametrize("claim", [59, 60])
+def test_two_packs_of_one_source_are_both_kept(claim):
+    ledger = load_sources().set_index(["claim", "source"])
+    entry = ledger.loc[(claim, "other real data")]
+    assert [entry["dataset"], *(e["dataset"] for e in entry["also"])] == [
+        "dfdc-faces",
+        "real-and-fake-face",
+    ]
+    assert entry["found"] != entry["also"][0]["found"] and entry["also"][0]["tested_on"]
+
+
+def test_reports_are_counted():
+    claims, ledger = load_claims(), load_sources()
+    counts = count_reports(ledger, claims)
+    decided = ("reproduced", "not reproduced", "agrees", "disagrees")
+    for report, numbers in NUMBERS.items():
+        rows = [row for row in ledger.to_dict("records") if row["claim"] in numbers]
+        assert counts.loc[report, "claims"] == len(numbers)
+        for source in SOURCES:
+            of_source = [row["verdict"] for row in rows if row["source"] == source]
+            assert counts.loc[report, source] == sum(v in decided for v in of_source)
+        for verdict in decided:
+            assert counts.loc[report, verdict] == sum(row["verdict"] == verdict for row in rows)
+        idle = sum(row["verdict"] in (*decided, "not tested") for row in rows)
+        assert counts.loc[report, "other"] == len(rows) - idle
+    assert (counts.loc["all"] == counts.drop("all").sum()).all()
+    row = ledger.index[ledger["verdict"] == "not tested"][0]
+    ledger.loc[row, "verdict"] = "agrees"
+    assert count_reports(ledger, claims).loc["all", "agrees"] == counts.loc["all", "agrees"] + 1
+
+
 def test_a_notebook_of_other_claims_is_an_error(tmp_path):
     report = executed()[0]
     (tmp_path / f"{report}.ipynb").write_bytes((PAPERS / f"{report}.ipynb").read_bytes())
@@ -318,16 +414,35 @@ def test_a_notebook_of_other_claims_is_an_error(tmp_path):
         load_ledgers(tmp_path)
 
 
-def test_the_command_prints_the_same_counts():
+def test_the_command_prints_the_same_counts_and_names():
     code = "from deepfake_nb.cli import main; raise SystemExit(main(['ledger']))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
     )
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    printed, ledger = done.stdout, load_sources()
+    lines = [line for line in printed.splitlines() if line.strip()]
     rows = {line.split("  ")[0].strip(): line.split() for line in lines}
-    counts = count_sources(load_sources())
-    for name in ("reproduced", "value lost", "not tested"):
+    counts = count_sources(ledger)
+    for name in ("value lost", "not tested"):
         assert rows[name][-4:] == [str(n or "–") for n in counts.loc[name]]
+    by_report = count_reports(ledger, load_claims())
+    for report in NUMBERS:
+        assert rows[report][1:] == [str(n or "–") for n in by_report.loc[report].iloc[5:]]
+    for row in ledger[ledger["verdict"].isin(["reproduced", "disagrees"])].to_dict("records"):
+        told = ": ".join(filter(None, [row["quantity"], row["found"]]))
+        assert re.search(rf"^ *{row['claim']}  .*{re.escape(told)}", printed, re.M), row["claim"]
+    assert "12 groups of faceforensics" in printed
+
+
+def test_the_command_s_json_has_the_names_too(capsys):
+    assert main(["ledger", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    record = {claim["claim"]: claim["sources"] for claim in printed}
+    for row in load_sources().to_dict("records"):
+        entry = record[row["claim"]][row["source"]]
+        assert (entry["quantity"], entry["known"]) == (row["quantity"], row["known"])
+        assert [e["quantity"] for e in entry["also"]] == [e["quantity"] for e in row["also"]]
+    assert record[32]["own data"]["tested_on"] == {"faceforensics": 3}
 
 
 # ---- the overview figure

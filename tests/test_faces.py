@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from deepfake_nb.cli import main
-from deepfake_nb.core.errors import FaceError
+from deepfake_nb.core.errors import ClusterError
 from deepfake_nb.core.images import read_image
 from deepfake_nb.data.datasets import load_samples
 from deepfake_nb.data.samples import make_samples, validate_samples
@@ -370,8 +370,8 @@ def test_a_dask_cluster_that_loses_a_worker(videos, undisturbed, tmp_path):
 
 def test_an_absent_scheduler_is_named(videos, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(workers, "_CONNECT_SECONDS", 1)
-    with pytest.raises(FaceError, match="no Dask scheduler answers"):
+    monkeypatch.setattr("deepfake_nb.core.parallel.CONNECT_SECONDS", 1)
+    with pytest.raises(ClusterError, match="no Dask scheduler answers"):
         extract(videos, tmp_path, scheduler="tcp://127.0.0.1:9")
 
 

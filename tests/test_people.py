@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +18,14 @@ import cv2
 import keras
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
 from deepfake_nb.cli import main
 from deepfake_nb.core.errors import DetectorError, ParameterError, SampleError
 from deepfake_nb.data.samples import make_samples
-from deepfake_nb.detectors import prediction
+from deepfake_nb.detectors import commands, prediction
 from deepfake_nb.detectors.calibration import Calibration
 from deepfake_nb.detectors.card import (
     INTENDED_USE,
@@ -34,6 +36,7 @@ from deepfake_nb.detectors.card import (
 )
 from deepfake_nb.detectors.commands import predict_command
 from deepfake_nb.detectors.detector import DeepfakeDetector
+from deepfake_nb.detectors.journal import Journal
 from deepfake_nb.detectors.page import error_rates, write_page
 from deepfake_nb.detectors.prediction import predict_files
 from deepfake_nb.detectors.preprocessing import Preprocessing, prepare_images
@@ -553,6 +556,76 @@ def test_a_killed_prediction_goes_on_where_it_stopped(folder, four, tmp_path, mo
     whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()} == whole
     assert sorted(whole) == ["frames.csv", "index.html", "scores.csv"]
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_its_worker_gives_the_same(folder, four, tmp_path, monkeypatch):
+    """Paths are relative, and mean the same files on a worker that started elsewhere."""
+    distributed = pytest.importorskip("distributed")
+    film(four / "a.mp4", *[crowd(0, 1, frame=frame) for frame in range(4)])
+    (four / "c.png").write_bytes(b"no image")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
+        first = cluster.workers[0].pid
+
+        def kill(journal, result, add=Journal.add):
+            if psutil.pid_exists(first):
+                os.kill(first, 9)
+            add(journal, result)
+
+        monkeypatch.chdir(four)
+        monkeypatch.setattr(Journal, "add", kill)
+        scheduler = ["--scheduler", cluster.scheduler_address]
+        assert predict(folder, tmp_path / "there", ".", "--stress", *scheduler) == 1
+        assert not psutil.pid_exists(first)
+    monkeypatch.undo()
+    monkeypatch.chdir(four)
+    assert predict(folder, tmp_path / "here", ".", "--stress") == 1
+    here = {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()} == here
+
+
+class _Cluster:
+    """A client of a cluster, each of whose workers dies of what it reads."""
+
+    def __init__(self, versions: dict[str, str]):
+        self.versions = versions
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def run(self, _):
+        return {"tcp://worker": self.versions}
+
+    def nthreads(self):
+        return {"tcp://worker": 1}
+
+    def submit(self, *_, **__):
+        from distributed import KilledWorker
+
+        future = Future()
+        future.set_exception(KilledWorker("read", None, 3))
+        return future
+
+
+def test_a_file_that_kills_workers_costs_one_row(folder, four, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("distributed")
+    for module in (prediction, commands):
+        monkeypatch.setattr(module, "connect_cluster", lambda _: _Cluster(package_versions()))
+    assert predict(folder, tmp_path / "out", four / "1.png", "--scheduler", "tcp://x:1") == 1
+    assert "the workers that read it died, one after the other" in capsys.readouterr().out
+
+
+def test_a_worker_with_other_versions_is_refused(folder, four, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("distributed")
+    other = package_versions() | {"av": "0.1"}
+    for module in (prediction, commands):
+        monkeypatch.setattr(module, "connect_cluster", lambda _: _Cluster(other))
+    assert predict(folder, tmp_path / "out", four / "1.png", "--scheduler", "tcp://x:1") == 2
+    assert "worker tcp://worker has other versions (av 0.1 there, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "full"])

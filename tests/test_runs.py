@@ -1043,7 +1043,7 @@ def test_a_worker_with_another_library_is_refused(papers, tmp_path):
             [
                 sys.executable,
                 "-c",
-                "import deepfake_nb.runs.cluster as r; r._CONNECT_SECONDS = 1; "
+                "import deepfake_nb.core.parallel as p; p.CONNECT_SECONDS = 1; "
                 "import sys; from deepfake_nb.cli import main; sys.exit(main())",
                 *run_words(papers, tmp_path / "runs", "--scheduler", cluster.scheduler_address)[3:],
             ],
@@ -1084,7 +1084,7 @@ def test_a_worker_with_another_library_is_refused(papers, tmp_path):
 
 def test_no_scheduler(papers, tmp_path, monkeypatch, capsys):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("deepfake_nb.runs.cluster._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("deepfake_nb.core.parallel.CONNECT_SECONDS", 1)
     assert main(run_words(papers, tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:9")[3:]) == 2
     assert (
         "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err

@@ -144,6 +144,7 @@ def _predict(options: argparse.Namespace) -> int:
         people=options.people,
         stress=options.stress,
         maps=options.maps,
+        scheduler=options.scheduler,
         as_json=options.json,
     )
 

@@ -340,6 +340,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="compute occlusion maps of at most this many faces (default: 50)",
     )
+    add("--scheduler", metavar="ADDRESS", help="read on a Dask cluster, e.g. tcp://host:8786")
     _add_json(parser)
 
 

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from ..core.errors import DetectorError
+from ..core.errors import ClusterError, DetectorError
 from ..core.output import print_json, safe_text
+from ..core.parallel import connect_cluster
 from deepfake_nb.detectors.card import (
     abstention,
     card_warnings,
@@ -195,6 +196,21 @@ def _raise_stopped(error: BaseException, kept: str) -> None:
     raise DetectorError(f"cannot go on: {where}{reason}; {kept}; {remedy}") from error
 
 
+def _check_workers(scheduler: str) -> None:
+    """Raise `ClusterError` if a worker of a cluster has other versions than this process."""
+    mine = package_versions()
+    with connect_cluster(scheduler) as client:
+        versions: Any = client.run(package_versions)  # by worker
+    for worker, theirs in versions.items():
+        if theirs != mine:
+            names = [name for name in mine if theirs.get(name) != mine[name]]
+            different = [f"{name} {theirs.get(name)} there, {mine[name]} here" for name in names]
+            raise ClusterError(
+                f"worker {worker} has other versions ({'; '.join(different)}), which may read "
+                "files differently; install the same ones there"
+            )
+
+
 def predict_command(
     paths: Sequence[str | Path],
     model: str | Path,
@@ -205,6 +221,7 @@ def predict_command(
     people: int = MOST_PEOPLE,
     stress: bool = False,
     maps: int = 50,
+    scheduler: str | None = None,
     progress: bool = True,
     as_json: bool = False,
 ) -> int:
@@ -229,6 +246,8 @@ def predict_command(
         differ.
     maps : int, default 50
         Number of people, those with the highest probabilities, who get an occlusion map.
+    scheduler : str, optional
+        Address of a Dask scheduler, whose workers read the files; they see the same folders.
     progress : bool, default True
         Whether to show progress bars.
     as_json : bool, default False
@@ -244,10 +263,14 @@ def predict_command(
     ------
     DetectorError
         If nothing can be done.
+    ClusterError
+        If the cluster cannot be used, or is lost.
     """
     out = Path(out)
     files, other = find_files(paths)
     check_output(out)
+    if scheduler:
+        _check_workers(scheduler)
     detector = load_detector(model)
     options = {"crops": crops, "frames": frames, "people": people, "stress": stress, "maps": maps}
     settings = {"detector": detector.sha256, **options, "versions": package_versions()}
@@ -259,8 +282,8 @@ def predict_command(
             if journal.places:
                 n = f"{len(journal.places):,} of {len(files):,} files"
                 print(f"{n} were scored before; going on with the others", file=sys.stderr)
-            stream = stream_scores(files, detector, **options, kept=journal.find, progress=progress)
-            for result in stream:
+            how = {"kept": journal.find, "scheduler": scheduler, "progress": progress}
+            for result in stream_scores(files, detector, **options, **how):
                 results.append(result)
                 add(result)
                 journal.add(result)

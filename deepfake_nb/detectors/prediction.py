@@ -8,24 +8,31 @@ from __future__ import annotations
 import hashlib
 import heapq
 import io
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import keras
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..core.errors import DetectorError, ParameterError, VideoError
+from ..core.errors import ClusterError, DetectorError, ParameterError, VideoError
 from ..core.files import blame_file, file_hash
 from ..core.images import as_shown, is_image
-from ..core.parallel import available_cores, map_ahead
+from deepfake_nb.core.parallel import (
+    available_cores,
+    connect_cluster,
+    limit_worker_threads,
+    map_ahead,
+)
 from .checks import find_files
 from .preprocessing import Preprocessing, model_inputs, prepare_images
 from .results import FileResult, PersonResult
@@ -468,6 +475,60 @@ def add_occlusion(
         person.occlusion = drops
 
 
+# %% ../../nbs/09_detectors/07_prediction.ipynb #3e6860c0
+_ON_WORKER = threading.local()
+
+
+def _read_on_worker(
+    source: Path | Pixels, preprocessing: Preprocessing, options: ReadingOptions
+) -> _Reading:
+    """Read a file on a worker of a cluster, each of whose threads keeps its face detector."""
+    wanted = preprocessing, options.crops
+    if getattr(_ON_WORKER, "wanted", None) != wanted:
+        limit_worker_threads()
+        _ON_WORKER.face_detector, _ON_WORKER.wanted = _build_face_detector(*wanted), wanted
+    return _read_file(source, preprocessing, options, _ON_WORKER.face_detector)
+
+
+def _read_on_cluster(
+    sources: Iterable[Path | Pixels],
+    preprocessing: Preprocessing,
+    options: ReadingOptions,
+    scheduler: str,
+    kept: Callable[[Path], FileResult | None],
+) -> Iterator[_Reading]:
+    """Read files on the workers of a Dask cluster, and yield them in their order."""
+    client: Any = connect_cluster(scheduler)  # whose methods might return coroutines
+    from distributed import KilledWorker
+
+    def begin(source: Path | Pixels):
+        if isinstance(source, Path) and (result := kept(source)):
+            return source, _Reading(result)
+        seen = source.absolute() if isinstance(source, Path) else source  # from another folder
+        return source, client.submit(_read_on_worker, seen, preprocessing, options, pure=False)
+
+    def end(source: Path | Pixels, begun) -> _Reading:
+        path = source if isinstance(source, Path) else source.path
+        try:
+            reading = begun if isinstance(begun, _Reading) else begun.result()
+        except KilledWorker:
+            reason = "the workers that read it died, one after the other"
+            return _Reading(FileResult(path, "video", "", "unreadable", reason))
+        except CancelledError as error:
+            raise ClusterError(f"the Dask scheduler at {scheduler} was lost") from error
+        reading.result.path = path
+        return reading
+
+    with client:
+        waiting, ahead = deque(), 2 * sum(client.nthreads().values())
+        for source in sources:
+            waiting.append(begin(source))
+            if len(waiting) > ahead:
+                yield end(*waiting.popleft())
+        while waiting:
+            yield end(*waiting.popleft())
+
+
 # %% ../../nbs/09_detectors/07_prediction.ipynb #ff91f153
 def stream_scores(
     files: Sequence[Path | Pixels],
@@ -479,11 +540,13 @@ def stream_scores(
     stress: bool = False,
     maps: int = 50,
     kept: Callable[[Path], FileResult | None] = lambda _: None,
+    scheduler: str | None = None,
     progress: bool = True,
 ) -> Iterator[FileResult]:
     """Read, score and draw files in a pipeline, and yield each result; see `predict_files`.
 
     `kept` returns the result of a file that an earlier prediction scored; None if there is none.
+    With `scheduler`, the address of a Dask cluster, its workers read the files.
     """
     if maps < 0:
         raise ParameterError(f"maps={maps}: expected at least 0")
@@ -494,7 +557,7 @@ def stream_scores(
     else:
         n_face_detectors = cores
     free = SimpleQueue()
-    for _ in range(n_face_detectors):
+    for _ in range(0 if scheduler else n_face_detectors):
         free.put(_build_face_detector(preprocessing, crops))
 
     def read(source: Path | Pixels) -> _Reading:
@@ -524,7 +587,10 @@ def stream_scores(
     readers, drawers = ThreadPoolExecutor(n_face_detectors), ThreadPoolExecutor(cores)
     best, store, n = [], DiskStore(), 0
     try:
-        readings = map_ahead(read, files, ahead=2 * cores, pool=readers)
+        if scheduler:
+            readings = _read_on_cluster(files, preprocessing, options, scheduler, kept)
+        else:
+            readings = map_ahead(read, files, ahead=2 * cores, pool=readers)
         bar = tqdm(readings, "scoring", len(files), unit="file", disable=not progress)
         scored = _score_readings(bar, model)
         for result, drawn in map_ahead(draw, until_fault(scored), ahead=2 * cores, pool=drawers):

@@ -12,7 +12,12 @@ from collections.abc import Iterator
 import pandas as pd
 
 from ..core.errors import FaceError
-from ..core.parallel import available_cores, limit_worker_threads, map_ahead
+from deepfake_nb.core.parallel import (
+    available_cores,
+    connect_cluster,
+    limit_worker_threads,
+    map_ahead,
+)
 from .folder import ExtractionFolder
 from .units import extract_unit
 
@@ -169,9 +174,6 @@ def run_processes(
 
 
 # %% ../../nbs/04_faces/08_workers.ipynb #1713774f
-_CONNECT_SECONDS = 20
-
-
 def extract_on_cluster(unit: pd.DataFrame, folder: ExtractionFolder) -> None:
     """Extract a unit on a worker of a cluster, which sees the same folders."""
     limit_worker_threads()
@@ -199,22 +201,16 @@ def run_dask(
 
     Raises
     ------
-    FaceError
-        If Dask is not installed, or no scheduler answers.
+    ClusterError
+        If Dask is not installed, no scheduler answers, or it has no workers.
     """
-    try:
-        from distributed import Client, KilledWorker, as_completed
-    except ImportError as error:
-        raise FaceError("--scheduler needs Dask: pip install 'deepfake_nb[cluster]'") from error
-    try:
-        client = Client(scheduler, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        raise FaceError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+    client = connect_cluster(scheduler)
+    from distributed import KilledWorker, as_completed
 
     def submit(unit: pd.DataFrame):
         return client.submit(extract_on_cluster, unit, folder, pure=False)
 
-    with client:
+    with client, client.as_current():
         waiting = {submit(unit): unit for unit in units}
         done = as_completed(list(waiting))
         for future in done:

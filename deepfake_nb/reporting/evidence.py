@@ -194,13 +194,17 @@ def verify_pack(place: str | Path) -> list[str]:
     except (OSError, KeyError, ValueError) as error:
         raise ClaimError(f"{place} is not a complete pack: {error}") from error
     differing = []
-    for kind, keys in (("numbers", ("model", "part", "metric")), ("verdicts", ("claim", "rule"))):
+    named = {
+        "numbers": ("model", "part", "metric"),
+        "verdicts": ("claim", "rule", "quantity", "parts"),  # a claim may have a rule twice
+    }
+    for kind, keys in named.items():
         kept, made = (
-            {tuple(row[k] for k in keys): row for row in of[kind]} for of in (pack, again)
+            {tuple(str(row.get(k)) for k in keys): row for row in of[kind]} for of in (pack, again)
         )
-        for key in sorted(kept.keys() | made.keys(), key=str):
+        for key in sorted(kept.keys() | made.keys()):
             if not _alike(kept.get(key), made.get(key)):
-                name = ", ".join(map(str, key))
+                name = ", ".join(key)
                 differing.append(
                     f"{place.name}: {kind[:-1]} {name}: {kept.get(key)} is kept, "
                     f"{made.get(key)} follows from the scores"

@@ -233,7 +233,9 @@ class Results:
             return
         table.insert(0, "text", ledger.claims["text"])
         caption = "Verdicts on rendered data: the development people and the confirmation people."
-        self.table("confirmation", table, f"{caption} From the scores in nbs/papers/evidence.")
+        caption += " From the scores in nbs/papers/evidence."
+        hidden = [name for name in table if name.endswith((", value", ", low", ", high"))]
+        self.table("confirmation", table, caption, hidden=hidden)
 
     def verdicts(self, ledger: Ledger) -> None:
         """Save the verdicts of a run, and show them: claim, strip of four sources, reason.
@@ -251,7 +253,7 @@ class Results:
         text = json.dumps(record, indent=1, ensure_ascii=False)
         write_atomic(self.folder / "verdicts.json", text + "\n")
         sources = self.sources(ledger)
-        self.save("sources", sources)
+        self.save("sources", sources.drop(columns=["tested_on", "also"]))
         table = verdict_table(sources, ledger.claims)
         words = "The claims of the report. Own data, published record, other real data, rendered:"
         caption = self._caption("Table", "verdicts", f"{words} {legend_of_marks()}")

@@ -33,12 +33,15 @@ class Outcome:
         Why the rule could not have come out otherwise; empty if it could.
     cannot_decide : str, default ""
         Why these data could not have decided; empty if they could.
+    interval : Interval, optional
+        The numbers of `found`; of its first interval where it has several.
     """
 
     holds: bool | None
     found: str
     cannot_fail: str = ""
     cannot_decide: str = ""
+    interval: Interval | None = None
 
 
 def _signed(interval: Interval) -> str:
@@ -98,10 +101,10 @@ def number_rule(
     """
     found = f"{measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
     if not np.isfinite(measured.low):
-        return Outcome(None, f"{measured.value:.3f}", cannot_decide="there is no interval")
+        return Outcome(None, f"{measured.value:.3f}", "", "there is no interval", measured)
     width, room = measured.high - measured.low, scale[1] - scale[0]
     wide = f"the interval covers {width:.2f} of {room:.2f}" if width > room / 2 else ""
-    return Outcome(measured.contains(reported), found, cannot_fail=wide)
+    return Outcome(measured.contains(reported), found, wide, interval=measured)
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #c96f91d4
@@ -134,7 +137,7 @@ def difference_rule(
         otherwise. It cannot decide if only larger differences than `least` would have shown.
     """
     if not np.isfinite(difference.low):
-        return Outcome(None, f"{difference.value:+.3f}", cannot_decide="there is no interval")
+        return Outcome(None, f"{difference.value:+.3f}", "", "there is no interval", difference)
     found, room = _signed(difference), limit - baseline
     holds = True if difference.low > least else False if difference.high < least else None
     ceiling = ""
@@ -143,7 +146,7 @@ def difference_rule(
     shown, weak = _shown_by(difference), ""
     if holds is None and shown > max(least, 0.05):
         weak = f"only a difference of {shown:.2f} would have shown"
-    return Outcome(holds, found, cannot_fail=ceiling, cannot_decide=weak)
+    return Outcome(holds, found, ceiling, weak, difference)
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #e10ced62
@@ -179,16 +182,16 @@ def order_rule(differences: Sequence[Interval]) -> Outcome:
             f"{len(differences)} differences at confidence level {lowest}: "
             f"expected {level:.4f}, so that they cover together at 0.95"
         )
-    found = ", ".join(_signed(difference) for difference in differences)
+    found, first = ", ".join(_signed(difference) for difference in differences), differences[0]
     if not all(np.isfinite(difference.low) for difference in differences):
-        return Outcome(None, found, cannot_decide="there is no interval")
+        return Outcome(None, found, "", "there is no interval", first)
     if any(difference.high < 0 for difference in differences):
-        return Outcome(False, found)
+        return Outcome(False, found, interval=first)
     if all(difference.low > 0 for difference in differences):
-        return Outcome(True, found)
+        return Outcome(True, found, interval=first)
     shown = max(_shown_by(difference) for difference in differences)
     weak = f"only differences of {shown:.2f} would have shown" if shown > 0.05 else ""
-    return Outcome(None, found, cannot_decide=weak)
+    return Outcome(None, found, "", weak, first)
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #83f97c6e
@@ -230,7 +233,7 @@ def equivalence_rule(
             "expected a margin above 0 and the interval at 0.9"
         )
     if not np.isfinite(difference.low):
-        return Outcome(None, f"{difference.value:+.3f}", cannot_decide="there is no interval")
+        return Outcome(None, f"{difference.value:+.3f}", "", "there is no interval", difference)
     above, below = difference.high < margin, gain_only or difference.low > -margin
     beyond = difference.low > margin or (not gain_only and difference.high < -margin)
     holds = True if above and below else False if beyond else None
@@ -240,7 +243,7 @@ def equivalence_rule(
     weak = ""
     if holds is None and half >= margin:
         weak = f"the interval is wider than the margin of {margin:g}"
-    return Outcome(holds, _signed(difference), cannot_fail=ceiling, cannot_decide=weak)
+    return Outcome(holds, _signed(difference), ceiling, weak, difference)
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #2380247b
@@ -318,6 +321,8 @@ class Basis:
         The health check that failed and bears on the claim.
     chosen_here : str, default ""
         The rule or setting that was chosen on the data that judge.
+    known : str, default ""
+        The numbers that were known when the rule was written.
     """
 
     groups: int | None
@@ -326,6 +331,12 @@ class Basis:
     left_chance: bool | None = None
     unhealthy: str = ""
     chosen_here: str = ""
+    known: str = ""
+
+
+def known_text(known: str) -> str:
+    """Say that a rule was written late."""
+    return f"Rule written after the first numbers were known: {known}"
 
 
 Source = Literal["own data", "published record", "other real data", "rendered"]
@@ -389,4 +400,7 @@ def earn_verdict(outcome: Outcome, basis: Basis, source: Source) -> tuple[str, s
     if outcome.holds is None:
         return "undecided", "The interval allows both."
     words = ("reproduced", "not reproduced") if source == "own data" else ("agrees", "disagrees")
-    return words[0 if outcome.holds else 1], "Decided by the rule that was fixed beforehand."
+    reason = "Decided by the rule that was fixed beforehand."
+    if basis.known:
+        reason = f"Decided. {known_text(basis.known)}."
+    return words[0 if outcome.holds else 1], reason

@@ -209,12 +209,14 @@ def judge_built(claim: Mapping, row: Mapping) -> dict:
 
 # %% ../../nbs/11_reporting/13_sources.ipynb #1d200bcb
 def _merge(entries: list[dict]) -> dict:
-    """Return one entry for several of one claim and source."""
+    """Return one entry for several of one claim and source; `also` holds the others."""
+    first = min(entries, key=lambda entry: STATES.index(entry["verdict"]))
+    merged = first | {"also": [entry for entry in entries if entry is not first]}
     decided = [entry for entry in entries if entry["verdict"] in _DECIDED]
     if len({entry["verdict"] for entry in decided}) > 1:
         told = "; ".join(f"{entry['verdict']} on {entry['dataset']}" for entry in decided)
-        return decided[0] | {"verdict": "undecided", "reason": f"Datasets differ: {told}."}
-    return min(entries, key=lambda entry: STATES.index(entry["verdict"]))
+        merged |= {"verdict": "undecided", "reason": f"Datasets differ: {told}."}
+    return merged
 
 
 def _is_confirmation(pack: Mapping) -> bool:
@@ -236,12 +238,15 @@ def read_packs(folder: Path, people: str = "confirmation") -> list[dict]:
     Returns
     -------
     list of dict
-        Each pack, with its folder's name as `origin`.
+        Each pack, with its folder's name as `origin`, and as `tested_on` what its profile says of
+        parts that are of other data.
     """
-    packs = []
+    packs, papers = [], load_profiles(folder)
     for place in pack_folders(folder / "evidence"):
-        text = (place / "pack.json").read_text(encoding="utf-8")
-        packs.append(json.loads(text) | {"origin": place.name})
+        pack = json.loads((place / "pack.json").read_text(encoding="utf-8"))
+        profiles = papers.get(pack["paper"], {})
+        profile = profiles.get(pack["provenance"].get("profile"), {})
+        packs.append(pack | {"origin": place.name, "tested_on": profile.get("tested_on", {})})
     confirmed = {pack["paper"] for pack in packs if _is_confirmation(pack)}
     confirmed = confirmed if people == "confirmation" else set()
     return [
@@ -252,6 +257,15 @@ def read_packs(folder: Path, people: str = "confirmation") -> list[dict]:
     ]
 
 
+def _tested_on(pack: Mapping, parts: Mapping[str, int]) -> dict[str, int]:
+    """Return how many groups of which data a number rests on."""
+    groups: dict[str, int] = {}
+    for part, n in parts.items():
+        name = pack.get("tested_on", {}).get(part, pack["dataset"])
+        groups[name] = min(n, groups.get(name, n))
+    return groups
+
+
 def pack_entries(packs: Sequence[Mapping]) -> dict[tuple[int, str], list[dict]]:
     """Return what packs of evidence say, by claim and source."""
     found: dict[tuple[int, str], list[dict]] = {}
@@ -259,21 +273,30 @@ def pack_entries(packs: Sequence[Mapping]) -> dict[tuple[int, str], list[dict]]:
         of_claim: dict[tuple[int, str], list[dict]] = {}
         for verdict in pack["verdicts"]:
             entry = verdict | {"dataset": pack["dataset"], "origin": pack["origin"]}
+            entry["tested_on"] = _tested_on(pack, entry.pop("parts", {}))
             of_claim.setdefault((verdict["claim"], verdict["source"]), []).append(entry)
         for key, entries in of_claim.items():
             tested = [entry for entry in entries if entry["verdict"] != "not tested"]
             first = (tested or entries)[0]
             others = [entry for entry in entries if entry is not first]
             told = [
-                f"{e['rule']}: {e['verdict']}, {e['found']} ({e['reason'].rstrip('.')})"
+                f"{e['rule']}: {e['verdict']}, {e['quantity']} {e['found']} "
+                f"({e['reason'].rstrip('.')})"
                 for e in others
             ]
-            found.setdefault(key, []).append(first | {"further": "; ".join(told)})
+            known = [
+                first["known"],
+                *(f"{e['known']} (rule “{e['rule']}”)" for e in others if e["known"]),
+            ]
+            merged = {"further": "; ".join(told), "known": "; ".join(filter(None, known))}
+            found.setdefault(key, []).append(first | merged)
     return found
 
 
 _EMPTY = {"found": "", "dataset": "", "origin": "", "rule": "", "further": ""}
-_EMPTY |= {"groups": None, "seeds": None}
+_EMPTY |= {"groups": None, "seeds": None, "value": None, "low": None, "high": None}
+_EMPTY |= {"quantity": "", "known": ""}
+_EMPTY |= {"tested_on": {}, "also": []}
 _ORDER = ["claim", "source", "verdict", "found", "reason", *list(_EMPTY)[1:]]
 
 
@@ -317,7 +340,9 @@ def claim_rows(
                 entry |= {"found": "", "dataset": ""}
         else:
             entry = _without_pack(claim, said, source)
-        rows.append({"claim": number, "source": source} | _EMPTY | entry)
+        named = claim["quantity"] if entry.get("found") else None
+        named = {"quantity": named} if isinstance(named, str) else {}
+        rows.append({"claim": number, "source": source} | _EMPTY | named | entry)
     return rows
 
 
@@ -335,7 +360,10 @@ def load_sources(folder: str | Path | None = None, people: str = "confirmation")
     -------
     pd.DataFrame
         A row a claim and source: claim, source, verdict (one of `STATES`), found, reason, dataset,
-        origin (a pack, a notebook or a publication), rule, groups, seeds, further.
+        origin (a pack, a notebook or a publication), rule, further (what other rules say),
+        groups, seeds, quantity (the name of what was found), known (the numbers that were known
+        when the rule was written), tested_on (groups by the name of the data), also (entries of
+        further packs); and the numbers of a finding that scores gave: value, low, high.
 
     Raises
     ------
@@ -393,7 +421,7 @@ def run_sources(
     packs = [pack for pack in read_packs(folder) if not is_embedded(pack["dataset"])]
     packed = pack_entries(packs)
     runs = []
-    for dataset, table, reasons in scores:
+    for dataset, table, reasons in sorted(scores, key=lambda of: of[0]):  # as packs are read
         ill, chosen = (
             {int(claim): why for claim, why in reasons.get(key, {}).items()}
             for key in ("unhealthy", "chosen_here")
@@ -420,9 +448,11 @@ def confirmation_table(folder: str | Path | None = None) -> pd.DataFrame:
     -------
     pd.DataFrame
         A row a claim that a confirmation run tested: report, development, confirmation (verdicts),
-        and what was found of both. Without rows if no paper has been confirmed.
+        and of both what was found, as text and as numbers ("development, found", "development,
+        value", "development, low", …). Without rows if no paper has been confirmed.
     """
     folder = Path(folder or papers_dir())
+    told = ("found", "value", "low", "high")
     packs = {pack["origin"] for pack in read_packs(folder) if _is_confirmation(pack)}
     claims = load_claims(path=folder / "claims.toml")
     sides = {}
@@ -434,10 +464,9 @@ def confirmation_table(folder: str | Path | None = None) -> pd.DataFrame:
         verdicts = {people: side.loc[number, "verdict"] for people, side in sides.items()}
         was_run = sides["confirmation"].loc[number, "origin"] in packs
         if was_run and set(verdicts.values()) != {"not tested"}:
-            found = {f"{p}, found": side.loc[number, "found"] for p, side in sides.items()}
-            rows.append({"claim": number, "report": report} | verdicts | found)
-    columns = ["claim", "report", "development", "confirmation"]
-    columns += ["development, found", "confirmation, found"]
+            row = {"claim": number, "report": report} | verdicts
+            rows.append(row | {f"{p}, {c}": sides[p].loc[number, c] for c in told for p in sides})
+    columns = ["claim", "report", *sides, *(f"{p}, {c}" for c in told for p in sides)]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -476,6 +505,33 @@ def count_sources(ledger: pd.DataFrame) -> pd.DataFrame:
     counts = pd.crosstab(ledger["verdict"], ledger["source"])
     present = [state for state in STATES if state in counts.index]
     return counts.reindex(index=present, columns=list(SOURCES), fill_value=0)
+
+
+def count_reports(ledger: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
+    """Count by report how many claims each source decided, and the verdicts.
+
+    Parameters
+    ----------
+    ledger : pd.DataFrame
+        From `load_sources`.
+    claims : pd.DataFrame
+        From `load_claims`.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row a report and "all": claims; a column a source, with the claims that it decided; a
+        column a verdict that decides; other: verdicts that do not decide, "not tested" left out.
+    """
+    decided = ledger["verdict"].isin(_DECIDED)
+    report = ledger["claim"].map(claims["report"])
+    marked = {source: decided & (ledger["source"] == source) for source in SOURCES}
+    marked |= {verdict: ledger["verdict"] == verdict for verdict in _DECIDED}
+    marked["other"] = ~decided & (ledger["verdict"] != "not tested")
+    counts = pd.DataFrame(marked).groupby(report, sort=False).sum()
+    counts.insert(0, "claims", ledger.groupby(report, sort=False)["claim"].nunique())
+    counts.loc["all"] = counts.sum()
+    return counts
 
 
 def real_share(ledger: pd.DataFrame) -> dict[str, int]:
@@ -528,11 +584,31 @@ def _told(real: Mapping[str, int]) -> str:
     )
 
 
-def sources_text(ledger: pd.DataFrame) -> str:
-    """Return the counts as a table for a terminal, and the share of real data."""
-    counts = count_sources(ledger).rename_axis(index=None, columns=None)
-    table = counts.astype(str).replace("0", "–").to_string()
-    return f"{table}\n\n{_told(real_share(ledger))}"
+def sources_text(ledger: pd.DataFrame, claims: pd.DataFrame) -> str:
+    """Return the counts as tables for a terminal, the share of real data, and what decided."""
+    by_report = count_reports(ledger, claims)
+    n = 1 + len(SOURCES)
+    tables = [
+        table.rename_axis(index=None, columns=None).astype(str).replace("0", "–").to_string()
+        for table in (count_sources(ledger), by_report.iloc[:, :n], by_report.iloc[:, n:])
+    ]
+    decided = []
+    for row in ledger[ledger["verdict"].isin(_DECIDED)].to_dict("records"):
+        told = ": ".join(filter(None, [row["quantity"], row["found"]]))
+        groups = [f"{n} groups of {name}" for name, n in row["tested_on"].items()]
+        data = f" ({', '.join(groups) or row['dataset']})" if row["dataset"] else ""
+        decided.append(
+            f"{row['claim']:>5}  {row['source']:<16}  {row['verdict']:<14}  {told}{data}"
+        )
+    return "\n\n".join(
+        [
+            f"Verdicts on the reports' claims, by source\n\n{tables[0]}",
+            _told(real_share(ledger)),
+            f"Claims that each source decided, by report\n\n{tables[1]}",
+            f"Verdicts, by report\n\n{tables[2]}",
+            "What decided\n\n" + "\n".join(decided),
+        ]
+    )
 
 
 def sources_record(ledger: pd.DataFrame, claims: pd.DataFrame) -> list[dict]:

@@ -11,7 +11,7 @@ from html import escape
 
 import pandas as pd
 
-from .rules import SOURCES
+from .rules import SOURCES, known_text
 
 # %% ../../nbs/11_reporting/14_strips.ipynb #st000006
 #: Mark and colour of each verdict.
@@ -102,6 +102,8 @@ def _told(entries: Mapping[str, Mapping], note: str = "") -> str:
     sentences = []
     for entry in tested:
         parts = [str(entry[name]).rstrip(".") for name in ("found", "reason")]
+        if entry["known"] and entry["known"] not in entry["reason"]:
+            parts.append(known_text(entry["known"]))
         text = ". ".join(dict.fromkeys(part for part in parts if part))
         sentences.append(f"{entry['source'].capitalize()}, {entry['verdict']}: {text}.")
     return " ".join([*sentences, *filter(None, [note])])

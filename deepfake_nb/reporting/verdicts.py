@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import ClaimError
+from ..core.output import json_value
 from ..data.datasets import is_embedded
 from ..evaluation.calibration import choose_threshold
 from ..evaluation.comparison import repeated_interval
@@ -233,6 +234,7 @@ def _combined(outcomes: Sequence[Outcome]) -> Outcome:
         "; ".join(outcome.found for outcome in outcomes),
         cannot_fail[0] if cannot_fail else "",
         cannot_decide[0] if cannot_decide else "",
+        outcomes[0].interval,
     )
 
 
@@ -267,13 +269,14 @@ def _limits(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     for model in _models_of(rule):
         measured = measure(scores, model, rule["part"], metric=rule.get("metric", "AUC"))
         if not np.isfinite(measured.low):
-            outcomes.append(Outcome(None, f"{measured.value:.3f}", "", "there is no interval"))
+            found, lacking = f"{measured.value:.3f}", "there is no interval"
+            outcomes.append(Outcome(None, found, "", lacking, measured))
             continue
         found = f"{measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
         limit = rule["least"] if rule["name"] == "above" else rule["most"]
         above = True if measured.low > limit else False if measured.high < limit else None
         holds = above if rule["name"] == "above" or above is None else not above
-        outcomes.append(Outcome(holds, found))
+        outcomes.append(Outcome(holds, found, interval=measured))
     return _combined(outcomes)
 
 
@@ -353,9 +356,10 @@ def _ranks_alike(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that low loss of models on one part goes with high AUC on another."""
     found = rank_models(scores, rule["models"], _parts_of(rule))
     if not np.isfinite(found.low):
-        return Outcome(None, f"{found.value:.3f}", "", "there is no interval")
+        return Outcome(None, f"{found.value:.3f}", "", "there is no interval", found)
     holds = True if found.low > rule["least"] else False if found.high < rule["least"] else None
-    return Outcome(holds, f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
+    text = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return Outcome(holds, text, interval=found)
 
 
 def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
@@ -367,25 +371,32 @@ def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     return _combined(outcomes)
 
 
-_RULES: dict[str, Callable[[pd.DataFrame, Mapping, object], Outcome]] = {
-    "number": _number,
-    "order": _order,
-    "better": _compared,
-    "no gain": _compared,
-    "same": _compared,
-    "above": _limits,
-    "below": _limits,
-    "all better": _all_better,
-    "lowest loss": _extreme_loss,
-    "highest loss": _extreme_loss,
-    "higher": _higher,
-    "all same": _all_same,
-    "steadier": _steadier,
-    "falls more": _falls_more,
-    "level": _level,
-    "ranks alike": _ranks_alike,
-    "thresholds": _thresholds,
+#: What judges by each rule, and what its numbers measure where the rule has no `quantity`.
+_RULES: dict[str, tuple[Callable[[pd.DataFrame, Mapping, object], Outcome], str]] = {
+    "number": (_number, "{metric}"),
+    "order": (_order, "difference of {metric}"),
+    "better": (_compared, "difference of {metric}"),
+    "no gain": (_compared, "difference of {metric}"),
+    "same": (_compared, "difference of {metric}"),
+    "above": (_limits, "{metric}"),
+    "below": (_limits, "{metric}"),
+    "all better": (_all_better, "difference of {metric}"),
+    "lowest loss": (_extreme_loss, "difference of log loss"),
+    "highest loss": (_extreme_loss, "difference of log loss"),
+    "higher": (_higher, "difference of means"),
+    "all same": (_all_same, "difference of {metric}"),
+    "steadier": (_steadier, "difference of the spread of {metric}"),
+    "falls more": (_falls_more, "difference of the fall of {metric}"),
+    "level": (_level, "fall of {metric}"),
+    "ranks alike": (_ranks_alike, "rank correlation"),
+    "thresholds": (_thresholds, "threshold"),
 }
+
+
+def quantity_of(rule: Mapping) -> str:
+    """Return the name of what a rule's numbers measure, such as 'difference of AUC'."""
+    named = _RULES[rule["name"]][1].format(metric=rule.get("metric", "AUC"))
+    return rule.get("quantity", named)
 
 
 # %% ../../nbs/11_reporting/11_verdicts.ipynb #c0d7a1f7
@@ -414,7 +425,7 @@ def apply_rule(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     name = rule["name"]
     if name not in _RULES:
         raise ClaimError(f"unknown rule {name!r}; expected one of {', '.join(_RULES)}")
-    return _RULES[name](scores, rule, value)
+    return _RULES[name][0](scores, rule, value)
 
 
 def _models_of(rule: Mapping) -> list[str]:
@@ -427,6 +438,12 @@ def _models_of(rule: Mapping) -> list[str]:
 def _parts_of(rule: Mapping) -> list[str]:
     """Return the parts that a rule looks at."""
     return [rule["part"], *rule.get("others", [])]
+
+
+def _part_groups(scores: pd.DataFrame, rule: Mapping) -> dict[str, int]:
+    """Return how many groups the smaller class has in each part that a rule looks at."""
+    parts = {part: scores[scores["part"] == part].groupby("label") for part in _parts_of(rule)}
+    return {part: int(rows["group"].nunique().min()) for part, rows in parts.items()}
 
 
 def _names(rows: pd.DataFrame) -> set[str]:
@@ -446,6 +463,7 @@ def basis_of(
     unhealthy: str = "",
     chosen_here: str = "",
     health: Sequence[Mapping] = (),
+    known: str = "",
 ) -> Basis:
     """Return what stands behind a rule's outcome, counted from the scores.
 
@@ -462,6 +480,8 @@ def basis_of(
     health : sequence of mapping, optional
         The health checks of the dataset; see `bearing_check`. Groups of the training data in the
         part that judges fail a check of their own.
+    known : str, default ""
+        The numbers that were known when the rule was written.
 
     Returns
     -------
@@ -471,10 +491,8 @@ def basis_of(
         said to be equally good.
     """
     models = _models_of(rule)
-    seeds, constant, learnt, groups = None, False, [], []
-    for part in _parts_of(rule):
-        rows = scores[scores["part"] == part]
-        groups.append(int(rows.groupby("label")["group"].nunique().min()))
+    seeds, constant, learnt = None, False, []
+    groups = min(_part_groups(scores, rule).values())
     for model in models:
         matrix = part_scores(scores, model, rule["part"])[1]
         constant |= bool((np.ptp(matrix, axis=1) == 0).all())
@@ -495,7 +513,7 @@ def basis_of(
     checks = [row for row in health if row.get("dataset") == files_of(rule, health)]
     if checks and detects and rows["label"].nunique() == 2:
         unhealthy = unhealthy or bearing_check(checks, measure(scores, models[0], rule["part"]))
-    return Basis(min(groups), seeds, constant, left_chance, unhealthy, chosen_here)
+    return Basis(groups, seeds, constant, left_chance, unhealthy, chosen_here, known)
 
 
 def judge_claims(
@@ -526,7 +544,11 @@ def judge_claims(
     Returns
     -------
     list of dict
-        Of each claim and rule: claim, rule, source, verdict, found, reason, groups, seeds.
+        Of each claim and rule: claim, rule, source, verdict, found, reason, the numbers of the
+        first interval in `found` as value, low and high (None where it has none), groups, seeds;
+        quantity: what the numbers in `found` measure; parts: the groups of each part that they
+        rest on; known: the numbers that were known when the rule was written. Rendered people
+        judge after all rules are fixed, so that of them nothing was known.
     """
     known, parts, verdicts = set(model_names(scores)), set(scores["part"]), []
     for number, claim in claims.iterrows():
@@ -537,12 +559,16 @@ def judge_claims(
             if not set(_models_of(rule)) <= known or not set(_parts_of(rule)) <= parts:
                 continue
             outcome = apply_rule(scores, rule, claim["value"])
-            basis = basis_of(scores, rule, ill, chosen, health)
+            late = "" if source == "rendered" else rule.get("known", "")
+            basis = basis_of(scores, rule, ill, chosen, health, late)
             verdict, reason = earn_verdict(outcome, basis, source)
             if rule["name"] == "number" and source != "own data":
                 verdict, reason = "not tested", "A number is judged on the report's own data alone."
             found = outcome.found + (" from one training" if basis.seeds == 1 else "")
             row = {"claim": int(number), "rule": rule["name"], "source": source}
             row |= {"verdict": verdict, "found": found, "reason": reason}
-            verdicts.append(row | {"groups": basis.groups, "seeds": basis.seeds})
+            for end in ("value", "low", "high"):  # of the first interval in `found`
+                row[end] = json_value(getattr(outcome.interval, end, None))
+            row |= {"groups": basis.groups, "seeds": basis.seeds, "quantity": quantity_of(rule)}
+            verdicts.append(row | {"parts": _part_groups(scores, rule), "known": late})
     return verdicts

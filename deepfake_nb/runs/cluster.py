@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import ClusterError
+from ..core.parallel import connect_cluster
 from .execute import clean_orphans
 from .fingerprints import library_fingerprint
 from .plan import Plan
@@ -25,18 +26,11 @@ class ClusterRunner:
     """Places for runs on the workers of a Dask cluster."""
 
     def __init__(self, address: str, jobs: int | None, plans: Sequence[Plan]):
+        self.client = connect_cluster(address)
+        from distributed import Event
+
         try:
-            from distributed import Client, Event
-        except ImportError as error:
-            raise ClusterError(
-                "--scheduler needs Dask: pip install 'deepfake_nb[cluster]'"
-            ) from error
-        try:
-            self.client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise ClusterError(f"no Dask scheduler answers at {address}: {error}") from error
-        try:
-            _check_workers(self.client, address, {plan.folder.parent.parent for plan in plans})
+            _check_workers(self.client, {plan.folder.parent.parent for plan in plans})
             self.jobs, self.futures = jobs, {}
             self.halt = Event(
                 f"deepfake-nb-stop-{os.getpid()}-{time.time_ns()}", client=self.client
@@ -76,17 +70,8 @@ class ClusterRunner:
 
 
 # %% ../../nbs/12_runs/05_cluster.ipynb #4939dcc7
-_CONNECT_SECONDS = 20
-
-
-def _check_workers(client, address: str, roots: set[Path]) -> None:
+def _check_workers(client, roots: set[Path]) -> None:
     """Raise `ClusterError` if a worker has another library or cannot see the runs' folders."""
-    try:
-        client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
-    except Exception as error:
-        raise ClusterError(
-            f"the Dask scheduler at {address} has no workers; run `dask worker {address}`"
-        ) from error
     mine, tokens = _about_library(), []
     for root in roots:
         (root / ".state").mkdir(parents=True, exist_ok=True)

@@ -469,7 +469,7 @@ def ledger_command(
         if as_json:
             print_json(sources_record(ledger, load_claims()))
         else:
-            print(f"Verdicts on the reports' claims, by source\n\n{sources_text(ledger)}")
+            print(sources_text(ledger, load_claims()))
         return 0
     ledgers, total = _ledgers_below(root)
     if as_json:

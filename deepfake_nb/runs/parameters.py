@@ -103,7 +103,8 @@ def profile_parameters(
         )
     values = dict(profiles[profile])
     only_embedded = values.pop("embedded", {})
-    for about in ("seconds", "datasets", "looked"):  # see `estimate_times`, `runs.evidence`
+    # see `estimate_times`, `runs.evidence`, `reporting.sources`
+    for about in ("seconds", "datasets", "looked", "tested_on"):
         values.pop(about, None)
     if not embedded:
         only_embedded = {name: type(value)() for name, value in only_embedded.items()}

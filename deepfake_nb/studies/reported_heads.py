@@ -6,16 +6,13 @@
 __all__ = []
 
 # %% ../../nbs/10_studies/34_reported_heads.ipynb #rh000003
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Literal
 
 import keras
 import numpy as np
-import pandas as pd
 
 from deepfake_nb.core.errors import ParameterError
-from deepfake_nb.core.files import write_atomic
 from deepfake_nb.models.classifiers import build_classifier, compile_model
 from deepfake_nb.models.layers import seed_keras
 from deepfake_nb.models.torlapati import MODELS, build_model
@@ -121,34 +118,3 @@ def head_scores(
                 model.train_on_batch(known[drawn], y[drawn])
             scores[s, here] = predict_scores(model, tested, 256).reshape(here.sum(), frames)
     return scores
-
-
-# %% ../../nbs/10_studies/34_reported_heads.ipynb #rh00000d
-def proposal_row(proposal: str, data: str, measure: str, row: Mapping | pd.Series) -> dict:
-    """Return a row of the ledger: a value with its interval, to three decimals."""
-    bounds = {name: round(float(row[name]), 3) for name in ("value", "low", "high")}
-    return {"proposal": proposal, "data": data, "measure": measure} | bounds
-
-
-def write_proposals(rows: Sequence[Mapping], path: str | Path) -> pd.DataFrame:
-    """Replace the rows of some proposals in the ledger, and keep all others.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        From `proposal_row`: all rows of their proposals.
-    path : str or Path
-        The CSV file, which need not exist.
-
-    Returns
-    -------
-    pd.DataFrame
-        All rows, by proposal.
-    """
-    table, path = pd.DataFrame(rows), Path(path)
-    if path.exists():
-        others = pd.read_csv(path)
-        table = pd.concat([others[~others["proposal"].isin(table["proposal"])], table])
-    table = table.sort_values("proposal", kind="stable", ignore_index=True)
-    write_atomic(path, table.to_csv(index=False))
-    return table

@@ -233,6 +233,9 @@ def plot_forest(
     """
     table = table if "group" in table else table.assign(group="")
     names, groups = (list(dict.fromkeys(table[column])) for column in ("name", "group"))
+    drawn = {
+        name: [g for g in groups if g in set(of)] for name, of in table.groupby("name")["group"]
+    }
     if ax is None:
         height = 0.7 + 0.2 * len(groups) + (0.22 * len(groups) + 0.2) * len(names)
         _, ax = plt.subplots(figsize=(5, height), layout="constrained")
@@ -240,7 +243,8 @@ def plot_forest(
     for k, group in enumerate(groups):
         colour = (colours or {}).get(group, f"C{k}")
         for row in table[table["group"] == group].itertuples():
-            y = names.index(row.name) + (k - (len(groups) - 1) / 2) * step
+            here = drawn[row.name]
+            y = names.index(row.name) + (here.index(group) - (len(here) - 1) / 2) * step
             if np.isfinite(row.low):
                 ax.plot([row.low, row.high], [y, y], color=colour, lw=2)
                 ax.plot(row.value, y, "o", color=colour, ms=5.5)
@@ -323,8 +327,8 @@ def plot_jpeg(curves: pd.DataFrame, shown: Sequence[int]) -> Figure:
         ax.plot(rows["frequency"], rows["difference"], color=f"C{k}")
         name = f"JPEG {quality}" if quality else "as it is"
         told = f"{name}: AUC {rows['AUC'].iloc[0]:.2f}"
-        where = {"ha": "right", "va": "top", "transform": ax.transAxes}
-        ax.text(0.97, 0.98 - 0.1 * k, told, color=f"C{k}", **where)
+        where = {"ha": "right", "va": "top", "transform": ax.get_xaxis_transform()}
+        ax.text(0.48, 0.98 - 0.1 * k, told, color=f"C{k}", **where)
     ax.axhline(0, color="grey", ls=":")
     mark_limit(ax)
     ax.set_ylim(top=ax.get_ylim()[1] + 0.12 * len(shown) * np.ptp(ax.get_ylim()))  # for the names

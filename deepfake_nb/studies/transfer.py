@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../../nbs/10_studies/18_transfer.ipynb #tr000002
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
 from ..core.errors import ParameterError, SampleError
 from ..data.splits import connected_groups, split_samples
@@ -24,7 +23,7 @@ from ..evaluation.frames import video_rule, video_scores
 from ..evaluation.intervals import Interval
 from ..evaluation.localization import mask_counts, mask_iou
 from ..evaluation.repeats import repeated_mean
-from ..forensics.mask_datasets import mask_samples, pair_samples
+from ..forensics.mask_datasets import mask_samples, pair_fault, pair_samples
 from ..forensics.masks import NAIVE, REFINED, REPORTED, MaskRule
 from .images import ImageSet, load_image_set, read_pairs, score_rows
 from .localisers import LOCALISERS, Lab, Trained, image_dice
@@ -68,7 +67,9 @@ def masked_samples(table: pd.DataFrame, name: str) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        Without the fakes of which no mask could be made, where masks had to be made.
+        Where masks had to be made: without the fakes of which none could be made, or, if these
+        are more than half, with all fakes and no masks; then most crops do not lie as those of
+        their originals do.
 
     Raises
     ------
@@ -85,6 +86,8 @@ def masked_samples(table: pd.DataFrame, name: str) -> pd.DataFrame:
             "faceforensics, celeb-df, or an embedded one)"
         )
     made = mask_samples(table, REFINED, size=256, overwrite=True, progress=False)
+    if len(made.aside) > fakes.sum() / 2:
+        return table.assign(mask_path=pd.NA).reset_index(drop=True)
     return made.samples.reset_index(drop=True)
 
 
@@ -140,6 +143,54 @@ def load_parts(table: pd.DataFrame, size: int, n_learnt: int = 20) -> dict[str, 
     original = parts["train"].samples["original"]
     few = original.isin(original.unique()[:n_learnt]).to_numpy(bool)
     return parts | {"learnt": chosen_rows(parts["train"], np.flatnonzero(few))}
+
+
+def crossed_parts(
+    table: pd.DataFrame,
+    judged: ImageSet,
+    n_folds: int,
+    size: int,
+    seed: int = 0,
+    n_learnt: int = 20,
+) -> list[dict[str, ImageSet]]:
+    """Divide a dataset so that everybody is tested by networks that were trained on others.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        Sample table of images to learn from.
+    judged : ImageSet
+        Images that are tested; more or fewer of the same videos.
+    n_folds : int
+        Folds of connected people; 0 for one fold with the test part that the dataset comes with.
+    size : int
+        Side in pixels.
+    seed : int, default 0
+        Seed of the order of people.
+    n_learnt : int, default 20
+        As of `load_parts`.
+
+    Returns
+    -------
+    list of dict
+        By fold: train, validation, test and learnt. Training and validation have the shares of
+        `SHARES`.
+    """
+    groups = connected_groups(table)[0]
+    order = np.random.default_rng(seed).permutation(sorted(groups.unique()))
+    tests = [order[k::n_folds] for k in range(n_folds)]
+    folds = []
+    for test in tests or [groups[table["split"] == "test"].unique()]:
+        rest = [group for group in order if group not in test]
+        share = SHARES["train"] / (SHARES["train"] + SHARES["validation"])
+        train = groups.isin(rest[: round(share * len(rest))])
+        names = np.select([train, groups.isin(test)], ["train", "test"], "validation")
+        parts = load_parts(
+            table.assign(split=pd.Series(names, table.index, dtype="string")), size, n_learnt
+        )
+        tested = judged.samples["video"].isin(parts["test"].samples["video"])
+        folds.append(parts | {"test": chosen_rows(judged, tested.to_numpy(bool))})
+    return folds
 
 
 def named_groups(images: ImageSet, name: str) -> np.ndarray:
@@ -779,16 +830,183 @@ def evidence_of_real_data(
                 column = f"{loss}, rate {rate:g}@{r}"
                 training[column], test[column] = (one.scores[name].round(4) for name in scored)
     kept = [training, transfer.rows("validation", [("first", "validation, first")], **about), test]
-    kept += [transfer.rows(name, [("first", name)], **about) for name in further]
+    for name in further:
+        kept += of_frames_and_videos(transfer, name, "first", name, **about)
     for name in ("first", *further):
-        images, found = transfer.images(name), {}
-        for network in transfer.localisers:
-            values = pixel_values(transfer.trained[network, "first"], name, images)
-            found |= {f"{what}, {network}": value for what, value in values.items()}
+        images = transfer.images(name)
         part = "values of pixels" if name == "first" else f"values of pixels, {name}"
         marked = np.asarray(images.masks.any((1, 2)) | (name == "first"))
-        kept.append(named_rows(images, name, part, found, marked))
+        if marked.any():
+            kept.append(pixel_rows(transfer, part, "first", name, marked))
     return kept
+
+
+def of_frames_and_videos(
+    transfer: Transfer, part: str, trained_on: str, tested_on: str, **about
+) -> list[pd.DataFrame]:
+    """Return the rows of a cell under a part, and of its videos where these have several frames.
+
+    Parameters
+    ----------
+    transfer : Transfer
+        All trainings.
+    part : str
+        Name of the part; that of videos is "…, videos".
+    trained_on, tested_on : str
+        The cell.
+    **about
+        Passed to `Transfer.rows`.
+
+    Returns
+    -------
+    list of pd.DataFrame
+        One table, or two.
+    """
+    cells = [(trained_on, tested_on)]
+    kept = [transfer.rows(part, cells, **about)]
+    if transfer.images(tested_on).samples["video"].duplicated().any():
+        kept.append(transfer.rows(f"{part}, videos", cells, "videos", **about))
+    return kept
+
+
+def pixel_rows(
+    transfer: Transfer,
+    part: str,
+    trained_on: str,
+    tested_on: str,
+    rows: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Return Dice, false positives and missed area of each image by each localiser.
+
+    Parameters
+    ----------
+    transfer : Transfer
+        All trainings.
+    part : str
+        Name of the part.
+    trained_on, tested_on : str
+        The cell.
+    rows : np.ndarray, optional
+        Which images are kept, as a mask; None for all.
+
+    Returns
+    -------
+    pd.DataFrame
+        From `named_rows`.
+    """
+    images, found = transfer.images(tested_on), {}
+    for network in transfer.localisers:
+        values = pixel_values(transfer.trained[network, trained_on], tested_on, images)
+        found |= {f"{what}, {network}": value for what, value in values.items()}
+    return named_rows(images, tested_on, part, found, rows)
+
+
+def train_folds(
+    lab: Lab,
+    name: str,
+    folds: Sequence[Mapping[str, ImageSet]],
+    networks: Mapping[str, Mapping],
+    shown: int,
+    tests: Mapping[str, ImageSet],
+    repeats: int,
+    seed: int = 0,
+    n_resamples: int = 1000,
+) -> dict[str, Transfer]:
+    """Train each network on each fold of a dataset, and score its test people and other sets.
+
+    Localisers are left out where the fakes have no masks.
+
+    Parameters
+    ----------
+    lab : Lab
+        What trains.
+    name : str
+        Of the dataset.
+    folds : sequence of mapping
+        From `crossed_parts`.
+    networks : mapping of str to mapping
+        By network: changes of the recipe, without the epochs.
+    shown : int
+        Pairs that a network is to see; the epochs follow from it.
+    tests : mapping of str to ImageSet
+        Other sets.
+    repeats : int
+        Trainings of each.
+    seed : int, default 0
+        Of the first.
+    n_resamples : int, default 1000
+        Resamples behind each interval.
+
+    Returns
+    -------
+    dict of str to Transfer
+        By the name of the fold, which is also that of its set: "name 1", "name 2", ….
+    """
+    found = {}
+    for k, parts in enumerate(folds, 1):
+        epochs = max(1, round(shown / len(pair_samples(parts["train"].samples)[0])))
+        changes = {
+            network: {**how, "epochs": epochs}
+            for network, how in networks.items()
+            if parts["train"].masks.any() or network not in LOCALISERS
+        }
+        own = f"{name} {k}"
+        found[own] = train_everywhere(
+            lab, {own: parts}, changes, repeats, seed, extra={own: tests}, n_resamples=n_resamples
+        )
+    return found
+
+
+def evidence_of_folds(folds: Mapping[str, Transfer], further: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of networks that were trained on folds of a dataset.
+
+    Scores are replaced by their ranks within fold, training and test set, so that folds can be
+    joined; an image of another set has a row for each fold.
+
+    Parameters
+    ----------
+    folds : mapping of str to Transfer
+        From `train_folds`.
+    further : sequence of str
+        Names of the other sets.
+
+    Returns
+    -------
+    pd.DataFrame
+        Parts training, test, those of the other sets, each also of videos, and values of pixels
+        where there are localisers.
+    """
+    kept = []
+    for own, transfer in folds.items():
+        names = {n: n if n in LOCALISERS else f"{n}, first set" for n in transfer.networks}
+        about = {"names": names, "digits": 3}
+        kept.append(transfer.rows("training", [(own, f"learnt, {own}")], **about))
+        for part, name in {"test": own, **dict(zip(further, further))}.items():
+            kept += of_frames_and_videos(transfer, part, own, name, **about)
+        if transfer.localisers:
+            kept.append(pixel_rows(transfer, "values of pixels", own, own))
+    return pd.concat(kept, ignore_index=True)
+
+
+def aligned_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return whether each fake lies as its original does, so that a difference is a mask.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        Sample table of images.
+
+    Returns
+    -------
+    pd.DataFrame
+        Part "values of pairs": "aligned", 1 where `pair_fault` finds none; a row for each fake
+        whose original is in the table.
+    """
+    fakes = pair_samples(table)[0]["fake"]
+    aligned = [not pair_fault(real, fake) for real, fake, _ in read_pairs(table, False)]
+    groups = connected_groups(table)[0][fakes].to_numpy()
+    found = {"aligned": np.array(aligned, float)}
+    return score_rows(table.loc[fakes], groups, "values of pairs", found)
 
 
 # %% ../../nbs/10_studies/18_transfer.ipynb #tr00000o
@@ -797,42 +1015,6 @@ def step_name(rate: float, best: float) -> str:
     if rate == best:
         return "best rate"
     return f"rate × {rate / best:g}" if rate > best else f"rate ÷ {best / rate:g}"
-
-
-def two_decimals(found: str) -> str:
-    """Return the text of a finding with two decimals."""
-    return re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.2f}", found)
-
-
-def differing(
-    here: Mapping[int, str], there: Mapping[int, str], equivalence: Sequence[int] = ()
-) -> list[int]:
-    """Return the claims whose findings on two groups of people differ by two standard errors.
-
-    Parameters
-    ----------
-    here, there : mapping of int to str
-        By claim: what its rule found; the first value with an interval is compared.
-    equivalence : sequence of int, optional
-        Claims whose intervals are at 90 %, not 95 %.
-
-    Returns
-    -------
-    list of int
-        Numbers of claims.
-    """
-    number = r"([+-]?\d+\.\d+)"
-    kept = []
-    for claim in here.keys():
-        found = [re.search(rf"{number} \[{number}, {number}\]", of[claim]) for of in (here, there)]
-        if not all(found):
-            continue
-        value, low, high = np.array([match.groups() for match in found if match], float).T
-        quantile = norm.isf(0.05 if claim in equivalence else 0.025)
-        error = np.hypot(*(high - low)) / (2 * quantile)
-        if abs(value[0] - value[1]) > 2 * error:
-            kept.append(claim)
-    return kept
 
 
 # %% ../../nbs/10_studies/18_transfer.ipynb #tr00000h
@@ -844,7 +1026,7 @@ def plot_matrix(ax: Axes, table: pd.DataFrame, title: str, low: float = 0.5, hig
     ax : Axes
         Where to draw.
     table : pd.DataFrame
-        Columns trained on, tested on, value, low, high.
+        Columns trained on, tested on, value, low, high; without a value, the cell is a dash.
     title : str
         Above the matrix.
     low, high : float, default 0.5 and 1.0
@@ -858,6 +1040,7 @@ def plot_matrix(ax: Axes, table: pd.DataFrame, title: str, low: float = 0.5, hig
         i, j = rows.index(row["trained on"]), columns.index(row["tested on"])
         colour = "white" if values[i, j] > low + 0.6 * (high - low) else "black"
         text = f"{row['value']:.2f}\n[{row['low']:.2f},\n{row['high']:.2f}]"
+        text = "–" if np.isnan(row["value"]) else text
         ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=10)
     ax.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(rows)))
     ax.set(yticklabels=rows, xlabel="tested on", ylabel="trained on", title=title)

@@ -52,14 +52,14 @@ def _interleave(
 
 def _pack_masks(
     fakes: pd.DataFrame,
-    lone: np.ndarray,
+    blank: np.ndarray,
     size: tuple[int, int],
     threads: int | None,
     progress: bool,
 ) -> np.ndarray:
-    """Load the masks of fakes as bits, uint8 (n, bytes); those of blends are empty."""
+    """Load the masks of fakes as bits, uint8 (n, bytes); empty where `blank` says so."""
     packed = np.zeros((len(fakes), -(-size[0] * size[1] // 8)), "uint8")
-    stored = np.flatnonzero(~lone)
+    stored = np.flatnonzero(~blank)
     with tqdm(total=len(stored), desc="masks", unit="mask", disable=not progress) as bar:
         for start in range(0, len(stored), 256):
             chunk = stored[start : start + 256]
@@ -132,7 +132,7 @@ class PairedBatches(ShuffledBatches):
     SampleError
         If there are no pairs.
     MaskError
-        If a fake has no mask.
+        If a fake has no mask, and masks are asked for.
     """
 
     def __init__(
@@ -169,7 +169,8 @@ class PairedBatches(ShuffledBatches):
         self.threads = threads
         self.cache = ImageCache(self.samples["path"], size, interpolation, cache_folder(cache))
         fakes = self.samples.iloc[1::2]
-        self._masks = _pack_masks(fakes, self.lone, self.cache.size, threads, progress)
+        unmasked = fakes["mask_path"].isna().to_numpy(bool) & (targets == "label")
+        self._masks = _pack_masks(fakes, self.lone | unmasked, self.cache.size, threads, progress)
         self.pairs = np.arange(len(self.lone))
         if balance is not None:
             of_value = self.samples.iloc[::2].groupby(balance).indices.values()

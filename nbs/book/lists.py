@@ -80,6 +80,7 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
     from deepfake_nb.reporting.claims import load_claims
     from deepfake_nb.reporting.sources import (
         confirmation_table,
+        count_reports,
         count_sources,
         load_sources,
         real_share,
@@ -94,6 +95,9 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
         ["verdict", *counts.columns],
         [[mark(name), *(str(n or "–") for n in row)] for name, row in counts.T.items()],
     )
+    by_report = count_reports(ledger, claims)
+    by_report.index = [name.capitalize() for name in by_report.index]
+    n = 1 + len(counts.columns)
     rows = "".join(
         claim_row(int(n), claim, ledger[ledger["claim"] == n], taken, context)
         for n, claim in claims.iterrows()
@@ -112,17 +116,36 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "`deepfake-nb ledger --verify` makes every number of the packs again from the stored "
             "scores, without the data and without training.",
             "",
+            table(
+                "ledger-reports",
+                "numbers",
+                "Claims that each source decided, by report: it reproduced them or not, it agrees "
+                "or disagrees.",
+                report_table(by_report.iloc[:, :n]).html(),
+            ),
+            "",
+            table(
+                "ledger-report-verdicts",
+                "numbers",
+                "Verdicts by report; a claim has one from each of four sources. *Other* are those "
+                "that decide nothing; what was not tested is left out.",
+                report_table(by_report.iloc[:, n:]).html(),
+            ),
+            "",
             table("ledger-counts", "numbers", "Verdicts by source.", counted.html()),
             "",
             "## Claims",
             "",
             "One row a claim. The four cells are the report's *own data*, the *published record*, "
             "*other real data* and *rendered* people; † marks a claim that stands in the text but "
-            "in no table of results. Square brackets hold intervals over groups of people and over "
-            "trainings: at 95 %, at 90 % where a claim says that two are equal, and jointly at "
-            "95 % for an order. A sign marks a difference, no sign a level; commas and semicolons "
-            "part what a claim says in several parts. Open a row for the reasons, for how many "
-            "groups and trainings there were, and for what had been looked at before.",
+            "in no table of results. Square brackets hold intervals over groups of people and "
+            "over trainings: at 95 %, at 90 % where a claim says that two are equal, and jointly "
+            "at 95 % for an order. The name before a number says what it measures: numbers of "
+            "different names cannot be compared. A sign marks a difference, no sign a level; "
+            "commas and semicolons part what a claim says in several parts. Below a number stand "
+            "the data and the independent groups that it rests on. The word of a verdict leads to "
+            "its explanation. Open a row for the reasons, for how many trainings there were, and "
+            "for what had been looked at before.",
             "",
             "```{raw} html",
             controls(list(dict.fromkeys(claims["report"])), sources, list(counts.index)),
@@ -137,13 +160,17 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
                 "value words",
                 "A verdict is earned: it goes through one gate, whatever its source.",
                 Table.of(
-                    ["verdict", "says"], [[mark(w), escape(s)] for w, s in WORDS.items()]
+                    ["verdict", "says"],
+                    [
+                        [f'<span id="{word_id(w)}">{mark(w, link=False)}</span>', escape(s)]
+                        for w, s in WORDS.items()
+                    ],
                 ).html(),
             ),
             "",
             "## Confirmed with other people?",
             "",
-            *confirmation(confirmation_table(papers)),
+            *confirmation(confirmation_table(papers), ledger),
             "## Proposed",
             "",
             "What the reports would try next, and what came out where it was tried. These are "
@@ -165,15 +192,17 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
     )
 
 
-def confirmation(compared) -> list[str]:
+def confirmation(compared, ledger) -> list[str]:
     "Verdicts on people of development beside those on other people, where they differ."
     if compared.empty:
         return ["No paper has been run on other people yet.", ""]
     reports = ", ".join(name.capitalize() for name in dict.fromkeys(compared["report"]))
     differ = compared[compared["development"] != compared["confirmation"]]
+    measured = ledger[ledger["source"] == "rendered"].set_index("claim")["quantity"]
     body = [
         [
             f'<a href="#claim-{row["claim"]}">{row["claim"]}</a>',
+            escape(measured[row["claim"]]),
             *(
                 f"{mark(row[people])} <small>{escape(row[f'{people}, found'])}</small>"
                 for people in ("development", "confirmation")
@@ -190,9 +219,9 @@ def confirmation(compared) -> list[str]:
         "",
         table(
             "ledger-confirmation",
-            "value",
+            "value words",
             "Verdicts that differ.",
-            Table.of(["claim", "development", "confirmation"], body).html(),
+            Table.of(["claim", "measured", "development", "confirmation"], body).html(),
         ),
         "",
     ]
@@ -214,8 +243,10 @@ def proposals(context: Context) -> str:
             for m in measured
             if m["proposal"] == p["key"]
         ]
-        where = p["tried"].replace(".ipynb", ".html")
-        tried = f'<a href="{where}">{escape(p["outcome"])}</a>' if where else "Not tried."
+        name = p["tried"].removesuffix(".ipynb")
+        tried = "Not tried."
+        if name:
+            tried = f'{with_claims(p["outcome"])} <small><a href="{name}.html">{name}</a></small>'
         if numbers:
             tried += f"<details><summary>numbers</summary>{'<br>'.join(numbers)}</details>"
         body.append([p["report"].capitalize(), escape(p["text"]), tried])
@@ -227,9 +258,31 @@ def table(name: str, kind: str, caption: str, html: str) -> str:
     return f"````{{html-table}}\n:name: {name}\n:class: {kind}\n\n{caption}\n%%%\n{html}\n````"
 
 
-def mark(verdict: str) -> str:
-    "A verdict as a coloured word."
-    return f'<span class="verdict {slug(verdict)}">{escape(verdict)}</span>'
+def word_id(verdict: str) -> str:
+    "The anchor of a verdict's explanation."
+    return f"verdict-{slug(verdict)}"
+
+
+def mark(verdict: str, link: bool = True) -> str:
+    "A verdict as a coloured word that leads to its explanation."
+    said = f'class="verdict {slug(verdict)}"'
+    if not link or verdict not in WORDS:
+        return f"<span {said}>{escape(verdict)}</span>"
+    return f'<a {said} href="#{word_id(verdict)}">{escape(verdict)}</a>'
+
+
+def report_table(counts) -> Table:
+    "Counts, a row a report; the columns that are verdicts lead to their explanation."
+    body = [[name, *(str(n or "–") for n in row)] for name, row in counts.T.items()]
+    made = Table.of(["report", *counts.columns], body)
+    for cell in made.head[0]:
+        cell.html = mark(cell.text) if cell.text in WORDS else cell.html
+    return made
+
+
+def with_claims(text: str) -> str:
+    "A text as HTML, in which “claim N” leads to the claim's row."
+    return re.sub(r"\b([Cc]laim (\d+))\b", r'<a href="#claim-\2">\1</a>', escape(text))
 
 
 def power(claims) -> str:
@@ -269,34 +322,46 @@ def head() -> str:
 
 def claim_row(number: int, claim, entries, taken: set, context: Context) -> str:
     "The row of a claim."
+    from deepfake_nb.reporting.rules import known_text
+
     place = (
         f"{claim['report'].capitalize()}, {claim['place']}{' †' if claim['in_text_only'] else ''}"
     )
     value = shown({k: claim[k] for k in ("value", "lost") if not missing(claim[k])})
     said = f"{escape(claim['text'])} <small>{escape(place)}; value: {value}</small>"
-    strip, numbers, reasons = [], [], []
+    strip, numbers, reasons, late = [], [], [], {}
     for entry in entries.to_dict("records"):
         verdict, source = entry["verdict"], entry["source"]
         strip.append(
-            f'<span class="cell {slug(verdict)}"><small>{source}</small>{escape(verdict)}</span>'
+            f'<a class="cell {slug(verdict)}" href="#{word_id(verdict)}"><small>{source}</small>'
+            f"{escape(verdict)}</a>"
         )
-        if verdict not in ("not tested", "value lost") and entry["found"]:
-            brief = shorten(entry["found"], 150, placeholder=" …")
-            numbers.append(f"<div>{escape(brief)} <small>{source}</small></div>")
-        reason = escape(entry["reason"])
-        if len(entry["found"]) > 150:
-            reason = f"{escape(entry['found'])}. {reason}"
-        if entry["further"]:
-            reason += f" Further: {escape(entry['further'])}."
-        where = origin(entry, claim, context)
-        reasons.append(f"<dt>{source}: {escape(verdict)}</dt><dd>{reason}{where}</dd>")
+        told = []
+        for one in (entry, *entry["also"]):
+            which = f"{one['verdict']} on {one['dataset']}" if entry["also"] else ""
+            if one["verdict"] not in ("not tested", "value lost") and one["found"]:
+                numbers.append(found_line(one, which, context))
+            late.setdefault(one["known"], {})[source] = True
+            reason = with_claims(one["reason"])
+            if len(one["found"]) > 150:
+                reason = f"{escape(one['found'])}. {reason}"
+            if one["further"]:
+                reason += f" Further: {escape(one['further'])}."
+            which = f"{escape(which).capitalize()}. " if which else ""
+            told.append(f"<dd>{which}{reason}{origin(one, claim, context)}</dd>")
+        reasons.append(f"<dt>{source}: {mark(verdict)}</dt>{''.join(told)}")
+    numbers += [
+        f"<div><em>{escape(known_text(known))}.</em> <small>{', '.join(sources)}</small></div>"
+        for known, sources in late.items()
+        if known
+    ]
     at = f"papers/{claim['report']}.html#{claim['report']}"
     links = [f'<a href="{at}-table-verdicts">cell of the verdict</a>']
     if not missing(claim["shown"]):
         kind, name = claim["shown"].split()
         if (claim["report"], kind, name) in taken:
             links.insert(0, f'<a href="{at}-{kind}-{slug(name)}">{kind}</a>')
-    note = "" if missing(claim["note"]) else f" {escape(claim['note'])}"
+    note = "" if missing(claim["note"]) else f" {with_claims(claim['note'])}"
     about = f"<p>Measured on: {escape(claim['condition'])}. {decided(claim)}{note}</p>"
     by_source = "|".join(f"{e['source']}={e['verdict']}" for e in entries.to_dict("records"))
     cells = [
@@ -322,39 +387,59 @@ def missing(value) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
+def found_line(entry: dict, which: str, context: Context) -> str:
+    "A number under its name, with the source and data that it comes from."
+    name = f"<b>{escape(entry['quantity'])}</b> " if entry["quantity"] else ""
+    brief = escape(shorten(entry["found"], 150, placeholder=" …"))
+    said = ", ".join([entry["source"], *([which] if which else []), *groups_of(entry, context)])
+    return f"<div>{name}{brief} <small>{said}</small></div>"
+
+
+def dataset_link(name: str, context: Context) -> str:
+    "The name of a dataset, which leads to its entry."
+    known = (context.root / f"data_manifests/{name}.toml").is_file()
+    return f'<a href="datasets.html#dataset-{name}">{name}</a>' if known else escape(name)
+
+
+def groups_of(entry: dict, context: Context) -> list[str]:
+    "The data that a number rests on, with their independent groups."
+    return [f"{n} groups of {dataset_link(d, context)}" for d, n in entry["tested_on"].items()]
+
+
 def origin(entry: dict, claim, context: Context) -> str:
     "Links to the pack and the dataset, or the publication."
     if entry["source"] == "published record":
         return f" <small>{escape(entry['origin'])}</small>" if entry["origin"] else ""
-    links = []
-    file, looked = context.root / "nbs/papers/evidence" / str(entry["origin"]) / "pack.json", ""
+    links, looked = groups_of(entry, context), ""
+    file = context.root / "nbs/papers/evidence" / str(entry["origin"]) / "pack.json"
+    if not missing(entry["seeds"]):
+        links.append(f"{entry['seeds']:g} trainings")
     if file.is_file():
-        pack = json.loads(file.read_text(encoding="utf-8"))
-        judged = [v for v in pack["verdicts"] if v["claim"] == entry["claim"]]
-        links += sorted({f"{v['groups']} groups" for v in judged if v.get("groups")})
-        links += sorted({f"{v['seeds']} trainings" for v in judged if v.get("seeds")})
         links.append(f'<a href="{context.url}nbs/papers/evidence/{entry["origin"]}">pack</a>')
         if entry["source"] != "rendered":
+            pack = json.loads(file.read_text(encoding="utf-8"))
             looked = f" <small>Looked at before: {escape(pack['provenance']['looked'])}</small>"
     named = [entry["dataset"]] if entry["dataset"] else []
     if not named and entry["source"] == "own data":
         data = claim["data"]
         named = data if isinstance(data, list) else [] if missing(data) else data.split("+")
-    for name in named:
-        if (context.root / f"data_manifests/{name}.toml").is_file():
-            links.append(f'<a href="datasets.html#dataset-{name}">{name}</a>')
+    links += [dataset_link(name, context) for name in named if name not in entry["tested_on"]]
     return (f" <small>{', '.join(links)}</small>" if links else "") + looked
 
 
 def decided(claim) -> str:
     "The rule of a claim, with its margin."
     from deepfake_nb.reporting.claims import rules_of
+    from deepfake_nb.reporting.verdicts import quantity_of
 
     rules = rules_of(claim) or ([] if missing(claim["decided_by"]) else [claim["decided_by"]])
     told = []
     for rule in rules:
         limits = [f"{k} {rule[k]:g}" for k in ("margin", "least", "most") if k in rule]
-        told.append(", ".join([f"“{rule.get('name', rule.get('rule'))}”", *limits]))
+        named = (
+            f"“{rule['name']}” of {quantity_of(rule)}" if "name" in rule else f"“{rule['rule']}”"
+        )
+        told.append(", ".join([named, *limits]))
     return f"Rule: {escape('; '.join(told))}." if told else "No rule: nothing to measure."
 
 

@@ -16,12 +16,19 @@ document.addEventListener("DOMContentLoaded", () => {
   const filter = () => {
     for (const row of rows) row.hidden = !matches(row);
     const left = rows.filter((row) => !row.hidden).length;
-    form.querySelector("output").textContent = `${left} of ${rows.length} claims`;
+    const counted = `${left} of ${rows.length} claims`;
+    form.querySelector("output").textContent = left ? counted : `Nothing matches: ${counted}`;
   };
   form.hidden = false;
   form.addEventListener("change", filter);
   const open = () => {
-    const details = document.getElementById(location.hash.slice(1))?.querySelector("details");
+    const target = document.getElementById(location.hash.slice(1));
+    if (target?.hidden) {
+      form.reset();
+      filter();
+      target.scrollIntoView();
+    }
+    const details = target?.querySelector("details");
     if (details) details.open = true;
   };
   window.addEventListener("hashchange", open);
