@@ -70,7 +70,14 @@ def notebooks() -> list[str]:
 def test_every_notebook_has_its_page(book):
     assert [n for n in notebooks() if not (book / f"{n}.html").is_file()] == []
     contents = (book / "index.html").read_text()
-    assert [n for n in notebooks() if f'href="{n}.html"' not in contents and n != "index"] == []
+    of_room = {
+        room.parent.name: room.read_text() for room in book.glob("[0-9]*/index.html")
+    }  # the front page leads to the packages, and these to their notebooks
+    assert [room for room in of_room if f'href="{room}/index.html"' not in contents] == []
+    for name in set(notebooks()) - {"index"}:
+        room, _, rest = name.partition("/")
+        link, page = (rest, of_room[room]) if room in of_room else (name, contents)
+        assert f'href="{link}.html"' in page, name
 
 
 @pytest.mark.slow

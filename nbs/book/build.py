@@ -1,7 +1,9 @@
 "Build the book from the committed notebooks, without running them, and check the result."
 
 import argparse
+import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -60,8 +62,10 @@ def stage(
             "README.md": "index.ipynb",
         },
     )
+    rooms = sorted({name.partition("/")[0] for name in parts["library"]})
     context.pages = {
         "index.ipynb",
+        *(f"{room}/index.md" for room in rooms),
         *(p for part in parts.values() for p in part),
         "ledger.md",
         "datasets.md",
@@ -80,7 +84,10 @@ def stage(
         write(out / f"{name}.bib", (HERE / f"{name}.bib").read_text(encoding="utf-8"))
     for name in ("reports", "datasets", "methods"):
         lists.know(context, lists.bibtex(out / f"{name}.bib"))
-    stage_notebook("index.ipynb", context, partial(front, parts=parts))
+    stage_notebook("index.ipynb", context, partial(front, parts=parts, rooms=rooms))
+    held = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", (root / "README.md").read_text(), re.M))
+    for room in rooms:
+        write(out / room / "index.md", room_index(root / "nbs" / room, held))
     pages = [
         stage_notebook(name, context, paper_end if name in parts["papers"] else None)
         for part in parts.values()
@@ -112,17 +119,37 @@ def remove_stale(out: Path, kept: set[str]) -> None:
         *out.glob("*.ipynb"),
         *out.glob("*/*.ipynb"),
         *out.glob("*.md"),
+        *out.glob("*/*.md"),
         *out.glob("reference/*"),
     ]:
         if p.relative_to(out).as_posix() not in kept:
             p.unlink()
 
 
-def front(cells: list[dict], page: Page, parts: dict[str, list[str]]) -> list[dict]:
+def room_index(folder: Path, held: dict[str, str]) -> str:
+    "The notebooks of a package, with their first lines; `held` says what each package holds."
+    package = folder.name.partition("_")[2]
+    files = sorted(p for p in folder.glob("*.ipynb") if not p.name.startswith("."))
+    rows, names = [], [p.stem for p in files]
+    for path in files:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = next("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+        title, purpose = re.match(r"# (.+)\n\n> (.+)", text).groups()
+        rows.append(f"| [{title}]({path.name}) | {purpose} |")
+    return (
+        f"# {package}\n\n> {held[package][0].upper()}{held[package][1:]}.\n\n"
+        "| notebook | |\n| --- | --- |\n" + "\n".join(rows) + "\n\n"
+        "```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
+    )
+
+
+def front(
+    cells: list[dict], page: Page, parts: dict[str, list[str]], rooms: list[str]
+) -> list[dict]:
     "The front page ends with the book's contents, which the theme shows at the side."
     listed = {
         "The reports": [*parts["papers"], "ledger.md", "figures.md"],
-        "The library": parts["library"],
+        "The library": [f"{room}/index.md" for room in rooms],
         "More": [
             *parts["guides"],
             "datasets.md",

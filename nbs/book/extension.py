@@ -59,8 +59,15 @@ class English(SearchEnglish):
         return super().stem(word)
 
 
+def collapse_navigation(app, pagename, templatename, context, doctree):
+    "Show the pages beside the open one, not all 300: they would be most of every page."
+    if whole := context.get("toctree"):
+        context["toctree"] = lambda **options: whole(**(options | {"collapse": True}))
+
+
 def setup(app):
-    "Register the directive and the language of the search."
+    "Register the directive, the language of the search and the navigation."
+    app.connect("html-page-context", collapse_navigation, priority=400)  # before the theme's
     app.add_directive("html-table", HtmlTable)
     app.add_search_language(English)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
