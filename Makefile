@@ -8,6 +8,8 @@ BIN    := .venv/bin
 JOBS   ?= 2  # papers, or processes of tests, at once
 STAMP  := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope --no-loadscope-reorder
+# Modules are compiled once, not by each of a hundred processes.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # One thread for BLAS: more of them wait for each other on small matrices.
 export TF_CPP_MIN_LOG_LEVEL ?= 1

@@ -10,11 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from kernels import ADDRESS
 
 from deepfake_nb.cli import main
 from deepfake_nb.core.paths import papers_dir
@@ -26,11 +29,38 @@ TIMES = {"figures": {"time_and_size"}, "tables": {"cost"}}  # measured times dif
 JUDGED_BY_TIME = {"forbush": [20], "torlapati": [56, 57, 58]}  # claims
 
 
+@pytest.fixture(scope="session")
+def kernels():
+    "Settings with which Jupyter gets its kernels from a server, see kernels.py."
+    with tempfile.TemporaryDirectory() as name:  # a socket's path has to be short
+        folder, script = Path(name), str(ROOT / "tests" / "kernels.py")
+        spec = {"argv": [sys.executable, script, "-f", "{connection_file}"]}
+        spec |= {"display_name": "forked", "language": "python"}
+        (folder / "kernels" / "python3").mkdir(parents=True)
+        (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
+        server = subprocess.Popen([sys.executable, script, name + "/socket"], cwd=ROOT)
+        while not (folder / "socket").exists():
+            assert server.poll() is None
+            time.sleep(0.05)
+        yield {"JUPYTER_PATH": name, ADDRESS: name + "/socket"}
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(autouse=True)
+def forked_kernels(kernels, monkeypatch):
+    for name, value in kernels.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(scope="session", params=list_papers())
-def run(request, tmp_path_factory):
+def run(request, tmp_path_factory, kernels):
     "A whole smoke run: paper, folder of all runs, its own folder."
     root = tmp_path_factory.mktemp("runs")
-    assert main(["run", request.param, "--profile", "smoke", "--out", str(root)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in kernels.items():
+            patch.setenv(name, value)
+        assert main(["run", request.param, "--profile", "smoke", "--out", str(root)]) == 0
     folders = [f for f in (root / request.param).iterdir()]
     assert len(folders) == 1, "one folder, and nothing left beside it"
     return request.param, root, folders[0]
@@ -607,7 +637,9 @@ def elsewhere(wheel, tmp_path_factory):
     venv.create(place / "env", with_pip=True)
     python = place / "env" / "bin" / "python"
     environment = {
-        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DEEPFAKE_NB_DATA")
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("PYTHONPATH", "DEEPFAKE_NB_DATA", "JUPYTER_PATH")
     }
 
     def run(*words, **how) -> subprocess.CompletedProcess:

@@ -7,17 +7,20 @@ __all__ = ["run_paper"]
 
 # %% ../../nbs/12_runs/03_execute.ipynb #98928d96
 import contextlib
+import importlib
 import json
 import os
 import platform
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 from filelock import FileLock, Timeout
 
@@ -378,9 +381,24 @@ _PATIENCE = {
 }  # seconds; a machine with many runs is slow to answer
 
 
+def _import_papermill() -> ModuleType:
+    """Import papermill without jsonschema's grammar of IRIs.
+
+    The grammar takes two thirds of the time, and notebooks have nothing that it would check.
+    """
+    grammar = "rfc3987_syntax"
+    if grammar in sys.modules:
+        return importlib.import_module("papermill")
+    sys.modules[grammar] = None  # as if it were not installed
+    try:
+        return importlib.import_module("papermill")
+    finally:
+        del sys.modules[grammar]
+
+
 def _execute(plan: Plan, watch: _Watch, progress: bool) -> Path:
     """Execute the notebook by papermill, and publish or keep what it leaves."""
-    import papermill
+    papermill = _import_papermill()
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     source, work = paper_path(plan.paper, plan.papers), sibling_folder(plan.folder, "partial")
