@@ -280,8 +280,8 @@ def pack_entries(packs: Sequence[Mapping]) -> dict[tuple[int, str], list[dict]]:
             first = (tested or entries)[0]
             others = [entry for entry in entries if entry is not first]
             told = [
-                f"{e['rule']}: {e['verdict']}, {e['quantity']} {e['found']} "
-                f"({e['reason'].rstrip('.')})"
+                f"{e['rule']}: {e['verdict']}, {e['quantity']} {e['found']} of "
+                f"{', '.join(number['of'] for number in e['numbers'])} ({e['reason'].rstrip('.')})"
                 for e in others
             ]
             known = [
@@ -334,7 +334,8 @@ def claim_rows(
             entry = judge_published(claim)
         elif source == "rendered" and claim["kind"] != "exact":
             seeds = count_trainings(claim, stamp, folder)
-            entry = judge_notebook(claim, said, seeds) | {"seeds": seeds}
+            entry = judge_notebook(claim, said, seeds)
+            entry["seeds"] = None if entry["verdict"] == "not tested" else seeds
             dataset = said.get("dataset", re.split(r"[,;] profile", stamp)[0])
             entry |= {"dataset": dataset, "origin": said.get("origin", claim["report"])}
             if entry["verdict"] == "not tested" and said["stand-in"] == "":

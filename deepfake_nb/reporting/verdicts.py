@@ -440,7 +440,7 @@ RULE_TEXTS: dict[str, str] = {
     "higher": "the mean of one value less that of another, on the same samples, lies above `least`",
     "all same": "any two of the models are the same within `margin`",
     "steadier": "the results of one model's trainings spread less than those of the other's",
-    "falls more": "one model loses more than the other from its own data to other data",
+    "falls more": "a result falls more for one model than for another, or from one part to another",
     "level": "a model's result on its own data is the same within `margin` as on other data",
     "ranks alike": "models with a lower loss on one part have a higher AUC on another",
     "thresholds": "the 95 % interval of each model's best threshold contains the printed one",
