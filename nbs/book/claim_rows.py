@@ -30,7 +30,9 @@ WORDS = {
     "difference than {notable:g}, or than the least that the claim asks for; or there are fewer "
     "than {groups} groups of people or {seeds} trainings",
     "void": "the test means nothing: the rule could not fail, the model learnt nothing, a health "
-    "check failed, or the rule was chosen on these data",
+    "check failed (for example, the size of the files tells the classes apart, and the "
+    "model is not shown to be better; or people of the training data are in the test), or the rule "
+    "was chosen on these data",
     "contradicted by the report itself": "its own text or arithmetic says otherwise",
     "value lost": "the value was in a figure that the text does not carry",
     "source damaged": "the printed source cannot be right as we have it",

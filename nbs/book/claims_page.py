@@ -31,6 +31,8 @@ data measures something else; so does the same name on rendered and on real peop
 originals, that no other group is joined to.</li>
 <li>Where no number of trainings is named, training is not random, as that of a support vector
 machine, or nothing was trained.</li>
+<li>The commit of a rule is the first whose list of claims holds it as it is now. Scores of a commit
+“with changes” were made while some changes were not committed.</li>
 <li>The word of a verdict, and the name of a rule, lead to their explanation. Open a row for
 reasons, for what would turn each verdict, for the rule, and for the entry in the pack.</li>
 </ul></details>"""
@@ -140,7 +142,8 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "",
             "Without installing anything: open a claim's row and follow *entry in the pack*, which "
             "holds the number, its interval and what it rests on. With the repository and the "
-            "library, a few seconds make all of a pack again from its scores; for claim 65:",
+            "library ({doc}`how to install them <index>`), a few seconds make all of a pack again "
+            "from its scores; for claim 65:",
             "",
             f"```python\n{CHECK}\n```",
             "",
@@ -272,7 +275,8 @@ that was written after the first numbers were known. The <a href="#ledger-words"
 every verdict passes is younger than {names}'s first numbers: that concerns {len(gate)} of the {n},
 {right} of the {(real["verdict"] == "reproduced").sum()} reproduced ones among them. Each row names
 the commits of its rule and of its scores.</li>
-<li><strong>Turned by a rerun:</strong> {len(turned)} of the {n} ({links(turned)}).</li>
+<li><strong>Turned by a rerun:</strong> {len(turned)} of the {n} ({links(turned)}). An earlier run
+with the same rule had said the opposite.</li>
 <li><strong>Many claims.</strong> Nothing is corrected for testing many of them: each verdict
 stands at its own level, and a 95 % interval misses one time in twenty.</li>
 <li><strong>Rendered</strong> means drawn by this repository's code: no real person. Such data show
