@@ -291,12 +291,13 @@ def real_table(claims, real) -> str:
         mind = ["rule younger than numbers"] * entry["late"]
         mind += ["turned by a rerun"] * (not missing(claims.loc[number, "turned"]))
         groups = ", ".join(f"{n} groups of {name}" for name, n in entry["tested_on"].items())
+        of = "; ".join(number["of"] for number in entry["numbers"])
         body.append(
             [
                 f'<a href="#claim-{number}">{number}</a> {escape(claims.loc[number, "text"])}',
                 mark(entry["verdict"]) + "".join(f"<br><small>{m}</small>" for m in mind),
                 f"{escape(entry['quantity'])} {escape(entry['found'])} "
-                f"<small>{escape(entry['source'])}, {escape(groups)}</small>",
+                f"<small>{escape(entry['source'])}, {escape(groups)}; {escape(of)}</small>",
             ]
         )
     return Table.of(["claim", "verdict", "found"], body).html()
