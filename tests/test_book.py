@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,10 +19,14 @@ sys.path.insert(0, str(BOOK))
 
 import browser  # noqa: E402
 import check  # noqa: E402
+import claim_rows  # noqa: E402
+import claims_page  # noqa: E402
 import lists  # noqa: E402
 import pages  # noqa: E402
 import reference  # noqa: E402
 from tables import Table  # noqa: E402
+
+from deepfake_nb.reporting.verdicts import RULE_TEXTS  # noqa: E402
 
 NO_NETWORK = """
 import socket
@@ -129,7 +134,7 @@ def test_the_ledger_holds_every_claim_once(book):
         r'<a class="cell ([\w-]+)" href="#verdict-([\w-]+)"><small>[\w ]+</small>([\w ]+)</a>', page
     )
     assert len(cells) == 4 * len(claims)
-    assert {verdict for _, _, verdict in cells} <= set(lists.WORDS)
+    assert {verdict for _, _, verdict in cells} <= set(claim_rows.WORDS)
     assert all(pages.slug(verdict) == kind == at for kind, at, verdict in cells)
     assert page.count("<dt>") == len(cells), "each cell has its reason"
     assert 'class="ledger-filter" hidden' in page and "ledger.js" in page
@@ -147,9 +152,10 @@ def ledger_row():
 
     def row(claim: int, taken: set = frozenset()) -> str:
         entries = ledger[ledger["claim"] == claim]
-        return lists.claim_row(claim, claims.loc[claim], entries, taken, context)
+        sheet = claim_rows.Sheet.of(context, taken)
+        return claim_rows.claim_row(claim, claims.loc[claim], entries, sheet)
 
-    row.ledger, row.claims = ledger, claims
+    row.ledger, row.claims, row.sheet = ledger, claims, claim_rows.Sheet.of(context)
     return row
 
 
@@ -200,16 +206,119 @@ def test_a_row_says_that_its_rule_was_written_late(ledger_row):
     assert "Rule written after" not in ledger_row(61)
 
 
+def entries_of(ledger) -> list[dict]:
+    "What each pack, notebook or publication says; further packs of a claim and source included."
+    rows = ledger.to_dict("records")
+    return [*rows, *(entry | {"claim": row["claim"]} for row in rows for entry in row["also"])]
+
+
+def test_each_interval_of_a_row_says_what_it_is_of(ledger_row):
+    with_numbers = [e for e in entries_of(ledger_row.ledger) if e["numbers"]]
+    assert len(with_numbers) > 60
+    for entry in with_numbers:
+        assert entry["found"].count("[") in (0, len(entry["numbers"]))
+        if entry["quantity"].startswith("difference"):
+            assert all(" minus " in number["of"] for number in entry["numbers"]), entry["claim"]
+        if entry["verdict"] not in ("not tested", "value lost"):
+            row = text_of(ledger_row(entry["claim"]))
+            assert all(escape(number["of"]) in row for number in entry["numbers"]), entry["claim"]
+    three = text_of(ledger_row(29)).partition("reasons")[0]
+    assert "-0.034 [-0.081, -0.004] “Dice, rate 0.00025” minus “Dice, rate 0.001”" in three
+
+
+def test_a_row_says_what_would_turn_each_verdict(ledger_row):
+    kinds = ("reproduced", "not reproduced", "agrees", "disagrees", "undecided", "underpowered")
+    for claim in ledger_row.claims.index:
+        entries = entries_of(ledger_row.ledger[ledger_row.ledger["claim"] == claim])
+        open_or_decided = [e for e in entries if e["verdict"] in kinds]
+        assert ledger_row(claim).count("Would turn it:") == len(open_or_decided), claim
+    assert "About 120 groups in place of 80 would decide for it" in ledger_row(59)
+
+
+def test_a_row_counts_trainings_only_where_something_was_trained(ledger_row):
+    rows = [text_of(ledger_row(claim)) for claim in ledger_row.claims.index]
+    assert not [row for row in rows if re.search(r"\b1 trainings?\b", row)]
+    assert "3 trainings" in rows[28] and "trainings" not in rows[60]
+
+
+def test_a_row_leads_to_its_entry_in_the_pack_or_says_that_there_is_none(ledger_row):
+    seen = 0
+    for claim in ledger_row.claims.index:
+        row = ledger_row(claim)
+        for pack, line in re.findall(r"evidence/([\w-]+)/pack.json#L(\d+)", row):
+            at = (ROOT / "nbs/papers/evidence" / pack / "pack.json").read_text().splitlines()
+            assert re.search(rf'"(claim|no\.)": {claim}\b', at[int(line) - 1]), (claim, pack)
+            seen += 1
+    assert seen > 70
+    for claim in (20, *range(45, 53)):
+        assert "no pack" in ledger_row(claim) and "pack.json" not in ledger_row(claim)
+
+
+def test_a_rule_names_the_commit_that_gave_it_its_form(tmp_path):
+    file = tmp_path / claim_rows.CLAIMS
+    file.parent.mkdir(parents=True)
+
+    def commit(least: float, known: str, second: str = "") -> str:
+        rule = f'rule = {{name = "better", least = {least}, known = "{known}"}}'
+        file.write_text(f"[[claim]]\nid = 1\n{rule}\n{second}")
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        for words in (["add", "-A"], [*who, "commit", "-qm", "Change"]):
+            subprocess.run(["git", *words], cwd=tmp_path, check=True)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    assert claim_rows.rule_commits(tmp_path / "elsewhere") == {}
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    commit(0.1, "")
+    second = commit(0.2, "")
+    third = commit(0.2, "some", '[[claim]]\nid = 2\nrule = [{name = "order"}, {name = "same"}]\n')
+    found = {key: at for key, (at, _) in claim_rows.rule_commits(tmp_path).items()}
+    assert found == {(1, 1): second, (2, 1): third, (2, 2): third}
+
+
+def test_the_lead_counts_what_real_data_decided(ledger_row):
+    from deepfake_nb.reporting.sources import real_verdicts
+
+    real = real_verdicts(ledger_row.ledger)
+    told = text_of(claims_page.lead(ledger_row.claims, ledger_row.ledger, real))
+    decided = set()
+    for entry in ledger_row.ledger.to_dict("records"):
+        is_real = entry["source"] in ("own data", "other real data") and entry["dataset"]
+        if is_real and entry["verdict"] in ("reproduced", "not reproduced", "agrees", "disagrees"):
+            decided.add(entry["claim"])
+    assert set(real.index) == decided
+    assert f"Real data decided {len(decided)} of {len(ledger_row.claims)} claims" in told
+    numbers = [re.findall(r"\d+", part) for part in re.findall(r"\(([\d, ]+)\)", told)[:4]]
+    assert sorted(int(n) for part in numbers for n in part) == sorted(decided)
+    assert "7 of the 16 (7, 9, 71, 73, 74, 75, 77) have a rule" in told
+    assert "8 further reproductions (45, 46, 47, 48, 49, 50, 51, 52)" in told
+    assert "Turned by a rerun: 2 of the 16 (9, 27)" in told and "counted once here: 73." in told
+
+
+def test_the_check_on_the_page_does_what_it_says(ledger_row, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    exec(claims_page.CHECK, {})
+    number, training, differing = capsys.readouterr().out.splitlines()
+    own = ledger_row.ledger.query("claim == 65 and source == 'own data'").iloc[0]
+    assert own["found"][:5] == number[:5] and differing == "[]"
+    low, high = map(float, re.findall(r"[\d.]+", training)[1:3])
+    assert low < 0.5 < high and own["reason"] == (
+        "The model is at chance on its own training data."
+    )
+
+
 def test_reports_are_counted_on_the_page(ledger_row):
     from deepfake_nb.reporting.sources import count_reports
 
     counts = count_reports(ledger_row.ledger, ledger_row.claims)
-    made = lists.report_table(counts.iloc[:, 5:]).html()
+    made = claims_page.report_table(counts.iloc[:, 6:]).html()
     rows = Table.read(f"<table>{made}</table>").records()
     assert [row["report"] for row in rows] == [*dict.fromkeys(ledger_row.claims["report"]), "all"]
     for row in rows:
-        told = [row[name] for name in counts.columns[5:]]
-        assert told == [str(n or "–") for n in counts.loc[row["report"]].iloc[5:]]
+        told = [row[name] for name in counts.columns[6:]]
+        assert told == [str(n or "–") for n in counts.loc[row["report"]].iloc[6:]]
     assert 'href="#verdict-not-reproduced"' in made
 
 
@@ -218,13 +327,17 @@ def plain_ledger(ledger_row, folder: Path) -> Path:
     sources = list(dict.fromkeys(ledger_row.ledger["source"]))
     reports = list(dict.fromkeys(ledger_row.claims["report"]))
     rows = "".join(ledger_row(claim) for claim in ledger_row.claims.index)
-    words = "".join(f'<p id="{lists.word_id(w)}">{w}</p>' for w in lists.WORDS)
+    ids = [claim_rows.word_id(word) for word in claim_rows.WORDS]
+    ids += [f"rule-{pages.slug(name)}" for name in RULE_TEXTS]
+    words = "".join(f'<p id="{name}">{name}</p>' for name in ids)
+    words += claims_page.looked(ledger_row.sheet, reports)
     css, script = ((BOOK / "static" / f).read_text() for f in ("book.css", "ledger.js"))
+    controls = claims_page.controls(reports, sources, list(claim_rows.WORDS))
     page = folder / "ledger.html"
     page.write_text(
         '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<style>{css}</style><article>{lists.controls(reports, sources, list(lists.WORDS))}"
-        f'<table class="ledger">{lists.head()}<tbody>{rows}</tbody></table>{words}</article>'
+        f"<style>{css}</style><article>{controls}"
+        f'<table class="ledger">{claim_rows.head()}<tbody>{rows}</tbody></table>{words}</article>'
         f"<script>{script}</script>"
     )
     return page
@@ -294,7 +407,9 @@ def test_words_and_claims_lead_to_their_places(ledger_row, tmp_path, width):
     with browser.Browser() as b:
         b.open(page.as_uri(), width)
         hrefs = b.run("[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.hash)")
-        assert {f"#{lists.word_id(w)}" for w in set(ledger_row.ledger["verdict"])} <= set(hrefs)
+        assert {f"#{claim_rows.word_id(w)}" for w in set(ledger_row.ledger["verdict"])} <= set(
+            hrefs
+        )
         assert b.run(
             "[...document.querySelectorAll('a[href^=\"#\"]')]"
             ".every(a => document.getElementById(a.hash.slice(1)))"
@@ -355,7 +470,18 @@ def test_proposals_have_the_numbers_of_the_notebook_that_tries_them():
 def test_the_words_of_the_ledger_are_explained():
     from deepfake_nb.reporting.sources import STATES
 
-    assert set(lists.WORDS) == set(STATES)
+    assert set(claim_rows.WORDS) == set(STATES)
+    assert not any("{" in text for text in claims_page.words().values())
+
+
+def test_the_rules_of_the_ledger_are_explained():
+    from deepfake_nb.reporting.claims import load_claims, rules_of
+
+    claims = [claim for _, claim in load_claims().iterrows()]
+    used = {rule["name"] for claim in claims for rule in rules_of(claim)}
+    without = [c["decided_by"] for c in claims if isinstance(c["decided_by"], dict)]
+    used |= {decided_by["rule"] for decided_by in without}
+    assert used <= set(RULE_TEXTS)
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ from deepfake_nb.reporting.sources import (  # noqa: E402
     count_reports,
     count_sources,
     load_sources,
+    needs_no_data,
     sources_markdown,
 )
 from deepfake_nb.reporting.verdicts import quantity_of  # noqa: E402
@@ -388,14 +389,19 @@ def test_reports_are_counted():
     for report, numbers in NUMBERS.items():
         rows = [row for row in ledger.to_dict("records") if row["claim"] in numbers]
         assert counts.loc[report, "claims"] == len(numbers)
+        exact = {n for n in numbers if needs_no_data(claims.loc[n])}
+        in_exact = {row["claim"] for row in rows if row["verdict"] in decided} & exact
+        assert counts.loc[report, "no data"] == len(in_exact)
         for source in SOURCES:
-            of_source = [row["verdict"] for row in rows if row["source"] == source]
-            assert counts.loc[report, source] == sum(v in decided for v in of_source)
+            of_source = [row for row in rows if row["source"] == source]
+            found = [row for row in of_source if row["claim"] not in exact]
+            assert counts.loc[report, source] == sum(row["verdict"] in decided for row in found)
         for verdict in decided:
             assert counts.loc[report, verdict] == sum(row["verdict"] == verdict for row in rows)
         idle = sum(row["verdict"] in (*decided, "not tested") for row in rows)
         assert counts.loc[report, "other"] == len(rows) - idle
     assert (counts.loc["all"] == counts.drop("all").sum()).all()
+    assert counts.loc["torlapati", ["no data", "own data"]].tolist() == [8, 0]
     row = ledger.index[ledger["verdict"] == "not tested"][0]
     ledger.loc[row, "verdict"] = "agrees"
     assert count_reports(ledger, claims).loc["all", "agrees"] == counts.loc["all", "agrees"] + 1
@@ -427,7 +433,7 @@ def test_the_command_prints_the_same_counts_and_names():
         assert rows[name][-4:] == [str(n or "–") for n in counts.loc[name]]
     by_report = count_reports(ledger, load_claims())
     for report in NUMBERS:
-        assert rows[report][1:] == [str(n or "–") for n in by_report.loc[report].iloc[5:]]
+        assert rows[report][1:] == [str(n or "–") for n in by_report.loc[report].iloc[6:]]
     for row in ledger[ledger["verdict"].isin(["reproduced", "disagrees"])].to_dict("records"):
         told = ": ".join(filter(None, [row["quantity"], row["found"]]))
         assert re.search(rf"^ *{row['claim']}  .*{re.escape(told)}", printed, re.M), row["claim"]

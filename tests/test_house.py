@@ -338,7 +338,7 @@ PURE = (
     "forensics.spectrum forensics.spectrum_classifiers studies.factorial "
     "reporting.claims reporting.ledger reporting.crate reporting.scores reporting.judge "
     "reporting.judge_page reporting.commands reporting.rules reporting.verdicts reporting.evidence "
-    "reporting.sources reporting.strips reporting.testable "
+    "reporting.sources reporting.strips reporting.testable reporting.turning "
     "runs.collect runs.compare"
 )
 NOT_CORE = (

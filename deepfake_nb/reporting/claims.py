@@ -35,7 +35,8 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
         loose, damaged, implausible; data and condition: what its number was measured on; rule or
         decided_by: what decides it from scores, or would; published; trainings; shown; note: what
         the rule's numbers measure, and what they cannot say; quantity: the name of what a number
-        measures that was found without a rule.
+        measures that was found without a rule; turned: what an earlier run had found, where the
+        one that is kept turned the verdict on the report's own data.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     columns = ["id", "report", "place", "text", "kind", "value"]
     columns += ["in_text_only", "contradiction", "lost", "loose", "damaged", "implausible"]
     columns += ["data", "condition", "rule", "decided_by", "published", "trainings", "shown"]
-    columns += ["note", "quantity"]
+    columns += ["note", "quantity", "turned"]
     claims = pd.DataFrame(tomllib.loads(text)["claim"]).reindex(columns=columns)
     claims = claims.astype({"value": object})
     claims["in_text_only"] = claims["in_text_only"].eq(True)

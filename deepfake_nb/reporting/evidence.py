@@ -212,18 +212,15 @@ def verify_pack(place: str | Path) -> list[str]:
     return differing
 
 
-def _alike(kept: Mapping | None, made: Mapping | None) -> bool:
-    """Compare two rows; numbers may differ by rounding of the last digits."""
-    if kept is None or made is None or kept.keys() != made.keys():
-        return False
-    for name, value in kept.items():
-        other = made[name]
-        if isinstance(value, float) and isinstance(other, float):
-            if not np.isclose(value, other, rtol=1e-9, atol=1e-12):
-                return False
-        elif value != other:
-            return False
-    return True
+def _alike(kept: object, made: object) -> bool:
+    """Compare two rows, and what they hold; numbers may differ by rounding of the last digits."""
+    if isinstance(kept, float) and isinstance(made, float):
+        return bool(np.isclose(kept, made, rtol=1e-9, atol=1e-12))
+    if isinstance(kept, Mapping) and isinstance(made, Mapping):
+        return kept.keys() == made.keys() and all(_alike(kept[k], made[k]) for k in kept)
+    if isinstance(kept, list) and isinstance(made, list):
+        return len(kept) == len(made) and all(map(_alike, kept, made))
+    return kept == made
 
 
 def pack_folders(folder: str | Path | None = None) -> list[Path]:

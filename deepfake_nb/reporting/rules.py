@@ -35,6 +35,12 @@ class Outcome:
         Why these data could not have decided; empty if they could.
     interval : Interval, optional
         The numbers of `found`; of its first interval where it has several.
+    limits : tuple of float, optional
+        Between which values the claim holds; twice the printed value where that is asked for.
+    of : str, default ""
+        What `found` is of, such as 'model A minus model B'.
+    parts : tuple of Outcome
+        One for each interval, where `found` has several.
     """
 
     holds: bool | None
@@ -42,6 +48,9 @@ class Outcome:
     cannot_fail: str = ""
     cannot_decide: str = ""
     interval: Interval | None = None
+    limits: tuple[float, float] | None = None
+    of: str = ""
+    parts: "tuple[Outcome, ...]" = ()
 
 
 def _signed(interval: Interval) -> str:
@@ -100,14 +109,19 @@ def number_rule(
     True
     """
     found = f"{measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
+    limits = reported, reported
     if not np.isfinite(measured.low):
-        return Outcome(None, f"{measured.value:.3f}", "", "there is no interval", measured)
+        return Outcome(None, f"{measured.value:.3f}", "", "there is no interval", measured, limits)
     width, room = measured.high - measured.low, scale[1] - scale[0]
     wide = f"the interval covers {width:.2f} of {room:.2f}" if width > room / 2 else ""
-    return Outcome(measured.contains(reported), found, wide, interval=measured)
+    return Outcome(measured.contains(reported), found, wide, "", measured, limits)
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #c96f91d4
+#: A difference that data should be able to show before they leave a claim undecided.
+NOTABLE = 0.05
+
+
 def _shown_by(difference: Interval) -> float:
     """Return the smallest difference that such data would show four times in five."""
     quantile = norm.isf((1 - difference.confidence_level) / 2)
@@ -134,19 +148,22 @@ def difference_rule(
     -------
     Outcome
         It holds if the interval lies above `least`, fails if it lies below, and stays open
-        otherwise. It cannot decide if only larger differences than `least` would have shown.
+        otherwise. It cannot decide if only larger differences than `least` and `NOTABLE` would
+        have shown.
     """
+    limits = least, np.inf
     if not np.isfinite(difference.low):
-        return Outcome(None, f"{difference.value:+.3f}", "", "there is no interval", difference)
+        text, lacking = f"{difference.value:+.3f}", "there is no interval"
+        return Outcome(None, text, "", lacking, difference, limits)
     found, room = _signed(difference), limit - baseline
     holds = True if difference.low > least else False if difference.high < least else None
     ceiling = ""
     if holds is not True and room <= max(least, 0.02):
         ceiling = f"at {baseline:.3f} there is no room for a gain of {max(least, 0.02):.2f}"
     shown, weak = _shown_by(difference), ""
-    if holds is None and shown > max(least, 0.05):
+    if holds is None and shown > max(least, NOTABLE):
         weak = f"only a difference of {shown:.2f} would have shown"
-    return Outcome(holds, found, ceiling, weak, difference)
+    return Outcome(holds, found, ceiling, weak, difference, limits)
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #e10ced62
@@ -182,16 +199,21 @@ def order_rule(differences: Sequence[Interval]) -> Outcome:
             f"{len(differences)} differences at confidence level {lowest}: "
             f"expected {level:.4f}, so that they cover together at 0.95"
         )
-    found, first = ", ".join(_signed(difference) for difference in differences), differences[0]
+    parts = tuple(
+        Outcome(None, _signed(difference), interval=difference, limits=(0.0, np.inf))
+        for difference in differences
+    )
+    about = {"interval": differences[0], "parts": parts}
+    found = ", ".join(part.found for part in parts)
     if not all(np.isfinite(difference.low) for difference in differences):
-        return Outcome(None, found, "", "there is no interval", first)
+        return Outcome(None, found, "", "there is no interval", **about)
     if any(difference.high < 0 for difference in differences):
-        return Outcome(False, found, interval=first)
+        return Outcome(False, found, **about)
     if all(difference.low > 0 for difference in differences):
-        return Outcome(True, found, interval=first)
+        return Outcome(True, found, **about)
     shown = max(_shown_by(difference) for difference in differences)
-    weak = f"only differences of {shown:.2f} would have shown" if shown > 0.05 else ""
-    return Outcome(None, found, "", weak, first)
+    weak = f"only differences of {shown:.2f} would have shown" if shown > NOTABLE else ""
+    return Outcome(None, found, "", weak, **about)
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #83f97c6e
@@ -232,8 +254,10 @@ def equivalence_rule(
             f"margin {margin}, confidence level {difference.confidence_level}: "
             "expected a margin above 0 and the interval at 0.9"
         )
+    limits = -np.inf if gain_only else -margin, margin
     if not np.isfinite(difference.low):
-        return Outcome(None, f"{difference.value:+.3f}", "", "there is no interval", difference)
+        text, lacking = f"{difference.value:+.3f}", "there is no interval"
+        return Outcome(None, text, "", lacking, difference, limits)
     above, below = difference.high < margin, gain_only or difference.low > -margin
     beyond = difference.low > margin or (not gain_only and difference.high < -margin)
     holds = True if above and below else False if beyond else None
@@ -243,7 +267,7 @@ def equivalence_rule(
     weak = ""
     if holds is None and half >= margin:
         weak = f"the interval is wider than the margin of {margin:g}"
-    return Outcome(holds, _signed(difference), ceiling, weak, difference)
+    return Outcome(holds, _signed(difference), ceiling, weak, difference, limits)
 
 
 # %% ../../nbs/11_reporting/10_rules.ipynb #2380247b

@@ -280,22 +280,23 @@ def pack_entries(packs: Sequence[Mapping]) -> dict[tuple[int, str], list[dict]]:
             first = (tested or entries)[0]
             others = [entry for entry in entries if entry is not first]
             told = [
-                f"{e['rule']}: {e['verdict']}, {e['quantity']} {e['found']} "
-                f"({e['reason'].rstrip('.')})"
+                f"{e['rule']}: {e['verdict']}, {e['quantity']} {e['found']} of "
+                f"{', '.join(number['of'] for number in e['numbers'])} ({e['reason'].rstrip('.')})"
                 for e in others
             ]
             known = [
                 first["known"],
                 *(f"{e['known']} (rule “{e['rule']}”)" for e in others if e["known"]),
             ]
-            merged = {"further": "; ".join(told), "known": "; ".join(filter(None, known))}
+            merged: dict = {"further": "; ".join(told), "known": "; ".join(filter(None, known))}
+            merged["late"] = bool(first["known"])
             found.setdefault(key, []).append(first | merged)
     return found
 
 
 _EMPTY = {"found": "", "dataset": "", "origin": "", "rule": "", "further": ""}
 _EMPTY |= {"groups": None, "seeds": None, "value": None, "low": None, "high": None}
-_EMPTY |= {"quantity": "", "known": ""}
+_EMPTY |= {"quantity": "", "known": "", "late": False, "nth": None, "numbers": []}
 _EMPTY |= {"tested_on": {}, "also": []}
 _ORDER = ["claim", "source", "verdict", "found", "reason", *list(_EMPTY)[1:]]
 
@@ -333,7 +334,8 @@ def claim_rows(
             entry = judge_published(claim)
         elif source == "rendered" and claim["kind"] != "exact":
             seeds = count_trainings(claim, stamp, folder)
-            entry = judge_notebook(claim, said, seeds) | {"seeds": seeds}
+            entry = judge_notebook(claim, said, seeds)
+            entry["seeds"] = None if entry["verdict"] == "not tested" else seeds
             dataset = said.get("dataset", re.split(r"[,;] profile", stamp)[0])
             entry |= {"dataset": dataset, "origin": said.get("origin", claim["report"])}
             if entry["verdict"] == "not tested" and said["stand-in"] == "":
@@ -362,8 +364,10 @@ def load_sources(folder: str | Path | None = None, people: str = "confirmation")
         A row a claim and source: claim, source, verdict (one of `STATES`), found, reason, dataset,
         origin (a pack, a notebook or a publication), rule, further (what other rules say),
         groups, seeds, quantity (the name of what was found), known (the numbers that were known
-        when the rule was written), tested_on (groups by the name of the data), also (entries of
-        further packs); and the numbers of a finding that scores gave: value, low, high.
+        when the rule was written, or a further one), late (whether that is so of the rule that
+        gives the verdict), nth and numbers (see `judge_claims`), tested_on (groups by the name of
+        the data), also (entries of further packs); and of the first of the numbers: value, low,
+        high.
 
     Raises
     ------
@@ -507,6 +511,12 @@ def count_sources(ledger: pd.DataFrame) -> pd.DataFrame:
     return counts.reindex(index=present, columns=list(SOURCES), fill_value=0)
 
 
+def needs_no_data(claim: Mapping) -> bool:
+    """Say whether a claim is decided by counting what is built, or by arithmetic of the print."""
+    decided_by = claim["decided_by"] if isinstance(claim["decided_by"], dict) else {}
+    return decided_by.get("rule") == "exact" and "needs" not in decided_by
+
+
 def count_reports(ledger: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
     """Count by report how many claims each source decided, and the verdicts.
 
@@ -520,12 +530,16 @@ def count_reports(ledger: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        A row a report and "all": claims; a column a source, with the claims that it decided; a
-        column a verdict that decides; other: verdicts that do not decide, "not tested" left out.
+        A row a report and "all": claims; no data: those that need none and are decided, from
+        whatever source; a column a source, with the other claims that it decided; a column a
+        verdict that decides; other: verdicts that do not decide, "not tested" left out.
     """
     decided = ledger["verdict"].isin(_DECIDED)
     report = ledger["claim"].map(claims["report"])
-    marked = {source: decided & (ledger["source"] == source) for source in SOURCES}
+    exact = ledger["claim"].map(claims.apply(needs_no_data, axis=1))
+    marked = {"no data": decided & exact & ~ledger["claim"][decided].duplicated()}
+    for source in SOURCES:
+        marked[source] = decided & ~exact & (ledger["source"] == source)
     marked |= {verdict: ledger["verdict"] == verdict for verdict in _DECIDED}
     marked["other"] = ~decided & (ledger["verdict"] != "not tested")
     counts = pd.DataFrame(marked).groupby(report, sort=False).sum()
@@ -553,6 +567,26 @@ def real_share(ledger: pd.DataFrame) -> dict[str, int]:
     decided = tested[tested["verdict"].isin(_DECIDED)]
     counts = {"claims": ledger["claim"].nunique(), "tested": tested["claim"].nunique()}
     return counts | {"decided": decided["claim"].nunique()}
+
+
+def real_verdicts(ledger: pd.DataFrame) -> pd.DataFrame:
+    """List the claims that real data decided, once each.
+
+    Parameters
+    ----------
+    ledger : pd.DataFrame
+        From `load_sources`.
+
+    Returns
+    -------
+    pd.DataFrame
+        The rows of the ledger, that of the own data where two sources decided; by claim. `twice`
+        says whether both did.
+    """
+    real = ledger[ledger["source"].isin(["own data", "other real data"])]
+    real = real[real["verdict"].isin(_DECIDED) & (real["dataset"] != "")]
+    twice = real["claim"].duplicated(keep=False)
+    return real.assign(twice=twice).drop_duplicates("claim").set_index("claim")
 
 
 def sources_markdown(ledger: pd.DataFrame) -> str:
@@ -587,7 +621,7 @@ def _told(real: Mapping[str, int]) -> str:
 def sources_text(ledger: pd.DataFrame, claims: pd.DataFrame) -> str:
     """Return the counts as tables for a terminal, the share of real data, and what decided."""
     by_report = count_reports(ledger, claims)
-    n = 1 + len(SOURCES)
+    n = 2 + len(SOURCES)
     tables = [
         table.rename_axis(index=None, columns=None).astype(str).replace("0", "–").to_string()
         for table in (count_sources(ledger), by_report.iloc[:, :n], by_report.iloc[:, n:])

@@ -18,7 +18,7 @@ from .claims import load_claims, own_datasets, rules_of
 GROUPS: dict[str, tuple[int, str]] = {
     "uadfv": (10, "evaluation videos of the lab"),
     "uadfv, development": (38, "development videos of the lab"),
-    "dfdc-faces": (240, "originals in the test of a run on two cores"),
+    "dfdc-faces": (240, "originals in the test of a run on two cores, as planned"),
     "faceforensics": (12, "identity pairs"),
     "real-and-fake-face": (768, "composites; people may recur"),
     "celeb-df-v1": (30, "videos of the lab's list; not at hand"),

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/11_reporting/11_verdicts.ipynb #ve000003
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -223,6 +224,16 @@ def measure_all(
 
 
 # %% ../../nbs/11_reporting/11_verdicts.ipynb #a5c9e356
+def _told(model: str | Sequence[str]) -> str:
+    """Return the name of a model, or of several whose trainings count as those of one."""
+    return " and ".join(f"“{name}”" for name in ([model] if isinstance(model, str) else model))
+
+
+def _minus(model: str | Sequence[str], against: str | Sequence[str]) -> str:
+    """Say which model's number is subtracted from which."""
+    return f"{_told(model)} minus {_told(against)}"
+
+
 def _combined(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcome of a claim that holds if all its parts do."""
     held = [outcome.holds for outcome in outcomes]
@@ -235,6 +246,7 @@ def _combined(outcomes: Sequence[Outcome]) -> Outcome:
         cannot_fail[0] if cannot_fail else "",
         cannot_decide[0] if cannot_decide else "",
         outcomes[0].interval,
+        parts=tuple(outcomes),
     )
 
 
@@ -249,7 +261,8 @@ def _number(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge a metric that the report prints as a number."""
     measured = measure(scores, rule["model"], rule["part"], metric=rule.get("metric", "AUC"))
     reported = float(str(rule.get("value", value)))
-    return number_rule(reported, measured, rule.get("scale", (0.5, 1.0)))
+    outcome = number_rule(reported, measured, rule.get("scale", (0.5, 1.0)))
+    return replace(outcome, of=_told(rule["model"]))
 
 
 def _compared(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
@@ -259,24 +272,29 @@ def _compared(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     level = 0.95 if name == "better" else 0.9
     difference = measure(scores, rule["model"], part, rule["against"], metric, level)
     if name == "better":
-        return difference_rule(difference, rule["least"], baseline)
-    return equivalence_rule(difference, rule["margin"], baseline, gain_only=name == "no gain")
+        outcome = difference_rule(difference, rule["least"], baseline)
+    else:
+        gain_only = name == "no gain"
+        outcome = equivalence_rule(difference, rule["margin"], baseline, gain_only=gain_only)
+    return replace(outcome, of=_minus(rule["model"], rule["against"]))
 
 
 def _limits(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that a metric, or a mean of values, is more than `least`, or less than `most`."""
     outcomes = []
+    limit = rule["least"] if rule["name"] == "above" else rule["most"]
+    limits = (limit, np.inf) if rule["name"] == "above" else (-np.inf, limit)
     for model in _models_of(rule):
         measured = measure(scores, model, rule["part"], metric=rule.get("metric", "AUC"))
+        about = {"interval": measured, "limits": limits, "of": _told(model)}
         if not np.isfinite(measured.low):
             found, lacking = f"{measured.value:.3f}", "there is no interval"
-            outcomes.append(Outcome(None, found, "", lacking, measured))
+            outcomes.append(Outcome(None, found, "", lacking, **about))
             continue
         found = f"{measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
-        limit = rule["least"] if rule["name"] == "above" else rule["most"]
         above = True if measured.low > limit else False if measured.high < limit else None
         holds = above if rule["name"] == "above" or above is None else not above
-        outcomes.append(Outcome(holds, found, interval=measured))
+        outcomes.append(Outcome(holds, found, **about))
     return _combined(outcomes)
 
 
@@ -287,14 +305,17 @@ def _all_better(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     outcomes = []
     for model in rule["models"]:
         difference = measure(scores, model, part, rule["against"], metric)
-        outcomes.append(difference_rule(difference, rule["least"], baseline))
+        outcome = difference_rule(difference, rule["least"], baseline)
+        outcomes.append(replace(outcome, of=_minus(model, rule["against"])))
     return _combined(outcomes)
 
 
 def _ordered(scores: pd.DataFrame, pairs: Sequence, part: str, metric: str) -> Outcome:
     """Judge that the first of each pair of models is higher, all pairs together."""
     level = simultaneous_level(len(pairs))
-    return order_rule([measure(scores, a, part, b, metric, level) for a, b in pairs])
+    outcome = order_rule([measure(scores, a, part, b, metric, level) for a, b in pairs])
+    named = [replace(one, of=_minus(*pair)) for one, pair in zip(outcome.parts, pairs)]
+    return replace(outcome, parts=tuple(named))
 
 
 def _order(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
@@ -316,7 +337,8 @@ def _higher(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     model, part, against = rule["model"], rule["part"], rule["against"]
     baseline = measure(scores, against, part, metric="mean").value
     difference = measure(scores, model, part, against, "mean")
-    return difference_rule(difference, rule["least"], baseline, rule.get("limit", np.inf))
+    outcome = difference_rule(difference, rule["least"], baseline, rule.get("limit", np.inf))
+    return replace(outcome, of=_minus(model, against))
 
 
 def _all_same(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
@@ -325,41 +347,50 @@ def _all_same(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     for one, other in combinations(rule["models"], 2):
         baseline = measure(scores, other, rule["part"]).value
         difference = measure(scores, one, rule["part"], other, confidence_level=0.9)
-        outcomes.append(equivalence_rule(difference, rule["margin"], baseline))
+        outcome = equivalence_rule(difference, rule["margin"], baseline)
+        outcomes.append(replace(outcome, of=_minus(one, other)))
     return _combined(outcomes)
 
 
 def _steadier(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that a model's trainings end nearer to each other than another's."""
     spread = spread_difference(_scored_set(scores, rule, rule["part"]), rule.get("metric", "AUC"))
-    return difference_rule(spread, rule["least"], 0.0, np.inf)
+    outcome = difference_rule(spread, rule["least"], 0.0, np.inf)
+    return replace(outcome, of=_minus(rule["against"], rule["model"]))
 
 
 def _falls_more(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that a model's metric falls more from its own data to others than another's."""
     own, *others = (_scored_set(scores, rule, part) for part in _parts_of(rule))
     fall = repeated_fall(own, others, rule.get("metric", "AUC"))
-    return difference_rule(fall, rule["least"], 0.0)
+    outcome = difference_rule(fall, rule["least"], 0.0)
+    if rule.get("against"):
+        return replace(outcome, of=_minus(rule["model"], rule["against"]))
+    return replace(outcome, of=_minus(rule["part"], rule["others"]))
 
 
 def _level(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that a model's metric is the same on its own data and on each of others."""
     own, *others = (_scored_set(scores, rule, part) for part in _parts_of(rule))
     outcomes = []
-    for other in others:
+    for other, part in zip(others, rule["others"]):
         fall = repeated_fall(own, [other], rule.get("metric", "AUC"), confidence_level=0.9)
-        outcomes.append(equivalence_rule(fall, rule["margin"], 0.0))
+        outcome = equivalence_rule(fall, rule["margin"], 0.0)
+        outcomes.append(
+            replace(outcome, of=f"{_told(rule['model'])}, {_minus(rule['part'], part)}")
+        )
     return _combined(outcomes)
 
 
 def _ranks_alike(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     """Judge that low loss of models on one part goes with high AUC on another."""
     found = rank_models(scores, rule["models"], _parts_of(rule))
+    of = f"low log loss on {' with high AUC on '.join(map(_told, _parts_of(rule)))}"
+    about = {"interval": found, "limits": (rule["least"], np.inf), "of": of}
     if not np.isfinite(found.low):
-        return Outcome(None, f"{found.value:.3f}", "", "there is no interval", found)
+        return Outcome(None, f"{found.value:.3f}", "", "there is no interval", **about)
     holds = True if found.low > rule["least"] else False if found.high < rule["least"] else None
-    text = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-    return Outcome(holds, text, interval=found)
+    return Outcome(holds, f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]", **about)
 
 
 def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
@@ -367,7 +398,8 @@ def _thresholds(scores: pd.DataFrame, rule: Mapping, value: object) -> Outcome:
     outcomes = []
     for model, reported in zip(rule["models"], np.atleast_1d(np.asarray(value, float))):
         measured = measure(scores, model, rule["part"], metric=choose_threshold)
-        outcomes.append(number_rule(float(reported), measured, (0.0, 1.0)))
+        outcome = number_rule(float(reported), measured, (0.0, 1.0))
+        outcomes.append(replace(outcome, of=_told(model)))
     return _combined(outcomes)
 
 
@@ -390,6 +422,28 @@ _RULES: dict[str, tuple[Callable[[pd.DataFrame, Mapping, object], Outcome], str]
     "level": (_level, "fall of {metric}"),
     "ranks alike": (_ranks_alike, "rank correlation"),
     "thresholds": (_thresholds, "threshold"),
+}
+
+#: When a claim holds by each rule. It fails where the opposite is shown, and is open in between.
+RULE_TEXTS: dict[str, str] = {
+    "exact": "what was built, counted or computed equals the printed value to the digit",
+    "number": "the 95 % interval contains the printed number",
+    "order": "each named model is better than the next: all their differences, jointly, above 0",
+    "better": "the difference of two models lies above `least`",
+    "no gain": "the 90 % interval of the difference ends below `margin`; a loss is no gain",
+    "same": "the 90 % interval of the difference lies within `margin` on both sides",
+    "above": "each number lies above `least`",
+    "below": "each number lies below `most`",
+    "all better": "each of several changes alone lies above `least` against the same first model",
+    "lowest loss": "the model's log loss is lower than that of each other one, jointly",
+    "highest loss": "the model's log loss is higher than that of each other one, jointly",
+    "higher": "the mean of one value less that of another, on the same samples, lies above `least`",
+    "all same": "any two of the models are the same within `margin`",
+    "steadier": "the results of one model's trainings spread less than those of the other's",
+    "falls more": "a result falls more for one model than for another, or from one part to another",
+    "level": "a model's result on its own data is the same within `margin` as on other data",
+    "ranks alike": "models with a lower loss on one part have a higher AUC on another",
+    "thresholds": "the 95 % interval of each model's best threshold contains the printed one",
 }
 
 
@@ -516,6 +570,13 @@ def basis_of(
     return Basis(groups, seeds, constant, left_chance, unhealthy, chosen_here, known)
 
 
+def _number_row(outcome: Outcome) -> dict:
+    """Return an interval, what it is of, and between which values the claim holds."""
+    row = {"of": outcome.of}
+    row |= {end: getattr(outcome.interval, end, None) for end in ("value", "low", "high")}
+    return json_value(row | dict(zip(("from", "to"), outcome.limits or (None, None))))
+
+
 def judge_claims(
     scores: pd.DataFrame,
     claims: pd.DataFrame,
@@ -548,14 +609,16 @@ def judge_claims(
         first interval in `found` as value, low and high (None where it has none), groups, seeds;
         quantity: what the numbers in `found` measure; parts: the groups of each part that they
         rest on; known: the numbers that were known when the rule was written. Rendered people
-        judge after all rules are fixed, so that of them nothing was known.
+        judge after all rules are fixed, so that of them nothing was known. nth: which of the
+        claim's rules it is, from 1; numbers: of each interval in `found` what it is of, value,
+        low, high, and from and to: between which values the claim holds (None: no limit).
     """
     known, parts, verdicts = set(model_names(scores)), set(scores["part"]), []
     for number, claim in claims.iterrows():
         source = "rendered" if is_embedded(dataset) else "other real data"
         source = "own data" if dataset in own_datasets(claim) else source
         ill, chosen = ((of or {}).get(number, "") for of in (unhealthy, chosen_here))
-        for rule in rules_of(claim):
+        for nth, rule in enumerate(rules_of(claim), 1):
             if not set(_models_of(rule)) <= known or not set(_parts_of(rule)) <= parts:
                 continue
             outcome = apply_rule(scores, rule, claim["value"])
@@ -567,8 +630,9 @@ def judge_claims(
             found = outcome.found + (" from one training" if basis.seeds == 1 else "")
             row = {"claim": int(number), "rule": rule["name"], "source": source}
             row |= {"verdict": verdict, "found": found, "reason": reason}
-            for end in ("value", "low", "high"):  # of the first interval in `found`
-                row[end] = json_value(getattr(outcome.interval, end, None))
+            numbers = [_number_row(part) for part in outcome.parts or (outcome,)]
+            row |= {end: numbers[0][end] for end in ("value", "low", "high")}
             row |= {"groups": basis.groups, "seeds": basis.seeds, "quantity": quantity_of(rule)}
-            verdicts.append(row | {"parts": _part_groups(scores, rule), "known": late})
+            row |= {"parts": _part_groups(scores, rule), "known": late}
+            verdicts.append(row | {"nth": nth, "numbers": numbers})
     return verdicts

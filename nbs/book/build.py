@@ -16,6 +16,7 @@ sys.path[:0] = [str(HERE), str(ROOT)]  # the library that is read is that of thi
 
 import browser  # noqa: E402
 import check  # noqa: E402
+import claims_page  # noqa: E402
 import lists  # noqa: E402
 import reference  # noqa: E402
 from pages import Context, Page, PageError, cite_in_rst, stage_notebook, write  # noqa: E402
@@ -101,7 +102,7 @@ def stage(
             reference.write_module(m, context.names, partial(cite_in_rst, context=context)),
         )
     write(out / "reference/index.md", reference_index(modules))
-    write(out / "ledger.md", lists.ledger_page(context, [p for p in pages if p.paper]))
+    write(out / "ledger.md", claims_page.ledger_page(context, [p for p in pages if p.paper]))
     write(out / "datasets.md", lists.datasets_page(context))
     write(out / "figures.md", lists.figures_page([p for p in pages if p.paper]))
     write(out / "bibliography.md", lists.bibliography_page())

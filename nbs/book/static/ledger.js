@@ -28,7 +28,7 @@ document.addEventListener("DOMContentLoaded", () => {
       filter();
       target.scrollIntoView();
     }
-    const details = target?.querySelector("details");
+    const details = target?.matches("details") ? target : target?.querySelector("details");
     if (details) details.open = true;
   };
   window.addEventListener("hashchange", open);

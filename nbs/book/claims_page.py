@@ -1,0 +1,392 @@
+"The page of the ledger: every claim, what each source of evidence says, and how to check it."
+
+import re
+from html import escape
+
+from claim_rows import PACKS, WORDS, Sheet, claim_row, head, mark, missing, read_pack, word_id
+from lists import proposals, table
+from pages import Context, Page, slug
+from tables import Table
+
+READING = """\
+<p>A row holds one claim; † marks one that stands in the text but in no table of results. Its four
+cells are the four sources:</p>
+<ul>
+<li><b>own data</b>: the report's own dataset or a named part of it. It is the same dataset, not
+always the same frames: frames, crops and splits are ours.</li>
+<li><b>published record</b>: what others have published, or arithmetic on the report's own
+numbers.</li>
+<li><b>other real data</b>: videos or images of real people from another dataset.</li>
+<li><b>rendered</b>: faces that this repository's code draws. No real person is in them, and what
+makes a fake a fake was chosen by us.</li>
+</ul>
+<details><summary>How to read the numbers</summary><ul>
+<li>Square brackets hold intervals over groups of people and over trainings: at 95 %, at 90 % where
+a claim says that two are equal, and jointly at 95 % for an order.</li>
+<li>The name before a number says what it measures. A number with a sign is a difference, and “A”
+minus “B” below it says of what. A and B are names of models, or of values, in the pack.</li>
+<li>Two numbers can be compared only if name, models and data are the same. The same name on other
+data measures something else; so does the same name on rendered and on real people.</li>
+<li>Below a number stand the data and the independent groups that it rests on: people, or
+originals, that no other group is joined to.</li>
+<li>Where no number of trainings is named, training is not random, as that of a support vector
+machine, or nothing was trained.</li>
+<li>The commit of a rule is the first whose list of claims holds it as it is now. Scores of a commit
+“with changes” were made while some changes were not committed.</li>
+<li>The word of a verdict, and the name of a rule, lead to their explanation. Open a row for
+reasons, for what would turn each verdict, for the rule, and for the entry in the pack.</li>
+</ul></details>"""
+
+COMBINING = """\
+<p><b>Several numbers in one rule.</b> The claim holds if all of them do, and fails if one fails.
+<b>Several rules of one claim.</b> Each has its own verdict. The first that the data can test is
+the claim's; the others are listed as <i>further</i> and change nothing.
+<b>Several datasets of one source.</b> A decided verdict stands; two that contradict each other
+leave the claim undecided. <b>Four sources.</b> They are never combined.</p>
+<p><b>Fixed beforehand</b> means: before the run that judges. Some rules are younger than numbers
+that bear on them, and say so. Rules were written while rendered people of development were looked
+at; the rendered people that judge are others, where a paper was run on them.</p>
+<p><b>What would turn it</b> is an approximation. The half-width of an interval shrinks with the
+square root of the number of groups; the value and the scatter between groups are taken to stay as
+they are, and the part of the width that trainings cause is treated as if groups caused it.</p>"""
+
+CHECK = """\
+from deepfake_nb.reporting.evidence import verify_pack
+from deepfake_nb.reporting.verdicts import measure, read_pack_scores
+
+pack = "nbs/papers/evidence/kun-uadfv"
+scores = read_pack_scores(f"{pack}/scores.csv.gz")
+# The number of claim 65:
+print(measure(scores, "svm sigmoid", "development"))
+# Why it is void: on its own training data, the interval holds 0.5, which is chance:
+print(measure(scores, "svm sigmoid", "training"))
+# What does not follow from the scores, in the whole pack (an empty list):
+print(verify_pack(pack))"""
+
+#: Reports some of whose numbers were known when the gate of all verdicts was written: see `looked`
+#: in profiles.toml.
+GATE_IS_YOUNGER = ("kun",)
+
+
+def ledger_page(context: Context, pages: list[Page]) -> str:
+    "Every claim of every report, with what each source of evidence says."
+    from deepfake_nb.reporting.claims import load_claims
+    from deepfake_nb.reporting.sources import (
+        confirmation_table,
+        count_reports,
+        count_sources,
+        load_sources,
+        real_verdicts,
+    )
+    from deepfake_nb.reporting.verdicts import RULE_TEXTS
+
+    papers = context.root / "nbs/papers"
+    claims, ledger = load_claims(path=papers / "claims.toml"), load_sources(papers)
+    taken = {(page.stem, kind.lower(), name) for page in pages for kind, _, name, _ in page.taken}
+    sheet = Sheet.of(context, taken)
+    counts = count_sources(ledger)
+    counted = Table.of(
+        ["verdict", *counts.columns],
+        [[mark(name), *(str(n or "–") for n in row)] for name, row in counts.T.items()],
+    )
+    by_report = count_reports(ledger, claims)
+    by_report.index = [name.capitalize() for name in by_report.index]
+    n = 2 + len(counts.columns)
+    rows = "".join(
+        claim_row(int(n), claim, ledger[ledger["claim"] == n], sheet)
+        for n, claim in claims.iterrows()
+    )
+    sources, real = list(counts.columns), real_verdicts(ledger)
+    return "\n".join(
+        [
+            "# The ledger of claims",
+            "",
+            f"> {len(claims)} claims of {claims['report'].nunique()} reports, "
+            "and what each of four sources of evidence says about them.",
+            "",
+            html(lead(claims, ledger, real)),
+            html(f"<details><summary>What each of the {len(real)} found, on which data</summary>"),
+            table("ledger-real", "value words", "", real_table(claims, real)),
+            "",
+            html("</details>"),
+            table(
+                "ledger-reports",
+                "numbers",
+                "Claims that each source decided, by report: it reproduced them or not, it agrees "
+                "or disagrees. *No data* are claims that need none: a network is built and its "
+                "parameters counted, or printed numbers are reckoned with; they stand in no other "
+                "column. This is not a ranking of reports: what is decided depends on which data "
+                "are at hand.",
+                report_table(by_report.iloc[:, :n]).html(),
+            ),
+            "",
+            html("<details><summary>More counts: verdicts by report and by source</summary>"),
+            table(
+                "ledger-report-verdicts",
+                "numbers",
+                "Verdicts by report; a claim has one from each of four sources. *Other* are those "
+                "that decide nothing; what was not tested is left out. *Reproduced* holds the "
+                "networks that were counted, too.",
+                report_table(by_report.iloc[:, n:]).html(),
+            ),
+            "",
+            table(
+                "ledger-counts",
+                "numbers",
+                "Verdicts by source, claims that need no data included.",
+                counted.html(),
+            ),
+            "",
+            html("</details>"),
+            "## Check one yourself",
+            "",
+            "Without installing anything: open a claim's row and follow *entry in the pack*, which "
+            "holds the number, its interval and what it rests on. With the repository and the "
+            "library ({doc}`how to install them <index>`), a few seconds make all of a pack again "
+            "from its scores; for claim 65:",
+            "",
+            f"```python\n{CHECK}\n```",
+            "",
+            "`deepfake-nb ledger --verify` does so for all packs, without the data and without "
+            "training.",
+            "",
+            "## Claims",
+            "",
+            html(READING),
+            html(controls(list(dict.fromkeys(claims["report"])), sources, list(counts.index))),
+            table("ledger-claims", "ledger", "", head() + f"<tbody>{rows}</tbody>"),
+            "",
+            "## The words",
+            "",
+            table(
+                "ledger-words",
+                "value words",
+                "A verdict is earned: it goes through one gate, whatever its source.",
+                Table.of(
+                    ["verdict", "says"],
+                    [
+                        [f'<span id="{word_id(w)}">{mark(w, link=False)}</span>', escape(s)]
+                        for w, s in words().items()
+                    ],
+                ).html(),
+            ),
+            "",
+            html(COMBINING),
+            table(
+                "ledger-rules",
+                "value words",
+                "When a claim holds, by the name of its rule; `least`, `most` and `margin` "
+                "stand in the row. It fails where the opposite is shown, and stays open between.",
+                Table.of(
+                    ["rule", "the claim holds if"],
+                    [
+                        [f'<span id="rule-{slug(name)}">{name}</span>', coded(text)]
+                        for name, text in RULE_TEXTS.items()
+                    ],
+                ).html(),
+            ),
+            "",
+            "## What had been looked at before",
+            "",
+            html(looked(sheet, list(dict.fromkeys(claims["report"])))),
+            "## Confirmed with other rendered people?",
+            "",
+            *confirmation(confirmation_table(papers), ledger),
+            "## Proposed",
+            "",
+            "What the reports would try next, and what came out where it was tried. These are "
+            "measurements, not verdicts: no report says what to expect.",
+            "",
+            table("ledger-proposed", "value words", "Proposals.", proposals(context)),
+            "",
+            "## What the data at hand can show",
+            "",
+            "Claims with a rule, by the data that can test them. The groups were counted before "
+            "any score was read, for the runs that were planned then; the runs that judge had "
+            "others, which each row names. The last column is the "
+            "smallest difference in AUC that so many independent groups in each "
+            "class would show four times in five, from their number alone, at an AUC of 0.75. "
+            "It is a guide for two unrelated detectors: paired differences and single numbers can "
+            "be decided with fewer.",
+            "",
+            table("ledger-power", "numbers", "Testable claims and power.", power(claims)),
+            "",
+        ]
+    )
+
+
+def html(text: str) -> str:
+    "The directive of HTML that is not parsed."
+    return f"```{{raw}} html\n{text}\n```\n"
+
+
+def words() -> dict[str, str]:
+    "What the verdicts say, with the limits of the gate."
+    from deepfake_nb.reporting.rules import MINIMUM_GROUPS, MINIMUM_SEEDS, NOTABLE
+
+    limits = {"notable": NOTABLE, "groups": MINIMUM_GROUPS, "seeds": MINIMUM_SEEDS}
+    return {word: text.format(**limits) for word, text in WORDS.items()}
+
+
+def coded(text: str) -> str:
+    "A text as HTML, names of parameters as code."
+    return re.sub(r"`(\w+)`", r"<code>\1</code>", escape(text))
+
+
+def links(numbers) -> str:
+    "Numbers of claims that lead to their rows."
+    return ", ".join(f'<a href="#claim-{n}">{n}</a>' for n in numbers)
+
+
+def lead(claims, ledger, real) -> str:
+    "What real data decided, and how far that can be trusted."
+    from deepfake_nb.reporting.sources import STATES, needs_no_data, real_share
+
+    share, about, n = real_share(ledger), claims.loc[real.index], len(real)
+
+    def told(word: str, says: str) -> str:
+        numbers = real.index[real["verdict"] == word]
+        return f"{len(numbers)} {says}" + (f" ({links(numbers)})" if len(numbers) else "")
+
+    tested = ledger[ledger["source"].isin(["own data", "other real data"])]
+    tested = tested[(tested["dataset"] != "") & ~tested["claim"].isin(real.index)]
+    tested = tested[tested["verdict"].isin(["undecided", "underpowered", "void"])]
+    still = tested.groupby("claim")["verdict"].agg(lambda verdicts: min(verdicts, key=STATES.index))
+    kinds = ", ".join(f"{count} {mark(word)}" for word, count in still.value_counts().items())
+    exact = ledger["claim"].map(claims.apply(needs_no_data, axis=1))
+    built = ledger.loc[exact & (ledger["verdict"] == "reproduced"), "claim"]
+    late, turned = real.index[real["late"]], real.index[about["turned"].notna()]
+    gate = real[about["report"].isin(GATE_IS_YOUNGER)]
+    right = (gate["verdict"] == "reproduced").sum()
+    names = ", ".join(name.capitalize() for name in GATE_IS_YOUNGER)
+    both = links(real.index[real["twice"]])
+    both = f" Decided by both, and counted once here: {both}." if both else ""
+    return f"""\
+<p><strong>Real data decided {n} of {len(claims)} claims.</strong> On the report's own dataset,
+{told("reproduced", "were reproduced")} and {told("not reproduced", "were not reproduced")}.
+On another real dataset, {told("agrees", "agrees")} and {told("disagrees", "disagree")}.{both}</p>
+<ul>
+<li>{len(still)} more were tested on real data, which did not decide them: {kinds}.
+{len(claims) - share["tested"]} were not tested on real data.</li>
+<li>{len(built)} further reproductions ({links(built)}) rest on no data: networks were built, and
+their parameters and layers counted.</li>
+<li><strong>Rules younger than numbers.</strong> {len(late)} of the {n} ({links(late)}) have a rule
+that was written after the first numbers were known. The <a href="#ledger-words">gate</a> that
+every verdict passes is younger than {names}'s first numbers: that concerns {len(gate)} of the {n},
+{right} of the {(real["verdict"] == "reproduced").sum()} reproduced ones among them. Each row names
+the commits of its rule and of its scores.</li>
+<li><strong>Turned by a rerun:</strong> {len(turned)} of the {n} ({links(turned)}). An earlier run
+with the same rule had said the opposite.</li>
+<li><strong>Many claims.</strong> Nothing is corrected for testing many of them: each verdict
+stands at its own level, and a 95 % interval misses one time in twenty.</li>
+<li><strong>Rendered</strong> means drawn by this repository's code: no real person. Such data show
+whether an effect can occur, not how large it is in real videos.</li>
+</ul>"""
+
+
+def real_table(claims, real) -> str:
+    "The claims that real data decided: verdict, number, data, and what to mind."
+    body = []
+    for number, entry in real.iterrows():
+        mind = ["rule younger than numbers"] * entry["late"]
+        mind += ["turned by a rerun"] * (not missing(claims.loc[number, "turned"]))
+        groups = ", ".join(f"{n} groups of {name}" for name, n in entry["tested_on"].items())
+        of = "; ".join(number["of"] for number in entry["numbers"])
+        body.append(
+            [
+                f'<a href="#claim-{number}">{number}</a> {escape(claims.loc[number, "text"])}',
+                mark(entry["verdict"]) + "".join(f"<br><small>{m}</small>" for m in mind),
+                f"{escape(entry['quantity'])} {escape(entry['found'])} "
+                f"<small>{escape(entry['source'])}, {escape(groups)}; {escape(of)}</small>",
+            ]
+        )
+    return Table.of(["claim", "verdict", "found"], body).html()
+
+
+def looked(sheet: Sheet, reports: list[str]) -> str:
+    "What had been looked at before the runs that judge, by report, as its packs say."
+    told = []
+    for report in reports:
+        packs = sorted((sheet.context.root / PACKS).glob(f"{report}-*/pack.json"))
+        texts = {read_pack(file.parent)[0]["provenance"]["looked"]: None for file in packs}
+        for text in texts:
+            told.append(
+                f'<details id="looked-{report}"><summary>{report.capitalize()}</summary>'
+                f"<p>{escape(text)}</p></details>"
+            )
+    return "".join(told)
+
+
+def confirmation(compared, ledger) -> list[str]:
+    "Verdicts on people of development beside those on other people, where they differ."
+    if compared.empty:
+        return ["No paper has been run on other people yet.", ""]
+    reports = ", ".join(name.capitalize() for name in dict.fromkeys(compared["report"]))
+    differ = compared[compared["development"] != compared["confirmation"]]
+    measured = ledger[ledger["source"] == "rendered"].set_index("claim")["quantity"]
+    body = [
+        [
+            f'<a href="#claim-{row["claim"]}">{row["claim"]}</a>',
+            escape(measured[row["claim"]]),
+            *(
+                f"{mark(row[people])} <small>{escape(row[f'{people}, found'])}</small>"
+                for people in ("development", "confirmation")
+            ),
+        ]
+        for row in differ.to_dict("records")
+    ]
+    return [
+        "This was done on rendered people only; no verdict on real data has been confirmed with "
+        "other real people. Rendered people cost nothing. When all settings and rules were fixed, "
+        f"each paper ({reports}) was run once more with other people and other seeds; that run "
+        f"gives the rendered verdicts above. Of {len(compared)} verdicts "
+        f"{len(compared) - len(differ)} are "
+        "the same as with the people of development; arithmetic, which no people can change, is "
+        "among them. The others:",
+        "",
+        table(
+            "ledger-confirmation",
+            "value words",
+            "Verdicts that differ.",
+            Table.of(["claim", "measured", "development", "confirmation"], body).html(),
+        ),
+        "",
+    ]
+
+
+def report_table(counts) -> Table:
+    "Counts, a row a report; the columns that are verdicts lead to their explanation."
+    body = [[name, *(str(n or "–") for n in row)] for name, row in counts.T.items()]
+    made = Table.of(["report", *counts.columns], body)
+    for cell in made.head[0]:
+        cell.html = mark(cell.text) if cell.text in WORDS else cell.html
+    return made
+
+
+def power(claims) -> str:
+    "The testable claims by dataset, with what would show."
+    from deepfake_nb.reporting.testable import testable_claims
+
+    body = []
+    for (dataset, groups, of, shows), some in testable_claims(claims).groupby(
+        ["dataset", "groups", "of", "shows"], sort=False
+    ):
+        link = f'<a href="datasets.html#dataset-{dataset}">{dataset}</a>'
+        body.append([link, f"{groups}", escape(of), links(some.index), f"{shows:.2f}"])
+    names = ["data", "groups", "which", "claims", "difference that shows"]
+    return Table.of(names, body).html()
+
+
+def controls(reports: list[str], sources: list[str], verdicts: list[str]) -> str:
+    "The filters; without JavaScript they stay hidden."
+    one = "".join(
+        f'<label>{name} <select data-filter="{name}"><option value="">all</option>'
+        + "".join(f"<option>{escape(v)}</option>" for v in values)
+        + "</select></label>"
+        for name, values in (
+            ("report", reports),
+            ("source", sources),
+            ("verdict", [*verdicts, "no evidence from any source"]),
+        )
+    )
+    return f'<form class="ledger-filter" hidden>{one}<output></output></form>'
