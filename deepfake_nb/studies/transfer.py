@@ -547,14 +547,14 @@ def constant_masks(train: ImageSet, chosen_on: ImageSet) -> dict[str, np.ndarray
     Returns
     -------
     dict of str to np.ndarray
-        "everything is fake" and "one fixed mask", bool (h, w).
+        "all fake" and "fixed mask", bool (h, w).
     """
     mean = train.masks[train.masks.any((1, 2))].mean(axis=0)
     judged = chosen_rows(chosen_on, np.flatnonzero(chosen_on.masks.any((1, 2))))
     tried = [mean >= level for level in np.unique(mean[mean > 0])]
     fits = [constant_dice(mask, judged).mean() for mask in tried]
     best = tried[int(np.argmax(fits))]
-    return {"everything is fake": np.ones_like(best), "one fixed mask": best}
+    return {"all fake": np.ones_like(best), "fixed mask": best}
 
 
 def constant_dice(mask: np.ndarray, images: ImageSet) -> np.ndarray:
@@ -1189,21 +1189,17 @@ def plot_levels(ax: Axes, levels: Mapping[str, Sequence[float]]):
     levels : mapping of str to sequence of float
         By name: one value, or one for each group of `plot_bars`.
     """
-    for style, (name, values) in zip((":", "--"), levels.items()):
+    for style, side, (name, values) in zip((":", "--"), ("top", "bottom"), levels.items()):
         if len(values) == 1:
             ax.axhline(values[0], ls=style, color="black", lw=1.2)
+            place, anchor = (ax.get_xlim()[1], values[0]), "right"
         else:
             places = np.arange(len(values))
             ax.hlines(values, places - 0.46, places + 0.46, "black", style, lw=1.2)
-        ax.text(
-            0.99,
-            values[-1],
-            name,
-            ha="right",
-            va="bottom",
-            fontsize=9,
-            transform=ax.get_yaxis_transform(),
-        )
+            place, anchor = (places[-1] - 0.46, values[-1]), "left"
+        gap = {"top": -2, "bottom": 1}[side]  # points between a line and its name
+        text = {"ha": anchor, "va": side, "fontsize": 10}
+        ax.annotate(name, place, (0, gap), textcoords="offset points", **text)
 
 
 def plot_curves(ax: Axes, curves: pd.DataFrame, x: str, y: str):
