@@ -51,8 +51,7 @@ clean-check: $(STAMP)
 
 # Run the papers at `quick` and bring their outputs back into nbs/papers; count their verdicts anew in the README and its picture.
 papers: $(STAMP)
-	$(BIN)/python -c "from deepfake_nb.runs.refresh import refresh_papers; refresh_papers(jobs=$(JOBS))"
-	$(BIN)/python -c "from deepfake_nb.runs.evidence import pack_rendered; pack_rendered()"
+	$(BIN)/python -c "from deepfake_nb.runs.evidence import make_papers; make_papers(jobs=$(JOBS))"
 	$(BIN)/nbdev_clean --fname nbs/papers
 	$(BIN)/python tests/in_step.py --write
 	$(BIN)/python nbs/book/overview.py

@@ -13,7 +13,6 @@ import io
 import os
 import shutil
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -250,37 +249,6 @@ def _data(options: argparse.Namespace) -> int:
     )
 
 
-# %% ../../nbs/13_cli/03_commands.ipynb #0e4263e2
-class _BarsAsLines:
-    """A stream that turns redrawn progress bars into occasional lines."""
-
-    def __init__(self, stream, every: float = 30.0):
-        self.stream, self.every, self.bar, self.next = stream, every, "", 0.0
-
-    def __getattr__(self, name: str):
-        return getattr(self.stream, name)
-
-    def flush(self) -> None:
-        """Flush the stream."""
-        self.stream.flush()
-
-    def write(self, text: str) -> int:
-        """Hold back what redraws a line, and pass on everything else."""
-        ends_bar = text == "\n" and bool(self.bar)
-        if not ends_bar and not text.startswith("\r"):
-            return self.stream.write(text)
-        drawn = text.rpartition("\r")[2] if text.startswith("\r") else ""
-        now = time.monotonic()
-        if drawn and not self.bar:
-            self.next = now + self.every
-        if ends_bar or (drawn and now >= self.next):
-            self.next = now + self.every
-            self.stream.write(f"{drawn.rstrip() or self.bar}\n")
-            self.stream.flush()
-        self.bar = drawn.rstrip()
-        return len(text)
-
-
 # %% ../../nbs/13_cli/03_commands.ipynb #a4e706a5
 _BUG = (
     "this is a bug. Please report it at {url}/issues with the lines above "
@@ -352,11 +320,10 @@ def main(words: Sequence[str] | None = None) -> int:
     if getattr(options, "root", None):
         os.environ["DEEPFAKE_NB_ROOT"] = os.path.abspath(os.path.expanduser(options.root))
     command = globals()[f"_{options.command}"]
-    errors = contextlib.nullcontext()
-    if not sys.stderr.isatty():
-        errors = contextlib.redirect_stderr(_BarsAsLines(sys.stderr))
+    from deepfake_nb.core.output import bars_as_lines
+
     try:
-        with errors:
+        with bars_as_lines():
             return command(options)
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

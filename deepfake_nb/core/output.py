@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -109,3 +110,50 @@ def without_chatter() -> Iterator[None]:
             said.seek(0)
             if rest := TENSORFLOW_CHATTER.sub("", said.read().decode(errors="replace")):
                 os.write(2, rest.encode())
+
+
+# %% ../../nbs/00_core/06_output.ipynb #0e4263e2
+class _BarsAsLines:
+    """A stream that turns redrawn progress bars into occasional lines."""
+
+    def __init__(self, stream, every: float = 30.0):
+        self.stream, self.every, self.bar, self.next = stream, every, "", 0.0
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self.stream.flush()
+
+    def write(self, text: str) -> int:
+        """Hold back what redraws a line, and pass on everything else."""
+        ends_bar = text == "\n" and bool(self.bar)
+        if not ends_bar and not text.startswith("\r"):
+            return self.stream.write(text)
+        drawn = text.rpartition("\r")[2] if text.startswith("\r") else ""
+        now = time.monotonic()
+        if drawn and not self.bar:
+            self.next = now + self.every
+        if ends_bar or (drawn and now >= self.next):
+            self.next = now + self.every
+            self.stream.write(f"{drawn.rstrip() or self.bar}\n")
+            self.stream.flush()
+        self.bar = drawn.rstrip()
+        return len(text)
+
+
+@contextlib.contextmanager
+def bars_as_lines(every: float = 30.0) -> Iterator[None]:
+    """Write progress bars to a log as occasional lines; leave those on a terminal alone.
+
+    Parameters
+    ----------
+    every : float, default 30.0
+        Seconds between two lines of a bar.
+    """
+    if sys.stderr.isatty():
+        yield
+        return
+    with contextlib.redirect_stderr(_BarsAsLines(sys.stderr, every)):
+        yield

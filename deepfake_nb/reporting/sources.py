@@ -440,13 +440,18 @@ def run_sources(
     return pd.DataFrame(rows)[_ORDER]
 
 
-def confirmation_table(folder: str | Path | None = None) -> pd.DataFrame:
+def confirmation_table(
+    folder: str | Path | None = None, development: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Compare the verdicts on people of development with those on other people.
 
     Parameters
     ----------
     folder : str or Path, optional
         Folder of the paper notebooks and their evidence; None for the library's own.
+    development : pd.DataFrame, optional
+        What a run on people of development says about the claims of its report, from
+        `run_sources`; None for the packs of all reports.
 
     Returns
     -------
@@ -459,12 +464,15 @@ def confirmation_table(folder: str | Path | None = None) -> pd.DataFrame:
     told = ("found", "value", "low", "high")
     packs = {pack["origin"] for pack in read_packs(folder) if _is_confirmation(pack)}
     claims = load_claims(path=folder / "claims.toml")
-    sides = {}
-    for people in ("development", "confirmation"):
-        ledger = load_sources(folder, people)
-        sides[people] = ledger[ledger["source"] == "rendered"].set_index("claim")
+    if development is None:
+        development = load_sources(folder, "development")
+    ledgers = {"development": development, "confirmation": load_sources(folder)}
+    sides = {
+        people: ledger[ledger["source"] == "rendered"].set_index("claim")
+        for people, ledger in ledgers.items()
+    }
     rows = []
-    for number, report in claims["report"].items():
+    for number, report in claims.loc[sides["development"].index, "report"].items():
         verdicts = {people: side.loc[number, "verdict"] for people, side in sides.items()}
         was_run = sides["confirmation"].loc[number, "origin"] in packs
         if was_run and set(verdicts.values()) != {"not tested"}:

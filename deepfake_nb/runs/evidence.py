@@ -20,6 +20,7 @@ from deepfake_nb.core.errors import (
     ReportError,
     RunFailed,
 )
+from ..core.output import bars_as_lines
 from ..core.paths import papers_dir
 from ..data.datasets import is_embedded, load_samples
 from ..data.manifests import list_datasets, locate
@@ -29,6 +30,7 @@ from .execute import failed_folder
 from .grid import run_grid
 from .plan import plan_grid
 from .progress import LogLines
+from .refresh import refresh_papers
 from ..studies.audit import health_check, health_rows
 
 # %% ../../nbs/12_runs/13_evidence.ipynb #260e8cfc
@@ -122,6 +124,7 @@ def pack_run(
 
 
 # %% ../../nbs/12_runs/13_evidence.ipynb #d15657b4
+@bars_as_lines()
 def make_evidence(
     root: str | Path = "runs/evidence", jobs: int = 1, folder: str | Path | None = None
 ) -> list[Path]:
@@ -177,13 +180,15 @@ def make_evidence(
     return packs
 
 
-def pack_rendered(root: str | Path = "runs", folder: str | Path | None = None) -> list[Path]:
-    """Write the evidence of the runs on rendered data that `make papers` has made.
-
-    At `quick`, and at `confirmation` where a paper has that profile and was run at it.
+def pack_rendered(
+    profile: str, root: str | Path = "runs", folder: str | Path | None = None
+) -> list[Path]:
+    """Write the evidence of the runs on rendered data that were made at a profile.
 
     Parameters
     ----------
+    profile : str
+        "quick", or "confirmation", which not every paper has.
     root : str or Path, default "runs"
         Folder of all runs.
     folder : str or Path, optional
@@ -194,9 +199,35 @@ def pack_rendered(root: str | Path = "runs", folder: str | Path | None = None) -
     list of Path
         The packs of the papers that keep scores.
     """
-    plans = plan_grid(root=root)
-    for paper, profiles in load_profiles().items():
-        if "confirmation" in profiles:
-            plans += plan_grid([paper], profile="confirmation", root=root)
-    runs = [plan.folder for plan in plans]
+    papers = [paper for paper, profiles in load_profiles().items() if profile in profiles]
+    runs = [plan.folder for plan in plan_grid(papers, profile=profile, root=root)]
     return [pack for run in runs if list(run.glob("scores*.csv")) for pack in pack_run(run, folder)]
+
+
+@bars_as_lines()
+def make_papers(root: str | Path = "runs", jobs: int = 1) -> list[Path]:
+    """Run the papers at `quick`, bring their outputs back, and pack their scores (`make papers`).
+
+    What a paper reads from a pack is packed before it runs: the scores of its confirmation run,
+    where there is one. What it says of itself it takes from its own scores, which are packed last.
+
+    Parameters
+    ----------
+    root : str or Path, default "runs"
+        Folder of all runs.
+    jobs : int, default 1
+        Runs at a time.
+
+    Returns
+    -------
+    list of Path
+        The packs.
+
+    Raises
+    ------
+    RunFailed
+        For the first run that failed; then the scores of the others are not packed.
+    """
+    confirmed = pack_rendered("confirmation", root)
+    refresh_papers(root=root, jobs=jobs)
+    return confirmed + pack_rendered("quick", root)

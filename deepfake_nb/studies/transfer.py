@@ -533,6 +533,78 @@ def causes_of(transfer: Transfer) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def constant_masks(train: ImageSet, chosen_on: ImageSet) -> dict[str, np.ndarray]:
+    """Return the two masks that a localiser has to beat: they are the same for every image.
+
+    Parameters
+    ----------
+    train : ImageSet
+        Images whose fakes give the mean mask.
+    chosen_on : ImageSet
+        Images of development people, on whose fakes the threshold of the mean mask is chosen: the
+        one with the highest mean Dice.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+        "all fake" and "fixed mask", bool (h, w).
+    """
+    mean = train.masks[train.masks.any((1, 2))].mean(axis=0)
+    judged = chosen_rows(chosen_on, np.flatnonzero(chosen_on.masks.any((1, 2))))
+    tried = [mean >= level for level in np.unique(mean[mean > 0])]
+    fits = [constant_dice(mask, judged).mean() for mask in tried]
+    best = tried[int(np.argmax(fits))]
+    return {"all fake": np.ones_like(best), "fixed mask": best}
+
+
+def constant_dice(mask: np.ndarray, images: ImageSet) -> np.ndarray:
+    """Return the Dice coefficient of each image if the same mask is laid on all of them, (n,).
+
+    Parameters
+    ----------
+    mask : np.ndarray
+        What is called fake, bool (h, w).
+    images : ImageSet
+        The images.
+
+    Returns
+    -------
+    np.ndarray
+        From 0 to 1.
+    """
+    return image_dice(np.broadcast_to(mask, images.masks.shape), images.masks)
+
+
+def constant_table(
+    masks: Mapping[str, np.ndarray], tests: Mapping[str, ImageSet], n_resamples: int = 1000
+) -> pd.DataFrame:
+    """Return the Dice of fakes that constant masks reach on several sets.
+
+    Parameters
+    ----------
+    masks : mapping of str to np.ndarray
+        From `constant_masks`.
+    tests : mapping of str to ImageSet
+        Test images by name; those without masks are left out.
+    n_resamples : int, default 1000
+        Resamples behind each interval.
+
+    Returns
+    -------
+    pd.DataFrame
+        As `causes_of`, without "trained on": network (the mask), tested on, what, value, low, high.
+    """
+    rows = []
+    for name, mask in masks.items():
+        for tested_on, images in tests.items():
+            fakes = chosen_rows(images, np.flatnonzero(images.masks.any((1, 2))))
+            if len(fakes.label):
+                mean = repeated_mean(constant_dice(mask, fakes)[None], fakes.groups, n_resamples)
+                about = {"network": name, "tested on": tested_on, "what": "Dice"}
+                rows.append(about | mean.as_row())
+    return pd.DataFrame(rows)
+
+
 def pooled_intervals(
     scores: pd.DataFrame, networks: Sequence[str], parts: Sequence[str], metrics: Sequence[str]
 ) -> pd.DataFrame:
@@ -1105,6 +1177,29 @@ def plot_bars(ax: Axes, table: pd.DataFrame, x: str, kind: str, ylabel: str):
         ax.text(k / len(kinds), 1.02, name, color=f"C{k}", transform=ax.transAxes, fontsize=10)
     ax.set(xticks=range(len(groups)), xticklabels=groups, xlabel=x, ylabel=ylabel)
     ax.grid(axis="x", visible=False)
+
+
+def plot_levels(ax: Axes, levels: Mapping[str, Sequence[float]]):
+    """Draw baselines with their names: a line across the axes, or one over each group of bars.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    levels : mapping of str to sequence of float
+        By name: one value, or one for each group of `plot_bars`.
+    """
+    for style, side, (name, values) in zip((":", "--"), ("top", "bottom"), levels.items()):
+        if len(values) == 1:
+            ax.axhline(values[0], ls=style, color="black", lw=1.2)
+            place, anchor = (ax.get_xlim()[1], values[0]), "right"
+        else:
+            places = np.arange(len(values))
+            ax.hlines(values, places - 0.46, places + 0.46, "black", style, lw=1.2)
+            place, anchor = (places[-1] - 0.46, values[-1]), "left"
+        gap = {"top": -2, "bottom": 1}[side]  # points between a line and its name
+        text = {"ha": anchor, "va": side, "fontsize": 10}
+        ax.annotate(name, place, (0, gap), textcoords="offset points", **text)
 
 
 def plot_curves(ax: Axes, curves: pd.DataFrame, x: str, y: str):
