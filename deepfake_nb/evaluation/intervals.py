@@ -114,7 +114,7 @@ def check_resampling(n_resamples: int, confidence_level: float) -> None:
 def resample_weights(
     y_true: np.ndarray, groups: np.ndarray | None, n_resamples: int, seed: int | Sequence[int]
 ) -> Iterator[np.ndarray]:
-    """Yield how often each resample draws each sample, in blocks (b, n) that bound the memory.
+    """Yield how often each resample draws each sample, in blocks (b, n) that a cache holds.
 
     Parameters
     ----------
@@ -138,8 +138,9 @@ def resample_weights(
     seeds = (seed,) if isinstance(seed, (int, np.integer)) else tuple(seed)
     members = tuple(stratum.tobytes() for stratum in strata)
     drawn = _draw_groups(members, codes.max() + 1, n_resamples, block, seeds)
-    for start in range(0, n_resamples, block):
-        yield drawn[start : start + block, codes].astype(float)
+    step = max(200_000 // len(y_true), 1)  # what a core's cache holds is worked on twice as fast
+    for start in range(0, n_resamples, step):
+        yield drawn[start : start + step, codes].astype(float)
 
 
 @lru_cache(maxsize=8)
