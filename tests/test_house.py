@@ -263,6 +263,7 @@ def test_notebook_is_committed_executed_and_small(path):
     assert not [o for o in outputs if o["output_type"] == "error"]
     if path in PAPERS:
         assert any({"image/png", "image/jpeg"} & o.get("data", {}).keys() for o in outputs)
+        assert not [o for o in outputs if o["output_type"] == "execute_result"], "a bare value"
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda p: p.stem)

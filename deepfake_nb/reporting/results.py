@@ -401,7 +401,7 @@ class Results:
 
         display(Markdown(text))
 
-    def metric(self, name: str, value: float, **about: object) -> float:
+    def metric(self, name: str, value: float, **about: object) -> None:
         """Keep a number in `metrics.json`.
 
         Parameters
@@ -412,17 +412,11 @@ class Results:
             The number.
         **about : object
             What it rests on: low, high, n, ….
-
-        Returns
-        -------
-        float
-            The value.
         """
         entry = {"value": value, **about}
         self.metrics[name] = {key: json_value(part) for key, part in entry.items()}
         text = json.dumps(self.metrics, indent=1, sort_keys=True)
         write_atomic(self.folder / "metrics.json", text + "\n")
-        return value
 
 
 # %% ../../nbs/11_reporting/15_results.ipynb #affe6010

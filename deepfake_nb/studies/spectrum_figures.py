@@ -402,9 +402,9 @@ def plot_answer(
     if not len(lens):
         plot_forest(across, "AUC of the system", ax=right)
         return figure
-    plot_curves({"": lens}, "lens", "blur of the lens, pixels", "", ax=right)
+    plot_curves({"": lens}, "lens", "blur of the lens, pixels", ax=right)
     right.axvline(lens["lens"].iloc[0], color=".6", lw=0.8, ls="--")
     right.text(0.1, 0.04, "Task 1's lens", color=".3", transform=right.transAxes)
-    right.set_title("the same system,\nanother camera")
+    right.set_title("rendered people,\nother lenses")
     right.set_ylim(0, 1)
     return figure
