@@ -505,10 +505,19 @@ def _names(rows: pd.DataFrame) -> set[str]:
     return {group for group in rows["group"] if not group.isdigit()}
 
 
-def files_of(rule: Mapping, health: Sequence[Mapping]) -> str | None:
-    """Return the dataset whose files a rule's part holds; None for that of the pack."""
-    others = {row["dataset"] for row in health if row.get("dataset")}
-    return rule.get("files") or (rule["part"] if rule["part"] in others else None)
+def files_of(rule: Mapping, health: Sequence[Mapping]) -> set[str | None]:
+    """Return the datasets whose files a rule's part holds; None stands for that of the pack.
+
+    Checks of another dataset name its parts; without them, the part has the dataset's name.
+    """
+    if "files" in rule:
+        return {rule["files"]}
+    others = {
+        row["dataset"]
+        for row in health
+        if row.get("dataset") and rule["part"] in row.get("parts", (row["dataset"],))
+    }
+    return others or {None}
 
 
 def basis_of(
@@ -564,7 +573,7 @@ def basis_of(
     trained_on = _names(scores[scores["part"] == "training"]) & _names(rows)
     if trained_on and detects and rule["part"] not in ("training", "development"):
         unhealthy = unhealthy or f"{len(trained_on)} groups were trained on"
-    checks = [row for row in health if row.get("dataset") == files_of(rule, health)]
+    checks = [row for row in health if row.get("dataset") in files_of(rule, health)]
     if checks and detects and rows["label"].nunique() == 2:
         unhealthy = unhealthy or bearing_check(checks, measure(scores, models[0], rule["part"]))
     return Basis(groups, seeds, constant, left_chance, unhealthy, chosen_here, known)

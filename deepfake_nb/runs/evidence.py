@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/12_runs/13_evidence.ipynb #a3d9244e
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -63,6 +63,17 @@ def dataset_health(dataset: str, seed: int = 0, **options) -> list[dict]:
     return health_rows(result)
 
 
+def _tested_elsewhere(
+    parts: Iterable[str], files: Iterable[str], tested_on: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Return the datasets that other parts, or rules, of a pack are about, with those parts."""
+    known, found = set(list_datasets()), {name: [] for name in files}
+    for part in parts:
+        for name in tested_on.get(part, part).split(" and "):
+            found.setdefault(name, []).append(part)
+    return {name: found[name] for name in sorted(found.keys() & known)}
+
+
 def pack_run(
     run: str | Path,
     folder: str | Path | None = None,
@@ -97,13 +108,15 @@ def pack_run(
     paper = provenance["paper"]
     about = {name: provenance[name] for name in _KEPT if name in provenance}
     about["parameters"].pop("data_root", None)  # a path of this machine
-    profiles = load_profiles()
-    about["looked"] = profiles[paper].get("real", {}).get("looked", "not stated")
+    profiles = load_profiles()[paper]
+    about["looked"] = profiles.get("real", {}).get("looked", "not stated")
+    tested_on = profiles.get(provenance.get("profile"), {}).get("tested_on", {})
     entered = []
     if (run / "verdicts.json").is_file():
         entered = json.loads((run / "verdicts.json").read_text(encoding="utf-8"))["claims"]
     claims = load_claims(paper)
-    files = {rule.get("files") for _, claim in claims.iterrows() for rule in rules_of(claim)}
+    ruled = [rule for _, claim in claims.iterrows() for rule in rules_of(claim)]
+    files = {rule["files"] for rule in ruled if "files" in rule}
     packs = []
     for path in kept:
         end = path.stem.removeprefix("scores")
@@ -114,8 +127,9 @@ def pack_run(
         place = folder or papers_dir() / "evidence"
         options = about["parameters"].get("dataset_options") if is_embedded(dataset) else None
         checks = seen or list(health(dataset, **(options or {})))
-        for other in sorted({*scores["part"], *files} & set(list_datasets())):
-            checks += [{**row, "dataset": other} for row in health(other)]
+        for other, parts in _tested_elsewhere(scores["part"].unique(), files, tested_on).items():
+            if other != dataset:
+                checks += [{**row, "dataset": other, "parts": parts} for row in health(other)]
         pack = write_pack(
             place, paper, dataset, scores, about, **reasons, health=checks, entered=entered
         )
