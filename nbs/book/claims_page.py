@@ -328,7 +328,8 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     ] * bool(void)
     warned += [
         f"<li><strong>Code that was not committed:</strong> the scores behind {len(open_code)} of "
-        f"the {n} ({links(open_code)}) were made by code with changes that no commit holds.</li>"
+        f"the {n} ({links(open_code)}) were made by code with changes that were not committed "
+        "then.</li>"
     ] * bool(open_code)
     warned += [
         f"<li><strong>Models at chance:</strong> {len(weak)} of the {n} ({links(weak)}) rest on "
@@ -501,13 +502,17 @@ def proposing(context: Context) -> list[str]:
     "What to mind about the numbers of the proposals."
     with open(context.root / "nbs/papers/proposals.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    tried = (context.root / "nbs").glob("proposals*.ipynb")
+    named = r'"(?:trainings|\w+_seeds) = (\d+)'
+    times = {n for file in tried for n in re.findall(named, file.read_text(encoding="utf-8"))}
     effects = [row for row in rows if " less " in row["measure"]]
     zero = sum(float(row["low"]) > 0 or float(row["high"]) < 0 for row in effects)
     text = (
         "What the reports would try next, and what came out where it was tried. These are "
         "measurements, not verdicts: no report says what to expect, and none of them passes the "
-        "gate. Whether a rule was fixed beforehand, and how many groups and trainings stand "
-        "behind a number, its notebook says. An effect is called detectable if its interval "
+        "gate. Whether a rule was fixed beforehand, and how many groups stand behind a number, "
+        f"its notebook says. Networks are trained {' or '.join(sorted(times))} times each. "
+        "An effect is called detectable if its interval "
         f"excludes zero. The rows hold {len(rows)} intervals at 95 %, of which {len(effects)} are "
         f"of differences and {zero} of these exclude zero. Nothing is corrected for their number: "
         "were there no effects at all, about one in twenty would."

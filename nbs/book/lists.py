@@ -60,18 +60,10 @@ def proposals(context: Context) -> str:
         if name:
             tried = f'{with_claims(p["outcome"])} <small><a href="{name}.html">{name}</a></small>'
         if numbers:
-            of = trainings(context.root / "nbs" / p["tried"])
-            tried += f"<details><summary>numbers{of}</summary>{'<br>'.join(numbers)}</details>"
+            tried += f"<details><summary>numbers</summary>{'<br>'.join(numbers)}</details>"
         named = f'<span id="proposal-{p["key"]}">{escape(p["text"])}</span>'
         body.append([p["report"].capitalize(), named, tried])
     return Table.of(["report", "proposes", "found"], body).html()
-
-
-def trainings(notebook: Path) -> str:
-    "How many trainings a notebook of proposals makes of each network, by its parameters."
-    named = r'"(?:trainings|\w+_seeds) = (\d+)'
-    found = re.search(named, notebook.read_text(encoding="utf-8"))
-    return f", of {found[1]} trainings each" if found else ""
 
 
 def table(name: str, kind: str, caption: str, html: str) -> str:
