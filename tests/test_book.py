@@ -204,6 +204,9 @@ def test_a_row_says_that_its_rule_was_written_late(ledger_row):
         shown = ledger_row(claim).partition("<details>")[0]
         assert "Rule written after the first numbers were known: " in shown, claim
     assert "Rule written after" not in ledger_row(61)
+    of_another_rule = ledger_row(62).partition("<details>")
+    assert "Rule written after" not in of_another_rule[0]
+    assert "Of a further rule: Rule written after" in of_another_rule[2]
 
 
 def entries_of(ledger) -> list[dict]:
@@ -228,11 +231,50 @@ def test_each_interval_of_a_row_says_what_it_is_of(ledger_row):
 
 def test_a_row_says_what_would_turn_each_verdict(ledger_row):
     kinds = ("reproduced", "not reproduced", "agrees", "disagrees", "undecided", "underpowered")
+    kinds += ("void",)
     for claim in ledger_row.claims.index:
         entries = entries_of(ledger_row.ledger[ledger_row.ledger["claim"] == claim])
         open_or_decided = [e for e in entries if e["verdict"] in kinds]
         assert ledger_row(claim).count("Would turn it:") == len(open_or_decided), claim
     assert "About 120 groups in place of 80 would decide for it" in ledger_row(59)
+    assert "the size of the files does not tell the classes apart" in ledger_row(37)
+
+
+def test_a_row_says_how_good_its_models_are(ledger_row):
+    for claim, names in {31: ("Unet", "Unet_v1"), 77: ("network + spectrum", "network")}.items():
+        row = text_of(ledger_row(claim))
+        assert "None of these models is shown to be better than chance on faceforensics" in row
+        of_real = row.partition("other real data: ")[2].partition("rendered: ")[0]
+        for name in names:
+            low, _ = re.search(
+                rf"“{re.escape(name)}” 0\.\d+ \[([\d.]+), ([\d.]+)\]", of_real
+            ).groups()
+            assert float(low) <= 0.5
+    assert "None of these models" not in ledger_row(66)
+
+
+def test_the_share_that_networks_mark_follows_from_their_mistakes(tmp_path):
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    truth, marks = rng.random((2, 12, 400)) < np.array([0.3, 0.2])[:, None, None]
+    wrong, missed = (marks & ~truth).mean(1), (truth & ~marks).mean(1)
+    dice = 2 * (marks & truth).sum(1) / (marks.sum(1) + truth.sum(1))
+    table = pd.DataFrame({"sample": range(12), "label": 1, "group": range(12)})
+    table["part"] = "values of pixels"
+    for name, values in {"false positives": wrong, "missed area": missed, "Dice": dice}.items():
+        table[f"{name}, Unet@0"] = values
+    table.to_csv(tmp_path / "scores.csv.gz", index=False)
+    marked, changed = claim_rows.shares_marked(tmp_path, ("Unet",))["Unet"]
+    assert np.isclose(marked["value"], marks.mean()) and np.isclose(changed["value"], truth.mean())
+
+
+def test_a_decided_row_names_the_checks_that_it_is_not_held_to(ledger_row):
+    for claim in ledger_row.claims.index:
+        assert ("Not held to a check:" in ledger_row(claim)) == (claim in (74, 77)), claim
+    assert "held to them, the verdict would be void" in ledger_row(77)
+    assert "this rule compares values" in ledger_row(31)
 
 
 def test_a_row_counts_trainings_only_where_something_was_trained(ledger_row):
@@ -249,6 +291,8 @@ def test_a_row_leads_to_its_entry_in_the_pack_or_says_that_there_is_none(ledger_
             at = (ROOT / "nbs/papers/evidence" / pack / "pack.json").read_text().splitlines()
             assert re.search(rf'"(claim|no\.)": {claim}\b', at[int(line) - 1]), (claim, pack)
             seen += 1
+        scored = re.findall(r"scores of commit <a [^>]+>\w{7}</a>[\w ]*(.{6})", row)
+        assert all(re.match(r" ?\(\d{4}|, who", told) for told in scored), (claim, scored)
     assert seen > 70
     for claim in (20, *range(45, 53)):
         assert "no pack" in ledger_row(claim) and "pack.json" not in ledger_row(claim)
@@ -279,10 +323,13 @@ def test_a_rule_names_the_commit_that_gave_it_its_form(tmp_path):
 
 
 def test_the_lead_counts_what_real_data_decided(ledger_row):
-    from deepfake_nb.reporting.sources import real_verdicts
+    from deepfake_nb.reporting.sources import confirmation_table, real_verdicts
 
     real = real_verdicts(ledger_row.ledger)
-    told = text_of(claims_page.lead(ledger_row.claims, ledger_row.ledger, real))
+    compared = confirmation_table()
+    told = text_of(
+        claims_page.lead(ledger_row.claims, ledger_row.ledger, real, ledger_row.sheet, compared)
+    )
     decided = set()
     for entry in ledger_row.ledger.to_dict("records"):
         is_real = entry["source"] in ("own data", "other real data") and entry["dataset"]
@@ -295,12 +342,34 @@ def test_the_lead_counts_what_real_data_decided(ledger_row):
     assert "7 of the 16 (7, 9, 71, 73, 74, 75, 77) have a rule" in told
     assert "8 further reproductions (45, 46, 47, 48, 49, 50, 51, 52)" in told
     assert "Turned by a rerun: 2 of the 16 (9, 27)" in told and "counted once here: 73." in told
+    assert "13 of the 16 have a rule or a gate younger than some numbers" in told
+    assert "27 was turned by a rerun. So 28, 31 alone are free of all three." in told
+    packs = {i: e["origin"] for i, e in real.iterrows()}
+    unheld = [i for i, at in packs.items() if "+" in commit_of(at)]
+    assert (f"the scores behind {len(unheld)} of the 16" in told) == bool(unheld)
+    clean = claims_page.lead(
+        ledger_row.claims,
+        ledger_row.ledger,
+        real[[i not in unheld for i in real.index]],
+        ledger_row.sheet,
+        compared,
+    )
+    assert "Code that was not committed" not in clean
+    same, people = claims_page.repeats(compared, ledger_row.claims)
+    assert 0 < same < people < len(compared)
+    assert f"{same} of {people} verdicts came out the same" in told
+
+
+def commit_of(pack: str) -> str:
+    return claim_rows.read_pack(ROOT / claim_rows.PACKS / pack)[0]["provenance"]["commit"]
 
 
 def test_the_check_on_the_page_does_what_it_says(ledger_row, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     exec(claims_page.CHECK, {})
-    number, training, differing = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out
+    assert printed == f"{claims_page.expected(ledger_row.sheet.context)}\n"
+    number, training, differing = printed.splitlines()
     own = ledger_row.ledger.query("claim == 65 and source == 'own data'").iloc[0]
     assert own["found"][:5] == number[:5] and differing == "[]"
     low, high = map(float, re.findall(r"[\d.]+", training)[1:3])
@@ -331,6 +400,8 @@ def plain_ledger(ledger_row, folder: Path) -> Path:
     ids += [f"rule-{pages.slug(name)}" for name in RULE_TEXTS]
     words = "".join(f'<p id="{name}">{name}</p>' for name in ids)
     words += claims_page.looked(ledger_row.sheet, reports)
+    keys = [key for keys in ledger_row.sheet.proposed.values() for key in keys]
+    words += "".join(f'<p id="proposal-{key}">{key}</p>' for key in keys)
     css, script = ((BOOK / "static" / f).read_text() for f in ("book.css", "ledger.js"))
     controls = claims_page.controls(reports, sources, list(claim_rows.WORDS))
     page = folder / "ledger.html"

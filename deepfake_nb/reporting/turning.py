@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/11_reporting/18_turning.ipynb #tu000003
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -50,6 +51,21 @@ def _within(number: Mapping, end: str = "value") -> bool:
 
 # %% ../../nbs/11_reporting/18_turning.ipynb #tu000011
 _HOLDS, _FAILS = ("reproduced", "agrees"), ("not reproduced", "disagrees")
+#: What would lift a void verdict, by how its reason begins.
+_LIFTS = {
+    "All samples got the same score": "A training after which the scores of samples differ.",
+    "The model is at chance": "A training that learns: on the training data, an AUC whose interval "
+    "lies above 0.5.",
+    "The rule could not have failed: the interval covers": "More groups, so that the interval is "
+    "narrower.",
+    "The rule could not have failed": "A baseline that leaves room on the scale.",
+    r"A health check failed: (\w+) tells the classes apart": "Data in which {} does not tell the "
+    "classes apart, or a model that is shown to be better than {} alone.",
+    r"A health check failed: \d+ groups were trained on": "A test without people of the training "
+    "data.",
+    "A health check failed": "Data that pass this check.",
+    "Chosen on the data that judge": "Other data, on which nothing was chosen.",
+}
 _FAR = 100  # times the groups: the value lies at the limit, as far as these data tell
 
 
@@ -64,12 +80,13 @@ def what_turns(entry: Mapping) -> str:
     Parameters
     ----------
     entry : mapping
-        Of a pack: verdict, numbers, groups and seeds, as from `judge_claims`.
+        Of a pack: verdict, reason, numbers, groups and seeds, as from `judge_claims`.
 
     Returns
     -------
     str
-        Sentences; empty for verdicts other than decided, undecided and underpowered.
+        Sentences; of a void verdict what would lift it, by its reason. Empty where nothing was
+        tested.
 
     Examples
     --------
@@ -78,6 +95,11 @@ def what_turns(entry: Mapping) -> str:
     'About 100 groups in place of 25 would decide for it, if the value stays.'
     """
     verdict, numbers, groups = entry["verdict"], entry["numbers"], entry["groups"]
+    if verdict == "void":
+        begun = {re.match(start, entry["reason"]): text for start, text in _LIFTS.items()}
+        match, text = next((m, text) for m, text in begun.items() if m)
+        feature = match[1].replace("_", " ") if match.re.groups else ""
+        return text.replace("{}", f"the {feature.replace('file size', 'size of the files')}")
     if verdict not in (*_HOLDS, *_FAILS, "undecided", "underpowered"):
         return ""
     if not numbers or any(number["low"] is None for number in numbers):

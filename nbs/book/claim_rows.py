@@ -22,7 +22,8 @@ WORDS = {
     "network as it is built",
     "not reproduced": "it does not hold there",
     "agrees": "another source says the same",
-    "disagrees": "another source says the opposite",
+    "disagrees": "another source says the opposite; of drawn faces it says that the effect is "
+    "absent there, not that it is absent in real ones",
     "undecided": "the interval allows both, although these data would have shown a difference of "
     "{notable:g} four times in five; or datasets of one source differ; or a record, or a "
     "measurement without an interval, bounds the claim and does not decide it",
@@ -47,11 +48,17 @@ class Sheet:
     context: Context
     taken: set = field(default_factory=set)  # (report, kind, name) of figures and tables
     commits: dict = field(default_factory=dict)  # (claim, which rule) → commit and date
+    proposed: dict = field(default_factory=dict)  # claim → keys of proposals that name it
 
     @classmethod
     def of(cls, context: Context, taken: set = frozenset()) -> "Sheet":
         "A sheet of a repository."
-        return cls(context, set(taken), rule_commits(context.root))
+        file = context.root / "nbs/papers/proposals.toml"
+        proposed = {}
+        for one in tomllib.loads(file.read_text(encoding="utf-8"))["proposal"]:
+            for number in re.findall(r"[Cc]laim (\d+)", one["outcome"]):
+                proposed.setdefault(int(number), []).append(one["key"])
+        return cls(context, set(taken), rule_commits(context.root), proposed)
 
     def pack(self, origin: object) -> tuple[dict, dict] | None:
         "A pack and the lines of its entries; None if an entry comes from elsewhere."
@@ -84,22 +91,31 @@ def rules_in(claims: dict) -> dict[tuple[int, int], str]:
 
 
 @cache
+def git(root: Path, *words: str) -> str | None:
+    "What git prints; None where it fails, as without a history."
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def commit_time(root: Path, commit: str) -> str:
+    "When a commit was made, by its own clock; empty if the history lacks it."
+    return (git(root, "log", "-1", "--format=%cI", commit, "--") or "")[:16].replace("T", " ")
+
+
+@cache
 def rule_commits(root: Path) -> dict[tuple[int, int], tuple[str, str]]:
     "The commit that gave each rule its form, and its time; nothing where there is no history."
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)
-        return done.stdout
-
-    first = {}
-    try:
-        log = git("log", "--reverse", "--date-order", "--format=%H %cI", "--", CLAIMS)
-        for commit, time in map(str.split, log.splitlines()):
-            for (claim, _), form in rules_in(
-                tomllib.loads(git("show", f"{commit}:{CLAIMS}"))
-            ).items():
-                first.setdefault((claim, form), (commit, time[:16].replace("T", " ")))
-    except (OSError, subprocess.CalledProcessError):
+    first, order = {}, ("--reverse", "--date-order", "--format=%H %cI")
+    for line in (git(root, "log", *order, "--", CLAIMS) or "").splitlines():
+        commit, time = line.split()
+        for (claim, _), form in rules_in(
+            tomllib.loads(git(root, "show", f"{commit}:{CLAIMS}") or "claim = []")
+        ).items():
+            first.setdefault((claim, form), (commit, time[:16].replace("T", " ")))
+    if not first:
         return {}
     now = rules_in(tomllib.loads((root / CLAIMS).read_text(encoding="utf-8")))
     return {key: first[key[0], form] for key, form in now.items() if (key[0], form) in first}
@@ -149,7 +165,7 @@ def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
     )
     value = shown({k: claim[k] for k in ("value", "lost") if not missing(claim[k])})
     said = f"{escape(claim['text'])} <small>{escape(place)}; value: {value}</small>"
-    strip, numbers, reasons, late = [], [], [], {}
+    strip, numbers, reasons, late, chance = [], [], [], {}, {}
     for entry in entries.to_dict("records"):
         verdict, source = entry["verdict"], entry["source"]
         strip.append(
@@ -161,7 +177,10 @@ def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
             which = f"{one['verdict']} on {one['dataset']}" if entry["also"] else ""
             if one["verdict"] not in ("not tested", "value lost") and one["found"]:
                 numbers.append(found_line(one, which, sheet.context))
-            late.setdefault(one["known"], {})[source] = True
+            if one["late"]:
+                late.setdefault(one["known"], {})[source] = True
+            if one["source"] in ("own data", "other real data") and weak_models(one, claim, sheet):
+                chance.setdefault(source, []).extend(one["tested_on"])
             which = f"{escape(which).capitalize()}. " if which else ""
             told.append(f"<dd>{which}{reason(one, claim, sheet)}</dd>")
         reasons.append(f"<dt>{source}: {mark(verdict)}</dt>{''.join(told)}")
@@ -171,7 +190,11 @@ def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
     numbers += [
         f"<div><em>{escape(known_text(known))}.</em> <small>{', '.join(sources)}</small></div>"
         for known, sources in late.items()
-        if known
+    ]
+    numbers += [
+        "<div><em>None of these models is shown to be better than chance on "
+        f"{escape(', '.join(of))}.</em> <small>{source}; their AUC stands below</small></div>"
+        for source, of in chance.items()
     ]
     at = f"papers/{claim['report']}.html#{claim['report']}"
     papers = [f'<a href="{at}-table-verdicts">cell of the verdict</a>']
@@ -180,6 +203,10 @@ def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
         if (claim["report"], kind, name) in sheet.taken:
             papers.insert(0, f'<a href="{at}-{kind}-{slug(name)}">{kind}</a>')
     note = "" if missing(claim["note"]) else f" {with_claims(claim['note'])}"
+    note += "".join(
+        f' A proposal asks about the same: <a href="#proposal-{key}">{key}</a>.'
+        for key in sheet.proposed.get(number, ())
+    )
     about = f"<p>Measured on: {escape(claim['condition'])}.{note}</p>"
     by_source = "|".join(f"{e['source']}={e['verdict']}" for e in entries.to_dict("records"))
     cells = [
@@ -232,6 +259,7 @@ def groups_of(entry: dict, context: Context) -> list[str]:
 
 def reason(entry: dict, claim, sheet: Sheet) -> str:
     "Why an entry has its verdict, what would turn it, and where it can be looked up."
+    from deepfake_nb.reporting.rules import known_text
     from deepfake_nb.reporting.turning import what_turns
 
     told = with_claims(entry["reason"])
@@ -239,6 +267,9 @@ def reason(entry: dict, claim, sheet: Sheet) -> str:
         told = f"{escape(entry['found'])}. {told}"
     if entry["further"]:
         told += f" Further: {escape(entry['further'])}."
+    if entry["known"] and not entry["late"]:
+        told += f" Of a further rule: {escape(known_text(entry['known']))}."
+    told += levels(entry, claim, sheet)
     if turns := what_turns(entry):
         told += f" <b>Would turn it:</b> {escape(turns)}"
     return told + origin(entry, claim, sheet)
@@ -275,8 +306,8 @@ def rule_of(entry: dict, claim, sheet: Sheet) -> str:
     from deepfake_nb.reporting.claims import rules_of
     from deepfake_nb.reporting.verdicts import quantity_of
 
-    rules, nth = rules_of(claim), entry["nth"]
-    rule = claim["decided_by"] if missing(nth) else rules[int(nth) - 1]
+    nth = entry["nth"]
+    rule = claim["decided_by"] if missing(nth) else rules_of(claim)[int(nth) - 1]
     if missing(rule):
         return ""
     name = rule.get("name", rule.get("rule"))
@@ -293,7 +324,31 @@ def commit_link(commit: str, sheet: Sheet) -> str:
     "A commit, which leads to its page; a tree with changes is called so."
     sha, _, changes = commit.partition("+")
     base = re.sub(r"blob/[^/]+/$", "commit/", sheet.context.url)
-    return f'<a href="{base}{sha}">{sha[:7]}</a>{" with changes" if changes else ""}'
+    said = " with changes that were not committed" if changes else ""
+    return f'<a href="{base}{sha}">{sha[:7]}</a>{said}'
+
+
+def scored_with(entry: dict, claim, sheet: Sheet, pack: dict) -> str:
+    "The commit that scores were made with, its time, and whether the rule stood in it."
+    commit, root = pack["provenance"]["commit"], sheet.context.root
+    sha = commit.partition("+")[0]
+    if not (time := commit_time(root, sha)):
+        return f"scores of commit {commit_link(commit, sheet)}, whose date is unknown here"
+    told = f"scores of commit {commit_link(commit, sheet)} ({time})"
+    rule = () if missing(entry["nth"]) else sheet.commits.get((claim.name, int(entry["nth"])), ())
+    if not rule:
+        return told
+    held = git(root, "merge-base", "--is-ancestor", rule[0], sha) is not None
+    return f"{told}, which {'holds the rule already' if held else 'does not hold the rule yet'}"
+
+
+def pack_url(origin: str, sheet: Sheet) -> str:
+    "Where a pack lies on the repository's site: as of its last commit, so that lines stay."
+    at, root = f"{PACKS}/{origin}", sheet.context.root
+    sha = (git(root, "log", "-1", "--format=%H", "--", at) or "").strip()
+    if not sha or git(root, "diff", "--quiet", "HEAD", "--", at) is None:
+        return sheet.context.url + at
+    return re.sub(r"blob/[^/]+/$", f"blob/{sha}/", sheet.context.url) + at
 
 
 def pack_of(entry: dict, claim, sheet: Sheet) -> str:
@@ -304,11 +359,157 @@ def pack_of(entry: dict, claim, sheet: Sheet) -> str:
         return f'no pack: counted or timed in <a href="{at}">the notebook</a>'
     pack, lines = found
     key = claim.name if missing(entry["nth"]) else (claim.name, int(entry["nth"]))
-    at = f"{PACKS}/{entry['origin']}"
-    commit = commit_link(pack["provenance"]["commit"], sheet)
+    at = pack_url(entry["origin"], sheet)
     people = " (other people than these)" if entry["source"] == "rendered" else ""
     return (
-        f'<a href="{sheet.context.url}{at}/pack.json#L{lines[key]}">entry in the pack</a> '
-        f'<a href="{sheet.context.url}{at}">{entry["origin"]}</a>, scores of commit {commit}; '
+        f'<a href="{at}/pack.json#L{lines[key]}">entry in the pack</a> '
+        f'<a href="{at}">{entry["origin"]}</a>, {scored_with(entry, claim, sheet, pack)}; '
         f'<a href="#looked-{pack["paper"]}">looked at before</a>{people}'
     )
+
+
+def rule_and_pack(entry: dict, claim, sheet: Sheet) -> tuple[dict, dict] | tuple[None, None]:
+    "The rule that judged an entry, and its pack; nothing where there is none."
+    from deepfake_nb.reporting.claims import rules_of
+
+    found = sheet.pack(entry["origin"])
+    if found is None or missing(entry["nth"]) or entry["verdict"] == "not tested":
+        return None, None
+    return rules_of(claim)[int(entry["nth"]) - 1], found[0]
+
+
+def detects(rule: dict) -> bool:
+    "Whether a rule is about telling real from fake, so that checks of the files bear on it."
+    return rule.get("metric") != "mean" and rule["name"] != "higher"
+
+
+def model_areas(rule: dict, pack: dict) -> list[tuple[str, dict]]:
+    "The AUC of each model of a rule on the part that judges, or of the networks it rests on."
+    judged = [rule.get("models") or rule.get("model"), rule.get("against")]
+    named = judged if detects(rule) else [rule.get("rests_on")]
+    models, parts = flat(named), [rule["part"]] if detects(rule) else ["test"]
+    rows = {(n["model"], n["part"]): n for n in pack["numbers"] if n["metric"] == "AUC"}
+    return [(m, rows[m, p]) for m in dict.fromkeys(models) for p in parts if (m, p) in rows]
+
+
+def flat(names) -> list[str]:
+    "Names out of names, lists of names, and nothing."
+    if isinstance(names, str):
+        return [names]
+    return [one for name in names or () for one in flat(name)]
+
+
+def weak_models(entry: dict, claim, sheet: Sheet) -> bool:
+    "Whether a decided entry rests on models of which none is shown to be better than chance."
+    rule, pack = rule_and_pack(entry, claim, sheet)
+    if rule is None or entry["verdict"] not in DECIDED:
+        return False
+    areas = model_areas(rule, pack)
+    return bool(areas) and not any(row["low"] is not None and row["low"] > 0.5 for _, row in areas)
+
+
+DECIDED = ("reproduced", "not reproduced", "agrees", "disagrees")
+
+
+def levels(entry: dict, claim, sheet: Sheet) -> str:
+    "How good the models are that an entry compares, and which checks of files it did not pass."
+    rule, pack = rule_and_pack(entry, claim, sheet)
+    if rule is None:
+        return ""
+    areas = model_areas(rule, pack)
+    told = [f"“{escape(m)}” {interval(row)}" for m, row in areas if m and row["low"] is not None]
+    on = "" if detects(rule) else ", of the networks that it rests on, on their test images"
+    said = f" <b>AUC alone{on}:</b> {', '.join(told)}." if told else ""
+    if "false positives" in str(rule.get("model")) and entry["source"] != "rendered":
+        said += marked(rule, sheet.context.root / PACKS / entry["origin"])
+    if entry["verdict"] in DECIDED and entry["source"] in ("own data", "other real data"):
+        said += outside_gate(entry, rule, pack, sheet)
+    return said
+
+
+def interval(row) -> str:
+    "A number and its interval."
+    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+@cache
+def shares_marked(place: Path, networks: tuple[str, ...]) -> dict[str, tuple[dict, dict]]:
+    "By network: the share of fakes' images that it marks, and the share that was changed."
+    from deepfake_nb.reporting.verdicts import measure, part_scores, read_pack_scores
+
+    scores, part, found = read_pack_scores(place / "scores.csv.gz"), "values of pixels", {}
+    scores = scores[scores["label"] == 1]
+    for name in networks:
+        values = (f"{kind}, {name}" for kind in ("false positives", "missed area", "Dice"))
+        (rows, wrong), (_, missed), (_, dice) = (part_scores(scores, v, part) for v in values)
+        overlap = dice * (wrong + missed) / (2 * (1 - dice).clip(1e-9))  # by what Dice is
+        shares = []
+        for share in (overlap + wrong, overlap + missed):
+            table = rows[["sample", "label", "group", "part"]]
+            table = table.assign(**{f"share@{i}": one for i, one in enumerate(share)})
+            shares.append(measure(table, "share", part, metric="mean").as_row())
+        found[name] = tuple(shares)
+    return found
+
+
+def marked(rule: dict, place: Path) -> str:
+    "How much of a fake the networks of a rule mark: one that marks nothing misses all."
+    networks = tuple(rule["rests_on"])
+    told = [
+        f"“{escape(name)}” marks {interval(marks)} of a fake's image, of which "
+        f"{changed['value']:.3f} was changed"
+        for name, (marks, changed) in shares_marked(place, networks).items()
+    ]
+    return f" <b>Share marked:</b> {'; '.join(told)}. A network that marks nothing misses all."
+
+
+def failing_files(dataset: str, root: Path) -> tuple[dict, ...]:
+    "The failed checks of the files of a dataset, from whichever pack holds them."
+    for place in sorted((root / PACKS).glob("*/pack.json")):
+        pack = read_pack(place.parent)[0]
+        for row in pack["health"]:
+            of = row.get("dataset", pack["dataset"])
+            if of == dataset and row["verdict"] == "fail" and row.get("feature") == "file_size":
+                return (row,)
+    return ()
+
+
+def outside_gate(entry: dict, rule: dict, pack: dict, sheet: Sheet) -> str:
+    "Why failed checks of the files of an entry's data do not void it."
+    if not detects(rule):
+        if any(failing_files(name, sheet.context.root) for name in entry["tested_on"]):
+            return (
+                " The sizes of these files tell the classes apart. The gate lets that void claims "
+                "about telling real from fake; this rule compares values, so that it does not bear."
+                + (
+                    " Nor does the gate ask whether the networks tell test images apart: it asks "
+                    "whether they left chance on their training data."
+                    if rule.get("rests_on")
+                    else ""
+                )
+            )
+        return ""
+    return "".join(
+        f" <b>Not held to a check:</b> {why} on {escape(name)}. This pack holds the checks of "
+        f"{escape(pack['dataset'])}, not those of {escape(name)}; held to them, the verdict would "
+        "be void."
+        for name, why in would_void(entry, rule, pack, sheet.context.root).items()
+    )
+
+
+def would_void(entry: dict, rule: dict, pack: dict, root: Path) -> dict[str, str]:
+    "By dataset: what would void an entry, were it held to the checks of the data that judge it."
+    from deepfake_nb.evaluation.intervals import Interval
+    from deepfake_nb.reporting.rules import bearing_check
+
+    held = {row.get("dataset", pack["dataset"]) for row in pack["health"]}
+    row = dict(model_areas(rule, pack)[:1]) if detects(rule) else {}
+    area = None
+    for one in row.values():
+        area = Interval(one["value"], one["low"], one["high"], one["n"], one["groups"])
+    return {
+        name: why
+        for name in entry["tested_on"]
+        if detects(rule) and name not in held
+        if (why := bearing_check(failing_files(name, root), area))
+    }

@@ -61,7 +61,8 @@ def proposals(context: Context) -> str:
             tried = f'{with_claims(p["outcome"])} <small><a href="{name}.html">{name}</a></small>'
         if numbers:
             tried += f"<details><summary>numbers</summary>{'<br>'.join(numbers)}</details>"
-        body.append([p["report"].capitalize(), escape(p["text"]), tried])
+        named = f'<span id="proposal-{p["key"]}">{escape(p["text"])}</span>'
+        body.append([p["report"].capitalize(), named, tried])
     return Table.of(["report", "proposes", "found"], body).html()
 
 
