@@ -389,7 +389,8 @@ def _import_papermill() -> ModuleType:
     grammar = "rfc3987_syntax"
     if grammar in sys.modules:
         return importlib.import_module("papermill")
-    sys.modules[grammar] = None  # as if it were not installed
+    # As if it were not installed:
+    sys.modules[grammar] = None  # pyright: ignore[reportArgumentType]
     try:
         return importlib.import_module("papermill")
     finally:
