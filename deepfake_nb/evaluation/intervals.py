@@ -114,7 +114,7 @@ def check_resampling(n_resamples: int, confidence_level: float) -> None:
 def resample_weights(
     y_true: np.ndarray, groups: np.ndarray | None, n_resamples: int, seed: int | Sequence[int]
 ) -> Iterator[np.ndarray]:
-    """Yield how often each resample draws each sample, in blocks (b, n) that a cache holds.
+    """Yield how often each resample draws each sample, in blocks (b, n) that bound the memory.
 
     Parameters
     ----------
@@ -138,9 +138,8 @@ def resample_weights(
     seeds = (seed,) if isinstance(seed, (int, np.integer)) else tuple(seed)
     members = tuple(stratum.tobytes() for stratum in strata)
     drawn = _draw_groups(members, codes.max() + 1, n_resamples, block, seeds)
-    step = max(200_000 // len(y_true), 1)  # what a core's cache holds is worked on twice as fast
-    for start in range(0, n_resamples, step):
-        yield drawn[start : start + step, codes].astype(float)
+    for start in range(0, n_resamples, block):
+        yield drawn[start : start + block, codes].astype(float)
 
 
 @lru_cache(maxsize=8)
@@ -255,8 +254,10 @@ def statistic_interval(
     value = float(statistic(np.ones((1, len(y_true))))[0])
     low = high = np.nan
     if enough and n_resamples:
+        step = max(200_000 // len(y_true), 1)  # rows that a core's cache holds: twice as fast
         blocks = resample_weights(y_true, groups, n_resamples, seed)
-        values = np.concatenate([statistic(weights) for weights in blocks])
+        parts = (w[i : i + step] for w in blocks for i in range(0, len(w), step))
+        values = np.concatenate([statistic(weights) for weights in parts])
         low, high = bias_corrected(values, value, confidence_level)
     n_groups = int(codes.max() + 1)
     return Interval(value, float(low), float(high), len(y_true), n_groups, confidence_level)

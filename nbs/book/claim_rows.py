@@ -476,40 +476,17 @@ def failing_files(dataset: str, root: Path) -> tuple[dict, ...]:
 
 def outside_gate(entry: dict, rule: dict, pack: dict, sheet: Sheet) -> str:
     "Why failed checks of the files of an entry's data do not void it."
-    if not detects(rule):
-        if any(failing_files(name, sheet.context.root) for name in entry["tested_on"]):
-            return (
-                " The sizes of these files tell the classes apart. The gate lets that void claims "
-                "about telling real from fake; this rule compares values, so that it does not bear."
-                + (
-                    " Nor does the gate ask whether the networks tell test images apart: it asks "
-                    "whether they left chance on their training data."
-                    if rule.get("rests_on")
-                    else ""
-                )
-            )
+    if detects(rule) or not any(
+        failing_files(name, sheet.context.root) for name in entry["tested_on"]
+    ):
         return ""
-    return "".join(
-        f" <b>Not held to a check:</b> {why} on {escape(name)}. This pack holds the checks of "
-        f"{escape(pack['dataset'])}, not those of {escape(name)}; held to them, the verdict would "
-        "be void."
-        for name, why in would_void(entry, rule, pack, sheet.context.root).items()
+    return (
+        " The sizes of these files tell the classes apart. The gate lets that void claims about "
+        "telling real from fake; this rule compares values, so that it does not bear."
+        + (
+            " Nor does the gate ask whether the networks tell test images apart: it asks whether "
+            "they left chance on their training data."
+            if rule.get("rests_on")
+            else ""
+        )
     )
-
-
-def would_void(entry: dict, rule: dict, pack: dict, root: Path) -> dict[str, str]:
-    "By dataset: what would void an entry, were it held to the checks of the data that judge it."
-    from deepfake_nb.evaluation.intervals import Interval
-    from deepfake_nb.reporting.rules import bearing_check
-
-    held = {row.get("dataset", pack["dataset"]) for row in pack["health"]}
-    row = dict(model_areas(rule, pack)[:1]) if detects(rule) else {}
-    area = None
-    for one in row.values():
-        area = Interval(one["value"], one["low"], one["high"], one["n"], one["groups"])
-    return {
-        name: why
-        for name in entry["tested_on"]
-        if detects(rule) and name not in held
-        if (why := bearing_check(failing_files(name, root), area))
-    }

@@ -17,7 +17,6 @@ from claim_rows import (
     rule_and_pack,
     weak_models,
     word_id,
-    would_void,
 )
 from lists import proposals, table
 from pages import Context, Page, slug
@@ -312,8 +311,6 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     entries = [(number, e, claims.loc[number]) for number, e in real.iterrows()]
     weak = [number for number, e, claim in entries if weak_models(e, claim, sheet)]
     packs = [(number, e, *rule_and_pack(e, claim, sheet)) for number, e, claim in entries]
-    root = sheet.context.root
-    void = [i for i, e, rule, pack in packs if rule and would_void(e, rule, pack, root)]
     open_code = [i for i, _, _, pack in packs if pack and "+" in pack["provenance"]["commit"]]
     wider = [i for i, e in real.iterrows() if _level(rules_of(claims.loc[i]), e) == 0.9]
     wide = f", and at 90 % for {links(wider)}" if wider else ""
@@ -322,11 +319,6 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     ours = real.index[about["text"].str.contains("our test")]
     same, people = repeats(compared, claims)
     warned = [
-        f"<li><strong>Not held to a check of files:</strong> {len(void)} of the {n} "
-        f"({links(void)}). The data that judge them fail one, and their pack does not hold it; "
-        "held to it, they would be void.</li>"
-    ] * bool(void)
-    warned += [
         f"<li><strong>Code that was not committed:</strong> the scores behind {len(open_code)} of "
         f"the {n} ({links(open_code)}) were made by code with changes that were not committed "
         "then.</li>"
@@ -404,8 +396,6 @@ def real_table(claims, real, sheet: Sheet) -> str:
         mind += ["turned by a rerun"] * (not missing(claim["turned"]))
         mind += ["90 % interval"] * (_level(rules_of(claim), entry) == 0.9)
         mind += ["models at chance"] * weak_models(entry, claim, sheet)
-        if rule and would_void(entry, rule, pack, sheet.context.root):
-            mind.append("not held to a check of files")
         groups = ", ".join(f"{n} groups of {name}" for name, n in entry["tested_on"].items())
         of = "; ".join(number["of"] for number in entry["numbers"])
         body.append(
