@@ -1,15 +1,25 @@
 """Sounds that are silent, short or long, and videos with sound: right, or refused by name."""
 
+import subprocess
+import sys
 import wave
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
 
 from deepfake_nb.core.errors import SoundError
-from deepfake_nb.forensics.audio import load_sound, sound_statistics, sound_windows
+from deepfake_nb.data.samples import make_samples
+from deepfake_nb.forensics.audio import load_sound, sound_statistics, sound_windows, synchrony
 from deepfake_nb.forensics.audio_classifiers import sound_scores, window_cepstra
+from deepfake_nb.studies.watched import motion_table, watch_faces
+from deepfake_nb.synthetic.people import make_identity, trajectory
+from deepfake_nb.synthetic.rendering import render_frame
+from deepfake_nb.synthetic.scenes import backdrop
+from deepfake_nb.synthetic.speech import speak
 
 
 def write_wave(path: Path, samples: np.ndarray, rate: int = 16000) -> Path:
@@ -57,3 +67,105 @@ def test_a_sound_shorter_than_a_window_is_refused_or_scored_as_unknown(tmp_path)
     assert np.isnan(sound_scores(np.ones(1), rows, 2)).tolist() == [True, False]
     with pytest.raises(SoundError, match="1 sounds, none as long as a window of 1 s"):
         window_cepstra(table[:1], seconds=1)
+
+
+def write_film(path: Path, frames: list, times=None, samples: np.ndarray | None = None) -> Path:
+    """Write frames at times in milliseconds, 40 apart unless given, and sound beside them."""
+    with av.open(str(path), "w") as container:
+        film = container.add_stream("libx264", rate=25, options={"crf": "18"})
+        film.height, film.width = frames[0].shape[:2]
+        film.pix_fmt = "yuv420p"
+        film.codec_context.time_base = film.time_base = Fraction(1, 1000)
+        sound = None if samples is None else container.add_stream("aac", rate=16000, layout="mono")
+        for pixels, time in zip(frames, times or range(0, 40 * len(frames), 40)):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = time
+            container.mux(film.encode(frame))
+        container.mux(film.encode(None))
+        if sound is not None:
+            pcm = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+            pcm.rate = 16000
+            container.mux([*sound.encode(pcm), *sound.encode(None)])
+    return path
+
+
+def test_sound_longer_than_the_picture_is_compared_over_the_common_part(tmp_path):
+    samples, opening = speak(1, 0, seconds=4)
+    path = write_film(tmp_path / "x.mp4", [np.zeros((64, 64, 3), np.uint8)] * 50, samples=samples)
+    sound = load_sound(path)
+    assert sound.seconds == pytest.approx(4, abs=0.1)
+    shown = opening[:32000:640]
+    assert synchrony(shown, sound.samples) == synchrony(shown, sound.samples[:32000]) > 0.5
+    assert synchrony(opening[::640], sound.samples[:32000]) == pytest.approx(
+        synchrony(shown, sound.samples), abs=1e-9
+    )
+
+
+@pytest.fixture(scope="module")
+def people():
+    """Fifty frames of a person, and of the room without one."""
+    person, states = make_identity(4, skin_tone=3), trajectory(3, 50)
+    frames = [render_frame(person, state).image for state in states]
+    room = (255 * np.sqrt(np.clip(backdrop(person, states[0], 256), 0, 1))).astype(np.uint8)
+    room[90:] = room[:1]
+    return frames, [room] * 50
+
+
+def watched(path: Path):
+    row = {"path": str(path), "kind": "video", "label": 0, "dataset": "made", "original": "x"}
+    return watch_faces(make_samples([row]), 50, face_detector="mtcnn")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("present", ["first half", "second half"])
+def test_a_video_with_no_face_in_half_of_its_frames_is_not_watched(
+    present, people, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path))
+    here = (np.arange(50) < 25) == (present == "first half")
+    path = write_film(tmp_path / "x.mp4", [people[not k][i] for i, k in enumerate(here)])
+    with pytest.warns(UserWarning, match=r"1 of 1 videos left out: .*x.mp4 \(no face found\)"):
+        assert len(watched(path).videos) == 0
+
+
+@pytest.mark.slow
+def test_motion_and_pulse_are_not_measured_at_uneven_times(people, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path))
+    even = watched(write_film(tmp_path / "even.mp4", people[0]))
+    assert "pulse, rate" in motion_table(even) and even.videos["fps"].item() == pytest.approx(25)
+    times = [*range(0, 1000, 40), *range(1000, 3000, 80)]
+    with pytest.warns(UserWarning, match=r"x.mp4 \(frames 40 to 80 ms apart\)"):
+        assert len(watched(write_film(tmp_path / "x.mp4", people[0], times)).videos) == 0
+
+
+HOUR = """
+import re, sys
+from pathlib import Path
+import pandas as pd
+from deepfake_nb.forensics.audio import lfcc, log_mel, sound_windows
+from deepfake_nb.forensics.audio_classifiers import window_cepstra
+
+def peak(path):
+    n = sum(lfcc(w).shape[1] + log_mel(w).shape[1] for _, w in sound_windows(path))
+    window_cepstra(pd.DataFrame({"path": [path]}))
+    return n, int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+_, before = peak(sys.argv[1])
+n, after = peak(sys.argv[2])
+print(n, before, after)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+def test_an_hour_of_sound_takes_no_more_memory_than_a_minute(tmp_path):
+    """Its samples alone would take 230 MB."""
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(60 * 16000) / 16000)
+    minute = (tone + 0.2 * noise(len(tone))).astype("float32")
+    paths = [write_wave(tmp_path / f"{k}.wav", np.tile(minute, k)) for k in (1, 60)]
+    words = [sys.executable, "-c", HOUR, *map(str, paths)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    n, before, after = map(float, done.stdout.split())
+    assert n == 1800 * 2 * 201
+    assert after < before + 20 and after < 300, (before, after)

@@ -8,6 +8,7 @@ __all__ = [
     "Sound",
     "load_sound",
     "sound_windows",
+    "spread_windows",
     "log_mel",
     "lfcc",
     "sound_statistics",
@@ -111,7 +112,8 @@ def load_sound(path: str | Path, sample_rate: int = 16000) -> Sound:
     Returns
     -------
     Sound
-        All of its sound, mixed to one channel, with remarks.
+        All of its sound, mixed to one channel, with remarks; 4 bytes a sample, so that an hour
+        takes 230 MB at 16 kHz.
 
     Raises
     ------
@@ -179,6 +181,48 @@ def sound_windows(
             f"{path}: its sound lasts {len(kept) / sample_rate:.3g} s, less than a window of "
             f"{seconds:g} s; give shorter windows"
         )
+
+
+def spread_windows(
+    path: str | Path, limit: int, seconds: float = 2.0, sample_rate: int = 16000
+) -> np.ndarray:
+    """Return windows of equal length, evenly spread over a sound of any length.
+
+    The file is decoded twice, so that memory does not grow with it.
+
+    Parameters
+    ----------
+    path : str or Path
+        See `load_sound`.
+    limit : int
+        Windows at most; a short sound has as many as it has room for side by side.
+    seconds : float, default 2.0
+        Length of a window.
+    sample_rate : int, default 16000
+        Samples a second.
+
+    Returns
+    -------
+    np.ndarray
+        (windows, n), float32; no windows if there is less sound than one.
+
+    Raises
+    ------
+    SoundError
+        As `load_sound`.
+    """
+    length = round(seconds * sample_rate)
+    n = sum(len(block) for block in _decode(path, sample_rate, []))
+    count = min(limit, n // length)
+    starts = np.linspace(0, n - length if count > 1 else 0, count).astype(int)
+    windows, at = np.zeros((count, length), "float32"), 0
+    for block in _decode(path, sample_rate, []):
+        for window, start in zip(windows, starts):
+            first, last = max(start, at), min(start + length, at + len(block))
+            if first < last:
+                window[first - start : last - start] = block[first - at : last - at]
+        at += len(block)
+    return windows
 
 
 # %% ../../nbs/05_forensics/11_audio.ipynb #au00000c

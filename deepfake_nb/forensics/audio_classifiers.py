@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..core.errors import ParameterError, SoundError
 from ..core.parallel import available_cores, map_threads
-from .audio import lfcc, load_sound
+from .audio import lfcc, spread_windows
 
 # %% auto #0
 __all__ = ["FrameMixtures"]
@@ -51,15 +51,10 @@ def window_cepstra(
     SoundError
         If a file has no sound, which the message names, or if all are shorter than a window.
     """
-    length = round(seconds * sample_rate)
 
     def cut(path: str) -> list[np.ndarray]:
-        sound = load_sound(path, sample_rate).samples
-        count = min(limit, len(sound) // length)
-        starts = (
-            np.linspace(0, len(sound) - length, count).astype(int) if count > 1 else [0] * count
-        )
-        return [lfcc(sound[start : start + length], sample_rate) for start in starts]
+        windows = spread_windows(path, limit, seconds, sample_rate)
+        return [lfcc(window, sample_rate) for window in windows]
 
     windows = map_threads(cut, samples["path"].tolist(), available_cores())
     rows = np.repeat(np.arange(len(samples)), [len(of_sound) for of_sound in windows])
