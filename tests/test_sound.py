@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,8 @@ from deepfake_nb.core.errors import SoundError
 from deepfake_nb.data.samples import make_samples
 from deepfake_nb.forensics.audio import load_sound, sound_statistics, sound_windows, synchrony
 from deepfake_nb.forensics.audio_classifiers import sound_scores, window_cepstra
+from deepfake_nb.models.classifiers import compile_model
+from deepfake_nb.models.sounds import build_sound_network
 from deepfake_nb.studies.watched import motion_table, watch_faces
 from deepfake_nb.synthetic.people import make_identity, trajectory
 from deepfake_nb.synthetic.rendering import render_frame
@@ -67,6 +70,25 @@ def test_a_sound_shorter_than_a_window_is_refused_or_scored_as_unknown(tmp_path)
     assert np.isnan(sound_scores(np.ones(1), rows, 2)).tolist() == [True, False]
     with pytest.raises(SoundError, match="1 sounds, none as long as a window of 1 s"):
         window_cepstra(table[:1], seconds=1)
+
+
+@pytest.mark.backend
+@pytest.mark.slow
+def test_the_network_on_bands_learns_a_band_and_cannot_hear_loudness(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 6, (160, 32, 41)).astype("float32")
+    y = np.tile([0, 1], 80).astype("float32")[:, None]
+    x[1::2, 12:15] += 10
+    x += rng.normal(0, 20, (160, 1, 1)).astype("float32")  # loudness
+    network = compile_model(build_sound_network(32, 41, filters=(8, 16), seed=0), 5e-3)
+    network.fit(x[:120], y[:120], epochs=12, batch_size=24, verbose=0)
+    scores = keras.ops.convert_to_numpy(network(x))[:, 0]
+    right = (scores[120:] > 0.5) == y[120:, 0]
+    assert right.mean() > 0.9
+    assert np.allclose(keras.ops.convert_to_numpy(network(x + 30))[:, 0], scores, atol=1e-3)
+    network.save(tmp_path / "network.keras")
+    again = keras.ops.convert_to_numpy(keras.saving.load_model(tmp_path / "network.keras")(x))
+    assert np.allclose(again[:, 0], scores, atol=1e-6)
 
 
 def write_film(path: Path, frames: list, times=None, samples: np.ndarray | None = None) -> Path:
