@@ -1,5 +1,6 @@
 """Sounds that are silent, short or long, and videos with sound: right, or refused by name."""
 
+import io
 import subprocess
 import sys
 import wave
@@ -12,13 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepfake_nb.core.errors import SoundError
+from deepfake_nb.core.errors import DatasetNotFoundError, ParameterError, SoundError
+from deepfake_nb.data.datasets import load_samples
 from deepfake_nb.data.samples import make_samples
 from deepfake_nb.forensics.audio import load_sound, sound_statistics, sound_windows, synchrony
 from deepfake_nb.forensics.audio_classifiers import sound_scores, window_cepstra
+from deepfake_nb.forensics.motion import mouth_opening
 from deepfake_nb.models.classifiers import compile_model
 from deepfake_nb.models.sounds import build_sound_network
 from deepfake_nb.studies.watched import motion_table, watch_faces
+from deepfake_nb.synthetic.datasets import generate, read_video, write_video
+from deepfake_nb.synthetic.layouts import CODECS
 from deepfake_nb.synthetic.people import make_identity, trajectory
 from deepfake_nb.synthetic.rendering import render_frame
 from deepfake_nb.synthetic.scenes import backdrop
@@ -191,3 +196,53 @@ def test_an_hour_of_sound_takes_no_more_memory_than_a_minute(tmp_path):
     n, before, after = map(float, done.stdout.split())
     assert n == 1800 * 2 * 201
     assert after < before + 20 and after < 300, (before, after)
+
+
+SMALL = {"identities": 2, "videos": 1, "frames": 6, "fps": 12, "manipulations": ["mouth"]}
+
+
+def test_videos_have_sound_only_if_asked_for(tmp_path):
+    """The names of folders are hashes of the options: they and the bytes stay what they were."""
+    silent, again = io.BytesIO(), io.BytesIO()
+    frames = [np.full((64, 64, 3), 90, np.uint8)] * 50
+    write_video(silent, frames)
+    write_video(again, frames, sound=None)
+    assert silent.getvalue() == again.getvalue()
+    with pytest.raises(DatasetNotFoundError, match="dfdc-17bb966c152f"):
+        generate("dfdc", tmp_path, sound=False, render=False, **SMALL)
+    for layout, options, words in (
+        ("faces", {}, "sound=True: expected False in layout 'faces'"),
+        ("dfdc", {"fps": 25}, "frames=6: expected at least half a second"),
+        ("dfdc", {"sound": "yes"}, "sound='yes': expected True or False"),
+    ):
+        with pytest.raises(ParameterError, match=words):
+            generate(layout, tmp_path, render=False, **{**SMALL, "sound": True, **options})
+    heard, _ = speak(1, 0, 2)
+    for codec in CODECS:
+        path = tmp_path / f"{codec}.mp4"
+        write_video(path, frames, codec=codec, sound=heard)
+        sound, n = load_sound(path), len(heard)
+        assert (len(read_video(path)), sound.remarks) == (50, ())
+        assert sound.seconds == pytest.approx(2, abs=0.1)
+        assert np.corrcoef(sound.samples[:n], heard[: len(sound.samples)])[0, 1] > 0.95
+
+
+@pytest.mark.slow
+def test_lips_in_a_video_follow_its_own_sound(tmp_path, monkeypatch):
+    """The mouth is measured in the pixels of the file, and the sound is decoded from it."""
+    monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path))
+    options = {"identities": 6, "videos": 1, "frames": 75, "fps": 25, "manipulations": ["mouth"]}
+    samples = load_samples("synthetic-dfdc", sound=True, seed=90, progress=False, **options)
+    videos = watch_faces(samples, 75, face_detector="mtcnn")
+    opening = [mouth_opening(crops) for crops in videos.crops]
+    sounds = [load_sound(path).samples for path in videos.videos["path"]]
+    real, fake = (np.flatnonzero(videos.label == label) for label in (0, 1))
+    assert len(real) == len(fake) == 6
+    whole = np.array([synchrony(opening[i], sounds[i]) for i in real])
+    broken = [synchrony(opening[i], sounds[j]) for i, j in zip(real, np.roll(real, 1))]
+    mouths = [synchrony(opening[i], sounds[i]) for i in fake]
+    assert (whole > broken).all() and np.mean(whole) > np.mean(broken) + 0.3, (whole, broken)
+    assert np.mean(whole) > np.mean(mouths), (whole, mouths)
+    for path in samples["mask_path"].dropna():
+        with pytest.raises(SoundError, match="holds no sound"):
+            load_sound(path)
