@@ -20,7 +20,7 @@ LONGEST = (
     "kun",
     "forbush",
     "test_papers",
-    "01_synthetic-10_datasets",
+    "01_synthetic-11_datasets",
     "test_detectors",
     "test_models",
     "10_studies-14_planted",

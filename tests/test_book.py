@@ -542,7 +542,7 @@ def test_proposals_have_the_numbers_of_the_notebook_that_tries_them():
     keys = [p["key"] for p in listed]
     assert len(set(keys)) == len(keys) and {m["proposal"] for m in measured} <= set(keys)
     assert all(bool(p["tried"]) == bool(p["outcome"]) for p in listed)
-    here = {p["key"] for p in listed if p["tried"].startswith("proposals")}
+    here = {p["key"] for p in listed if p["tried"].startswith(("proposals", "sound"))}
     assert here == {m["proposal"] for m in measured}
     html = lists.proposals(SimpleNamespace(root=ROOT, pages={p["tried"] for p in listed}))
     first = measured[0]

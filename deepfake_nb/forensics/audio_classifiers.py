@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from ..core.errors import ParameterError
+from ..core.errors import ParameterError, SoundError
 from ..core.parallel import available_cores, map_threads
-from .audio import lfcc, load_sound
+from .audio import lfcc, spread_windows
 
 # %% auto #0
 __all__ = ["FrameMixtures"]
@@ -43,25 +43,26 @@ def window_cepstra(
     Returns
     -------
     tuple of (list of np.ndarray, np.ndarray)
-        Cepstra (60, frames) of each window, and the row of the table that it belongs to.
+        Cepstra (60, frames) of each window, and the row of the table that it belongs to. A sound
+        shorter than a window has none, and `sound_scores` gives it NaN.
 
     Raises
     ------
     SoundError
-        If a file has no sound; the message names it.
+        If a file has no sound, which the message names, or if all are shorter than a window.
     """
-    length = round(seconds * sample_rate)
 
     def cut(path: str) -> list[np.ndarray]:
-        sound = load_sound(path, sample_rate).samples
-        count = min(limit, len(sound) // length)
-        starts = (
-            np.linspace(0, len(sound) - length, count).astype(int) if count > 1 else [0] * count
-        )
-        return [lfcc(sound[start : start + length], sample_rate) for start in starts]
+        windows = spread_windows(path, limit, seconds, sample_rate)
+        return [lfcc(window, sample_rate) for window in windows]
 
     windows = map_threads(cut, samples["path"].tolist(), available_cores())
     rows = np.repeat(np.arange(len(samples)), [len(of_sound) for of_sound in windows])
+    if not len(rows):
+        raise SoundError(
+            f"{len(samples)} sounds, none as long as a window of {seconds:g} s; give a smaller "
+            "seconds"
+        )
     return [window for of_sound in windows for window in of_sound], rows
 
 

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/10_studies/32_watched.ipynb #wa000003
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -78,7 +79,7 @@ def watch_faces(
     samples : pd.DataFrame
         Sample table of videos, fakes with their originals.
     n : int
-        Successive frames of a video; shorter ones, and those without a face, are left out.
+        Successive frames of a video.
     size : int, default 128
         Side of the crops in pixels.
     face_detector : str, default "yunet"
@@ -90,23 +91,37 @@ def watch_faces(
     -------
     Watched
         The videos, in the order of the table.
+
+    Warns
+    -----
+    UserWarning
+        If videos are left out, with their names: those that have fewer frames, or frames at
+        uneven times, and those in which one of three frames looked at shows no face.
     """
     settings = Extraction("middle", 3, max(n // 4, 1), face_detector, size=32)
-    found = cached_faces(samples, settings, workers=workers, progress=False).samples
-    boxes = found.groupby("original")[["left", "top", "right", "bottom"]].median()
+    found = cached_faces(samples, settings, workers=workers, progress=False)
+    boxes = found.samples.groupby("original")[["left", "top", "right", "bottom"]].median()
+    lost = found.failures.groupby("source_path")["reason"].first()
     samples = samples.assign(group=connected_groups(samples)[0])
-    rows, crops = [], []
+    rows, crops, left_out = [], [], []
     for row in samples.to_dict("records"):
-        if row["original"] not in boxes.index:
+        why = lost.get(row["path"], "")
+        frames = [] if why else list(read_frames(row["path"], sampling="middle", n=n))
+        images = [frame.image for frame in frames if frame.image is not None]
+        steps = np.diff([frame.timestamp or 0 for frame in frames])
+        if not why and len(images) < n:
+            why = f"{len(images)} of {n} frames"
+        elif not why and np.ptp(steps) > np.median(steps) / 2:
+            why = f"frames {1000 * steps.min():.0f} to {1000 * steps.max():.0f} ms apart"
+        if why:
+            left_out.append(f"{row['path']} ({why})")
             continue
         box = boxes.loc[row["original"]].to_numpy(float)
-        frames = list(read_frames(row["path"], sampling="middle", n=n))
-        images = [frame.image for frame in frames if frame.image is not None]
-        if len(images) < n:
-            continue
         crops.append([crop_face(image, box, 0.3, size) for image in images])
-        seconds = (frames[-1].timestamp or 0) - (frames[0].timestamp or 0)
-        rows.append(row | {"fps": (n - 1) / seconds})
+        rows.append(row | {"fps": 1 / steps.mean()})
+    if left_out:
+        named = "; ".join(left_out)
+        warnings.warn(f"{len(left_out)} of {len(samples)} videos left out: {named}", stacklevel=2)
     return Watched(pd.DataFrame(rows), np.array(crops, np.uint8))
 
 

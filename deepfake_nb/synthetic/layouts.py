@@ -257,6 +257,9 @@ def check_options(options: dict) -> dict:
     lens_blur = options.get("lens_blur", 0.45)
     positive = isinstance(lens_blur, (int, float)) and 0 < lens_blur <= 10
     need(positive, "lens_blur", "a number above 0, at most 10")
+    sound = options.get("sound", False)
+    need(isinstance(sound, bool), "sound", "True or False")
+    need(not sound or layout != "faces", "sound", "False in layout 'faces', which holds images")
     for name, (low, high) in _RANGES.items():
         value = options[name]
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
@@ -272,4 +275,6 @@ def check_options(options: dict) -> dict:
     need(once and set(chosen) <= set(possible), "manipulations", some)
     one = "1 in layout 'faceforensics', which has one video an identity"
     need(layout != "faceforensics" or options["videos"] == 1, "videos", one)
+    half = "at least half a second of frames if videos have sound"
+    need(not sound or 2 * options["frames"] >= options["fps"], "frames", half)
     return options | {"manipulations": list(chosen)}
