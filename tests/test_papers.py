@@ -434,7 +434,9 @@ def test_conditional_loss_paper_takes_the_challenge_without_masks(tmp_path, monk
     assert main(["run", "denholtz", "--dataset", "dfdc", *words, "--out", str(out)]) == 0
     folder = next((out / "denholtz").iterdir())
     tests = pd.read_csv(folder / "figures" / "deletion_insertion.csv")
-    assert set(tests["name"]) == {"deletion"}  # without masks no mass
+    assert tests["name"].tolist()[:2] == ["true labels", "random labels"]
+    described = set(pd.read_csv(folder / "figures" / "predictors.csv")["name"])
+    assert "deletion" in described and "mass in own mask" not in described  # without masks no mass
     assert "its original" in set(pd.read_csv(folder / "figures" / "fills.csv")["name"])
     assert (pd.read_csv(folder / "tables" / "counts.csv")["face found"] > 0).all()
     assert len(pd.read_csv(folder / "figures" / "grid.csv")) == 2 * 2 * 5  # cases, seeds, settings
