@@ -359,7 +359,10 @@ def test_the_lead_counts_what_real_data_decided(ledger_row):
     assert "8 further reproductions (45, 46, 47, 48, 49, 50, 51, 52)" in told
     assert "Turned by a rerun: 2 of the 14 (9, 27)" in told and "counted once here: 73." in told
     assert "11 of the 14 have a rule or a gate younger than some numbers" in told
-    assert "27 was turned by a rerun. So 28, 31 alone are free of all three." in told
+    assert "27 was turned by a rerun. So 28, 31 alone are free of all three, and 31 rests" in told
+    assert "what counts as holding is ours: the limits of 27, 28, 61, 71, 72, 73." in told
+    assert "part “development”" in text_of(ledger_row(62))
+    assert "part “evaluation”" in text_of(ledger_row(66))
     packs = {i: e["origin"] for i, e in real.iterrows()}
     unheld = [i for i, at in packs.items() if "+" in commit_of(at)]
     assert (f"the scores behind {len(unheld)} of the 14" in told) == bool(unheld)

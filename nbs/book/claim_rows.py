@@ -176,7 +176,8 @@ def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
         for one in (entry, *entry["also"]):
             which = f"{one['verdict']} on {one['dataset']}" if entry["also"] else ""
             if one["verdict"] not in ("not tested", "value lost") and one["found"]:
-                numbers.append(found_line(one, which, sheet.context))
+                rule, _ = rule_and_pack(one, claim, sheet)
+                numbers.append(found_line(one, which, rule, sheet.context))
             if one["late"]:
                 late.setdefault(one["known"], {})[source] = True
             if one["source"] in ("own data", "other real data") and weak_models(one, claim, sheet):
@@ -232,11 +233,13 @@ def missing(value) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-def found_line(entry: dict, which: str, context: Context) -> str:
+def found_line(entry: dict, which: str, rule: dict | None, context: Context) -> str:
     "Numbers under their name, each with what it is of, and the source and data they come from."
     name = f"<b>{escape(entry['quantity'])}</b> " if entry["quantity"] else ""
     of = [number["of"] for number in entry["numbers"]]
-    said = ", ".join([entry["source"], *([which] if which else []), *groups_of(entry, context)])
+    part = [f"part “{escape(rule['part'])}”"] if rule else []
+    which = [which] if which else []
+    said = ", ".join([entry["source"], *which, *groups_of(entry, context), *part])
     parts = re.findall(r"[^\s,;]+(?: \[[^]]+\])?", entry["found"])
     if len(of) > 1:
         listed = "".join(f"<li>{p} {escape(o)}</li>" for p, o in zip(parts, of, strict=True))

@@ -40,14 +40,16 @@ shows that it is absent in drawn faces, and says nothing of real ones.</li>
 <li>Square brackets hold intervals: the bias-corrected percentiles of 1,000 bootstrap resamples, in
 which groups of people, and trainings, are drawn whole. They are at 95 %, at 90 % where a claim says
 that two are equal or that there is no gain, and jointly at 95 % for an order. With few groups such
-an interval tends to be too narrow.</li>
+an interval tends to be too narrow. They cover which people are tested and, where trainings are
+named, chance in training; not other people to train on, other crops, splits or code.</li>
 <li>For a printed number, <i>reproduced</i> means that our interval does not exclude it: few groups
 make that easy, many make it hard. Where a row says “our test”, the report did not state what was
 tested, and the verdict is on our test.</li>
 <li>The name before a number says what it measures. A number with a sign is a difference, and “A”
 minus “B” below it says of what. A and B are names of models, or of values, in the pack.</li>
-<li>Two numbers can be compared only if name, models and data are the same. The same name on other
-data measures something else; so does the same name on rendered and on real people.</li>
+<li>Two numbers can be compared only if name, models, data and part are the same. The same name on
+other data measures something else; so does the same name on rendered and on real people. The part
+of the scores, such as “evaluation”, stands with the groups; the pack has it by that name.</li>
 <li>Below a number stand the data and the independent groups that it rests on: people, or
 originals, that no other group is joined to.</li>
 <li>Where no number of trainings is named, training is not random, as that of a support vector
@@ -279,6 +281,9 @@ def links(numbers) -> str:
     return ", ".join(f'<a href="#claim-{n}">{n}</a>' for n in numbers)
 
 
+LIMITS = {"least", "most", "margin"}  # of a rule: how much counts
+
+
 def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     "What real data decided, and how far that can be trusted."
     from deepfake_nb.reporting.claims import rules_of
@@ -310,6 +315,8 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     rerun = f"; of the others, {links(rerun)} was turned by a rerun" if rerun else ""
     entries = [(number, e, claims.loc[number]) for number, e in real.iterrows()]
     weak = [number for number, e, claim in entries if weak_models(e, claim, sheet)]
+    at_chance = [number for number in free if number in weak]
+    at_chance = f", and {links(at_chance)} rests on models at chance" if at_chance else ""
     packs = [(number, e, *rule_and_pack(e, claim, sheet)) for number, e, claim in entries]
     open_code = [i for i, _, _, pack in packs if pack and "+" in pack["provenance"]["commit"]]
     wider = [i for i, e in real.iterrows() if _level(rules_of(claims.loc[i]), e) == 0.9]
@@ -317,6 +324,7 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     few = {i: min(e["tested_on"].values()) for i, e in real.iterrows() if e["tested_on"]}
     few = {i: groups for i, groups in few.items() if groups < FEW}
     ours = real.index[about["text"].str.contains("our test")]
+    limits = [i for i, _, rule, _ in packs if rule and LIMITS & {k for k, at in rule.items() if at}]
     same, people = repeats(compared, claims)
     warned = [
         f"<li><strong>Code that was not committed:</strong> the scores behind {len(open_code)} of "
@@ -334,12 +342,13 @@ On another real dataset, {told("agrees", "agrees")} and {told("disagrees", "disa
 Intervals are at 95 %, or jointly so{wide}.</p>
 <p><strong>Taken together,</strong> {len(young)} of the {n} have a rule or a gate younger than some
 numbers{rerun}. So {links(free) or "none"} alone {"is" if len(free) == 1 else "are"} free of
-all three.</p>
+all three{at_chance}.</p>
 <ul>
 {"".join(warned)}
 <li><strong>Reproduced</strong>, of a printed number, means that our interval does not exclude it:
-few groups make that easy, many make it hard. {links(ours)} judge a test of ours: the report did not
-state what it tested.</li>
+few groups make that easy, many make it hard. Where the report gives no number, what counts as
+holding is ours: the limits of {links(limits)}. For {links(ours)} the whole test is, since the
+report did not state what it tested.</li>
 <li><strong>Rendered</strong> means drawn by this repository's code: no real person.
 <i>Agrees</i> shows that an effect can occur, not how large it is in real videos. <i>Disagrees</i>
 shows that it is absent in drawn faces, which says nothing of real ones. On other rendered people,
