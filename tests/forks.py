@@ -10,7 +10,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+# As if it were not installed: notebooks need no grammar of IRIs, which takes most of the time that
+# nbformat's validator takes to start.
+sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
 PRELOAD = [
+    "forks",
     "tensorflow",
     "keras",
     "pandas",

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.skipif(
     os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow", reason="this is the JAX pass"
 )
-def test_jax_passes_what_depends_on_the_backend():
+def test_jax_passes_what_depends_on_the_backend(tmp_path):
     files = [
         str(file)
         for file in sorted(ROOT.glob("tests/test_*.py"))
@@ -22,7 +22,11 @@ def test_jax_passes_what_depends_on_the_backend():
     ]
     words = [*files, "-m", "backend", "-q", "-p", "no:cacheprovider", "--durations=5"]
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # most of the time goes into compiling
+    # Most of the time goes into compiling, often the same network several times.
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path)
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+    environment["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         cwd=ROOT,

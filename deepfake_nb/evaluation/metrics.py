@@ -170,63 +170,78 @@ def roc_table(y_true: np.ndarray, y_score: np.ndarray) -> pd.DataFrame:
 
 
 # %% ../../nbs/03_evaluation/00_metrics.ipynb #19568502
-def _weights_by_score(
-    y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sum the weights of fakes and of reals at each distinct score, ascending, (b, distinct)."""
-    order = np.argsort(y_score, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(y_score[order]) != 0])
-    ascending = weights[:, order]
-    fake = ascending * (y_true[order] == 1)
-    real = ascending - fake
-    if len(starts) < len(order):  # equal scores
-        fake, real = (np.add.reduceat(part, starts, axis=1) for part in (fake, real))
-    return fake, real
+class _Counts:
+    """The weights of fakes and of reals above every threshold, for many rows of weights.
+
+    Attributes
+    ----------
+    fakes, reals : np.ndarray
+        Weights of a class cumulated from its highest score, from 0 on, (b, n of the class + 1).
+    fake_at, real_at : np.ndarray
+        Column of `fakes` and `reals` at each threshold: above all scores, then each, descending.
+    """
+
+    def __init__(self, y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray):
+        thresholds = np.unique(-y_score)
+        self.fakes, self.fake_at = self._cumulate(y_true == 1, -y_score, weights, thresholds)
+        self.reals, self.real_at = self._cumulate(y_true != 1, -y_score, weights, thresholds)
+
+    @staticmethod
+    def _cumulate(own, falling, weights, thresholds):
+        members = np.flatnonzero(own)
+        members = members[np.argsort(falling[members], kind="stable")]
+        total = np.zeros((len(weights), len(members) + 1))
+        np.cumsum(weights[:, members], axis=1, out=total[:, 1:])
+        return total, np.r_[0, np.searchsorted(falling[members], thresholds, side="right")]
+
+    def at_fakes(self) -> np.ndarray:
+        """Return the thresholds that call more fakes than the one before, as positions."""
+        return 1 + np.flatnonzero(np.diff(self.fake_at))
 
 
 def weighted_auc(y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the AUC of each row of weights, (b,)."""
-    fake, real = _weights_by_score(y_true, y_score, weights)
-    real_below = np.cumsum(real, axis=1) - real / 2
-    return (fake * real_below).sum(1) / (fake.sum(1) * real.sum(1))
+    counts = _Counts(y_true, y_score, weights)
+    at = counts.at_fakes()
+    new = np.diff(counts.fakes[:, counts.fake_at[np.r_[0, at]]], axis=1)
+    reals, total = counts.reals, counts.reals[:, -1:]
+    below = total - (reals[:, counts.real_at[at]] + reals[:, counts.real_at[at - 1]]) / 2
+    return (new * below).sum(1) / (counts.fakes[:, -1] * total[:, 0])
 
 
 def weighted_average_precision(
     y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Return the precision averaged over recall, without interpolation, of each row, (b,)."""
-    fake, real = _weights_by_score(y_true, y_score, weights)
-    fake, real = fake[:, ::-1], real[:, ::-1]
-    found = np.cumsum(fake, axis=1)
-    called = np.cumsum(fake + real, axis=1)
-    return (fake * found / np.maximum(called, 1e-12)).sum(1) / found[:, -1]
+    counts = _Counts(y_true, y_score, weights)
+    at = counts.at_fakes()
+    found = counts.fakes[:, counts.fake_at[at]]
+    called = found + counts.reals[:, counts.real_at[at]]
+    new = np.diff(found, axis=1, prepend=0)
+    return (new * found / np.maximum(called, 1e-12)).sum(1) / found[:, -1]
 
 
 # %% ../../nbs/03_evaluation/00_metrics.ipynb #057e61df
-def _weighted_roc(
-    y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return false and true positive rates, from (0, 0) to (1, 1), (b, distinct + 1) each."""
-    rates = []
-    for weight in _weights_by_score(y_true, y_score, weights):
-        total = np.cumsum(weight[:, ::-1], axis=1)
-        rates.append(np.pad(total / total[:, -1:], ((0, 0), (1, 0))))
-    true_rate, false_rate = rates
-    return false_rate, true_rate
-
-
 def weighted_equal_error_rate(
     y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Return the equal error rate of each row of weights, (b,)."""
-    false_rate, true_rate = _weighted_roc(y_true, y_score, weights)
-    excess = false_rate + true_rate - 1  # from −1 to 1, never falling
+    counts = _Counts(y_true, y_score, weights)
     rows = np.arange(len(weights))
-    after = np.argmax(excess >= 0, axis=1)
-    before = after - 1
-    fraction = -excess[rows, before] / (excess[rows, after] - excess[rows, before])
-    step = false_rate[rows, after] - false_rate[rows, before]
-    return false_rate[rows, before] + fraction * step
+
+    def rates(at):
+        false_rate = counts.reals[rows, counts.real_at[at]] / counts.reals[:, -1]
+        true_rate = counts.fakes[rows, counts.fake_at[at]] / counts.fakes[:, -1]
+        return false_rate, false_rate + true_rate - 1  # from −1 to 1, never falling
+
+    before = np.zeros(len(weights), int)
+    after = np.full(len(weights), len(counts.real_at) - 1)
+    while (after - before > 1).any():
+        middle = (before + after) // 2
+        beyond = rates(middle)[1] >= 0
+        before, after = np.where(beyond, before, middle), np.where(beyond, middle, after)
+    (low, missing), (high, excess) = rates(before), rates(after)
+    return low - missing / (excess - missing) * (high - low)
 
 
 def weighted_true_positive_rate(
@@ -236,7 +251,10 @@ def weighted_true_positive_rate(
     max_false_positive_rate: float = 0.01,
 ) -> np.ndarray:
     """Return the highest true positive rate within a false positive rate, of each row, (b,)."""
-    false_rate, true_rate = _weighted_roc(y_true, y_score, weights)
+    counts = _Counts(y_true, y_score, weights)
+    at = np.r_[0, counts.at_fakes()]
+    false_rate = counts.reals[:, counts.real_at[at]] / counts.reals[:, -1:]
+    true_rate = counts.fakes[:, counts.fake_at[at]] / counts.fakes[:, -1:]
     return np.where(false_rate <= max_false_positive_rate + 1e-12, true_rate, 0).max(1)
 
 

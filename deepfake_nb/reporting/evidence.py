@@ -61,7 +61,7 @@ def pack_numbers(scores: pd.DataFrame) -> list[dict]:
             if rows[columns].isna().any(axis=None):
                 continue
             for metric in _metrics_of(rows, columns):
-                found = measure(scores, model, str(part), metric=metric)
+                found = measure(rows, model, str(part), metric=metric)
                 row = {"model": model, "part": part, "metric": metric, "trainings": len(columns)}
                 about = {name: json_value(value) for name, value in found.as_row().items()}
                 numbers.append(row | about)
