@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from deepfake_nb.data.samples import make_samples
 from deepfake_nb.data.splits import check_split, split_samples
+from deepfake_nb.synthetic import datasets
 from deepfake_nb.synthetic.compositing import QUALITIES
 from deepfake_nb.synthetic.datasets import generate, read_video
 from deepfake_nb.synthetic.layouts import LAYOUTS
@@ -41,9 +42,11 @@ def hashes(root: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def faces():
-    """Root and attributes of each quality at its default size, in the notebook's cache."""
-    qualities = ("crude", "careful")
-    roots = {quality: generate("faces", quality=quality, progress=False) for quality in qualities}
+    """Root and attributes of each quality, the default one at its default size, as 11_datasets."""
+    roots = {
+        "crude": generate("faces", quality="crude", identities=30, progress=False),
+        "careful": generate("faces", quality="careful", progress=False),
+    }
     return {
         quality: (root, pd.read_csv(root / "attributes.csv")) for quality, root in roots.items()
     }
@@ -80,6 +83,13 @@ def test_bytes_do_not_depend_on_workers_or_place(layout, small, tmp_path):
     one = hashes(generate(layout, tmp_path, workers=1, **SMALL))
     assert one == hashes(small[layout])
     assert len(one) > 8
+
+
+def test_few_images_start_no_process(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "available_cores", pytest.fail)
+    before = cv2.getNumThreads()
+    assert hashes(generate("faces", tmp_path, **SMALL)) == hashes(small["faces"])
+    assert cv2.getNumThreads() == before
 
 
 def test_other_options_give_another_dataset(tmp_path):

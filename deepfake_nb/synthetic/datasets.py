@@ -337,6 +337,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 # %% ../../nbs/01_synthetic/11_datasets.ipynb #a13e80d4
+_WORTH_PROCESSES = 200  # images of 256²; fewer are made before processes would have started
+
+
 def _make_takes(options: dict, folder: Path, workers: int | None, progress: bool) -> list[dict]:
     """Make every take that does not exist yet, in several processes; return the rows of all."""
     from joblib import Parallel, delayed
@@ -346,15 +349,19 @@ def _make_takes(options: dict, folder: Path, workers: int | None, progress: bool
     records.mkdir(parents=True, exist_ok=True)
     takes = plan_takes(options)
     calls = [delayed(_make_take)(options, take, str(folder), i) for i, take in enumerate(takes)]
+    images = options["frames"] * sum(1 + len(take.fakes) for take in takes)
+    few = images * (options["size"] / 256) ** 2 < _WORTH_PROCESSES
     parallel = Parallel(
-        n_jobs=workers or available_cores(),
+        n_jobs=workers or (1 if few else available_cores()),
         return_as="generator_unordered",
         idle_worker_timeout=10,
     )
+    threads = cv2.getNumThreads()
     title = f"{options['layout']} ({options['quality']})"
     with tqdm(total=len(takes), desc=title, unit="take", disable=not progress) as bar:
         for _ in parallel(calls):
             bar.update()
+    cv2.setNumThreads(threads)
     rows = [json.loads((records / f"{i}.json").read_text()) for i in range(len(takes))]
     return sum(rows, [])
 
@@ -424,7 +431,7 @@ def generate(
     seed : int, default 0
         Another seed gives other people.
     workers : int, optional
-        Number of processes; None for one a core.
+        Number of processes; None for one a core, or this one for less than 200 images.
     progress : bool, default True
         Whether to show a progress bar.
     render : bool, default True
