@@ -1,7 +1,8 @@
 """Kernels for papers, forked from a process that has TensorFlow imported: four seconds less each.
 
 Jupyter starts this file as it would start ipykernel. It hands its arguments, folder, environment
-and output to the server, and lives and dies with the kernel that the server forks.
+and output to the server, which `Forks` started, and lives and dies with the kernel that the server
+forks.
 """
 
 import json
@@ -50,10 +51,9 @@ def serve(address: str) -> None:
     "Fork kernels until the one who started this process ends."
     import importlib
 
-    from forks import PRELOAD
-
-    for name in (*PRELOAD, "ipykernel.kernelapp", "seaborn", "scipy.stats"):
+    for name in ("ipykernel.kernelapp", "seaborn", "scipy.stats"):
         importlib.import_module(name)
+
     waiting = {}  # process of a kernel → socket of the one who asked for it
 
     def reap(*_) -> None:
@@ -86,4 +86,4 @@ def serve(address: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ask_for_kernel() if "-f" in sys.argv else serve(sys.argv[1]))
+    sys.exit(ask_for_kernel())

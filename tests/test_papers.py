@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from kernels import ADDRESS
+from kernels import ADDRESS, serve
 
 from deepfake_nb.cli import main
 from deepfake_nb.core.paths import papers_dir
@@ -30,7 +30,7 @@ JUDGED_BY_TIME = {"forbush": [20], "torlapati": [56, 57, 58]}  # claims
 
 
 @pytest.fixture(scope="session")
-def kernels():
+def kernels(forks):
     "Settings with which Jupyter gets its kernels from a server, see kernels.py."
     with tempfile.TemporaryDirectory() as name:  # a socket's path has to be short
         folder, script = Path(name), str(ROOT / "tests" / "kernels.py")
@@ -38,13 +38,13 @@ def kernels():
         spec |= {"display_name": "forked", "language": "python"}
         (folder / "kernels" / "python3").mkdir(parents=True)
         (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
-        server = subprocess.Popen([sys.executable, script, name + "/socket"], cwd=ROOT)
+        server = forks.start(folder / "log", serve, name + "/socket")
         while not (folder / "socket").exists():
-            assert server.poll() is None
+            assert server.is_alive(), (folder / "log").read_text(encoding="utf-8")
             time.sleep(0.05)
         yield {"JUPYTER_PATH": name, ADDRESS: name + "/socket"}
         server.terminate()
-        server.wait()
+        server.join()
 
 
 @pytest.fixture(autouse=True)
