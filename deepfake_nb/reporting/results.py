@@ -124,6 +124,7 @@ class Results:
         self._numbers = {"Figure": int(bool(opening)), "Table": 0}
         self._places = list(opening)
         self._scored: dict[str, tuple] = {}
+        self._judged: tuple[tuple, pd.DataFrame] | None = None
 
     def _caption(self, kind: str, name: str, caption: str) -> str:
         """Return a numbered caption; with the stamp, unless the notebook has shown it above."""
@@ -201,8 +202,11 @@ class Results:
         pd.DataFrame
             See `run_sources`.
         """
-        scored = [(name or ledger.dataset, *kept) for name, kept in self._scored.items()]
-        return run_sources(ledger, scored, self.stamp)
+        known = (ledger.table().to_json(), *map(id, self._scored.values()))
+        if self._judged is None or self._judged[0] != known:  # once, not for each table
+            scored = [(name or ledger.dataset, *kept) for name, kept in self._scored.items()]
+            self._judged = known, run_sources(ledger, scored, self.stamp)
+        return self._judged[1]
 
     def confirmed(self, ledger: Ledger) -> pd.DataFrame:
         """Return what this run and the confirmation run of its report found, a row a claim.

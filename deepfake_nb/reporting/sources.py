@@ -141,14 +141,13 @@ def judge_published(claim: Mapping) -> dict:
 
 
 # %% ../../nbs/11_reporting/13_sources.ipynb #5f9e480f
-def count_trainings(claim: Mapping, stamp: str, folder: Path) -> int | None:
+def count_trainings(claim: Mapping, stamp: str, profiles: Mapping) -> int | None:
     """Return how many trainings stand behind a notebook's finding; None if it is not random."""
     counted = claim["trainings"]
     if counted == "none":
         return None
     named = re.search(r"profile (\w+)", stamp)
-    profiles = load_profiles(folder)[claim["report"]]
-    parameters = profiles.get(named[1] if named else "", {})
+    parameters = profiles[claim["report"]].get(named[1] if named else "", {})
     return parameters.get(counted, 1) if isinstance(counted, str) else 1
 
 
@@ -302,7 +301,7 @@ _ORDER = ["claim", "source", "verdict", "found", "reason", *list(_EMPTY)[1:]]
 
 
 def claim_rows(
-    number: int, claim: Mapping, said: Mapping, stamp: str, packed: Mapping, folder: Path
+    number: int, claim: Mapping, said: Mapping, stamp: str, packed: Mapping, profiles: Mapping
 ) -> list[dict]:
     """Return what each source says about a claim.
 
@@ -318,8 +317,8 @@ def claim_rows(
         What the notebook was run on.
     packed : mapping
         From `pack_entries`.
-    folder : Path
-        Folder of the paper notebooks.
+    profiles : mapping
+        From `load_profiles`.
 
     Returns
     -------
@@ -333,7 +332,7 @@ def claim_rows(
         elif source == "published record":
             entry = judge_published(claim)
         elif source == "rendered" and claim["kind"] != "exact":
-            seeds = count_trainings(claim, stamp, folder)
+            seeds = count_trainings(claim, stamp, profiles)
             entry = judge_notebook(claim, said, seeds)
             entry["seeds"] = None if entry["verdict"] == "not tested" else seeds
             dataset = said.get("dataset", re.split(r"[,;] profile", stamp)[0])
@@ -388,11 +387,11 @@ def load_sources(folder: str | Path | None = None, people: str = "confirmation")
         if _is_confirmation(pack):
             about = {"dataset": pack["dataset"], "origin": pack["origin"]}
             entered |= {row["no."]: row | about for row in pack.get("entered", ())}
-    rows = []
+    profiles, rows = load_profiles(folder), []
     for number, claim in claims.iterrows():
         table = notebooks[claim["report"]]
-        said = entered.get(number, table.loc[number])
-        rows += claim_rows(int(number), claim, said, table.attrs.get("stamp", ""), packed, folder)
+        said, stamp = entered.get(number, table.loc[number]), table.attrs.get("stamp", "")
+        rows += claim_rows(int(number), claim, said, stamp, packed, profiles)
     return pd.DataFrame(rows)[_ORDER]
 
 
@@ -434,9 +433,9 @@ def run_sources(
         verdicts = judge_claims(table, claims, dataset, ill, chosen, health)
         runs.append({"dataset": dataset, "origin": "this run", "verdicts": verdicts})
     packed |= pack_entries(runs)
-    table, rows = ledger.table(), []
+    profiles, table, rows = load_profiles(folder), ledger.table(), []
     for number, claim in claims.iterrows():
-        rows += claim_rows(int(number), claim, table.loc[number], stamp, packed, folder)
+        rows += claim_rows(int(number), claim, table.loc[number], stamp, packed, profiles)
     return pd.DataFrame(rows)[_ORDER]
 
 
