@@ -257,7 +257,7 @@ def found_line(entry: dict, which: str, rule: dict | None, context: Context) -> 
     which = [which] if which else []
     said = ", ".join([entry["source"], *which, *groups_of(entry, context), *part])
     near = close_call(entry)
-    near = f"<br><strong>Close call:</strong> {near}." if near else ""
+    near = f" <strong>Close call:</strong> {near}." if near else ""
     if len(of) > 1:
         alone = fails_alone(entry)
         listed = "".join(
