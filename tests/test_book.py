@@ -366,6 +366,8 @@ def test_the_lead_counts_what_real_data_decided(ledger_row):
         assert re.search(rf"Looked at before: [^.]*{seen}", text_of(ledger_row(claim)))
     assert "31 rests on models at chance." in told
     assert "Close calls: 2 of the 14 (27, 75)." in told
+    void, causes = re.search(r"(\d+) void.*Of the void ones, ([^.]+)\.", told).groups()
+    assert sum(map(int, re.findall(r"(\d+) since", causes))) == int(void)
     assert "what counts as holding is ours: the limits of 27, 28, 61, 71, 72, 73." in told
     assert "part “development”" in text_of(ledger_row(62))
     assert "part “evaluation”" in text_of(ledger_row(66))
@@ -545,6 +547,11 @@ def test_a_row_names_what_fails_and_what_needs_no_data(ledger_row):
     alone = "“svm rbf” minus “svm linear” (fails)"
     assert alone in text_of(ledger_row(62)) and text_of(ledger_row(62)).count("(fails)") == 1
     assert "(fails)" not in ledger_row(71), "both of its numbers do"
+    assert "part “evaluation”, holds below 0.05" in text_of(ledger_row(72))
+    assert (
+        "holds above 0.8" in text_of(ledger_row(28))
+        and "holds" not in text_of(ledger_row(66)).partition("reasons")[0]
+    )
     for claim in (5, 6, 10, 18, 45):
         row = ledger_row(claim)
         assert "<small>no data</small>" in row and "#dataset-synthetic" not in row, claim

@@ -35,12 +35,12 @@ def test_there_is_evidence_and_it_is_small():
 
 
 def test_the_command_makes_one_part_again_and_names_those_there_are(capsys):
-    assert main(["ledger", "--check", "denholtz-dfdc-faces", "validation"]) == 0
+    assert main(["ledger", "--check", "denholtz-dfdc-faces", "held out"]) == 0
     printed = capsys.readouterr().out
-    assert "full image: AUC" in printed and "part “validation”: as kept" in printed
+    assert "full image: AUC" in printed and "part “held out”: as kept" in printed
     for words, known in (
         (["denholtz-dfdc-faces", "evaluation"], "unknown part 'evaluation'; expected one of "),
-        (["denholtz", "validation"], "unknown pack 'denholtz'; expected one of denholtz-dfdc"),
+        (["denholtz", "held out"], "unknown pack 'denholtz'; expected one of denholtz-dfdc"),
     ):
         assert main(["ledger", "--check", *words]) == 2
         assert known in capsys.readouterr().err

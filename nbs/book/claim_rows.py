@@ -255,7 +255,10 @@ def found_line(entry: dict, which: str, rule: dict | None, context: Context) -> 
     of = [number["of"] for number in entry["numbers"]]
     part = [f"part “{escape(rule['part'])}”"] if rule else []
     which = [which] if which else []
-    said = ", ".join([entry["source"], *which, *groups_of(entry, context), *part])
+    holds = [where_holds(number) for number in entry["numbers"][:1]] * (rule is not None)
+    said = ", ".join(
+        [entry["source"], *which, *groups_of(entry, context), *part, *filter(None, holds)]
+    )
     near = close_call(entry)
     near = f" <strong>Close call:</strong> {near}." if near else ""
     if len(of) > 1:
@@ -270,6 +273,16 @@ def found_line(entry: dict, which: str, rule: dict | None, context: Context) -> 
     brief = escape(shorten(found, LONGEST, placeholder=" …"))
     said += "".join(f"; {escape(o)}" for o in of)
     return f"<div>{name}{brief} <small>{said}</small>{near}</div>"
+
+
+def where_holds(number: dict) -> str:
+    "Between which values a claim holds; a printed value stands beside the claim."
+    low, high = number["from"], number["to"]
+    if low == high:
+        return ""
+    if low is None or high is None:
+        return f"holds {'above' if high is None else 'below'} {high if low is None else low:g}"
+    return f"holds from {low:g} to {high:g}"
 
 
 LONGEST = 260  # letters of a finding in words; the rest stands below "reasons"

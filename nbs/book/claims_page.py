@@ -53,12 +53,14 @@ interval's width; another draw of the resamples moves an end by several hundredt
 make that easy, many make it hard. Where a row says “our test”, the report did not state what was
 tested, and the verdict is on our test.</li>
 <li>The name before a number says what it measures. A number with a sign is a difference, and “A”
-minus “B” below it says of what. A and B are names of models, or of values, in the pack.</li>
+minus “B” below it says of what. A and B are names of models, or of values, in the pack.
+<i>Holds above 0.8</i> names the limit: the claim holds if the whole interval lies there.</li>
 <li>Two numbers can be compared only if name, models, data and part are the same. The same name on
 other data measures something else; so does the same name on rendered and on real people. The part
 of the scores, such as “evaluation”, stands with the groups; the pack has it by that name.</li>
 <li>Below a number stand the data and the independent groups that it rests on: people, or
-originals, that no other group is joined to.</li>
+originals, that no other group is joined to. Of dfdc-faces and real-and-fake-face no identities are
+known: a person may be in several groups, which makes intervals too narrow.</li>
 <li>Where no number of trainings is named, training is not random, as that of a support vector
 machine, or nothing was trained.</li>
 <li>The commit of a rule is the first whose list of claims holds it as it is now. Scores of a commit
@@ -308,6 +310,9 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     tested = tested[tested["verdict"].isin(["undecided", "underpowered", "void"])]
     still = tested.groupby("claim")["verdict"].agg(lambda verdicts: min(verdicts, key=STATES.index))
     kinds = ", ".join(f"{count} {mark(word)}" for word, count in still.value_counts().items())
+    void = tested[tested["verdict"] == "void"].drop_duplicates("claim")["reason"]
+    causes = [(start, says, void.str.startswith(start).sum()) for start, says in CAUSES.items()]
+    causes = ", ".join(f"{count} since {says}" for _, says, count in causes if count)
     exact = ledger["claim"].map(claims.apply(needs_no_data, axis=1))
     built = ledger.loc[exact & (ledger["verdict"] == "reproduced"), "claim"]
     late, turned = real.index[real["late"]], real.index[about["turned"].notna()]
@@ -372,7 +377,8 @@ The p-values were read off the intervals, as if these were normal; with few grou
 small.</li>
 </ul>
 <details><summary>More that limits these verdicts, and what was not decided</summary><ul>
-<li>{len(still)} more were tested on real data, which did not decide them: {kinds}.
+<li>{len(still)} more were tested on real data, which did not decide them: {kinds}. Of the void
+ones, {causes}.
 {len(claims) - share["tested"]} were not tested on real data.</li>
 <li>{len(built)} further reproductions ({links(built)}) rest on no data: networks were built, and
 their parameters and layers counted.</li>
@@ -390,6 +396,14 @@ few groups tend to be too narrow.</li>
 </ul></details>"""
 
 
+#: Why a verdict is void, by how its reason begins.
+CAUSES = {
+    "A health check failed: file_size": "the size of the files tells the classes apart as well",
+    "All samples got the same score": "all samples got the same score",
+    "The model is at chance": "the model is at chance on its own training data",
+    "The rule could not have failed": "the rule could not have failed",
+    "Chosen on the data that judge": "something was chosen on the data that judge",
+}
 FEW = 20  # groups; below, the page warns that an interval may be too narrow
 
 
