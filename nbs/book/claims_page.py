@@ -374,7 +374,7 @@ shows that it is absent in drawn faces, which says nothing of real ones. On othe
 that decides lies nearer to the limit than a tenth of the interval's width.</li>
 <li><strong>Many tests:</strong> on real data, {counted(ledger, ("own data", "other real data"))}
 The p-values were read off the intervals, as if these were normal; with few groups they are too
-small.</li>
+small. Earlier runs are not counted.</li>
 </ul>
 <details><summary>More that limits these verdicts, and what was not decided</summary><ul>
 <li>{len(still)} more were tested on real data, which did not decide them: {kinds}. Of the void
@@ -398,7 +398,8 @@ few groups tend to be too narrow.</li>
 
 #: Why a verdict is void, by how its reason begins.
 CAUSES = {
-    "A health check failed: file_size": "the size of the files tells the classes apart as well",
+    "A health check failed: file_size": "the size of the files tells the classes apart, and no "
+    "better model is shown",
     "All samples got the same score": "all samples got the same score",
     "The model is at chance": "the model is at chance on its own training data",
     "The rule could not have failed": "the rule could not have failed",
