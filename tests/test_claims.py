@@ -59,7 +59,7 @@ DECIDED_BY_OWN_DATA = [
     39, 40, 53, 54, 57, 59,
 ]
 # fmt: on
-CONTRADICTED = {5, 10, 14, 24, 41, 55, 58}  # 6 is loose, 49 damaged, 73 and 74 implausible
+CONTRADICTED = {5, 10, 14, 24, 41, 55}  # 6 is loose, 49 damaged; 58, 73 and 74 implausible
 EQUIVALENCE = {38, 61, 71, 72, 77}  # "no better", "almost the same level"
 LOST = {7, 8, 35, 36, 37, 38, 39}  # whose values are lost; of others something beside them is
 VALUES = {

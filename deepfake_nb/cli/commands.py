@@ -68,9 +68,11 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _ledger(options: argparse.Namespace) -> int:
-    from deepfake_nb.reporting.evidence import verify_command
+    from deepfake_nb.reporting.evidence import check_command, verify_command
     from deepfake_nb.runs.collect import ledger_command
 
+    if options.check:
+        return check_command(*options.check)
     if options.verify:
         return verify_command()
     return ledger_command(options.runs, options.json)

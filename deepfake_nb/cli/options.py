@@ -180,6 +180,12 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make every number and verdict of the committed evidence again from its scores",
     )
+    parser.add_argument(
+        "--check",
+        nargs=2,
+        metavar=("PACK", "PART"),
+        help="print the numbers and verdicts of one part of a pack, made again from its scores",
+    )
     _add_json(parser)
 
 

@@ -36,7 +36,8 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
         decided_by: what decides it from scores, or would; published; trainings; shown; note: what
         the rule's numbers measure, and what they cannot say; quantity: the name of what a number
         measures that was found without a rule; turned: what an earlier run had found, where the
-        one that is kept turned the verdict on the report's own data.
+        one that is kept turned the verdict on the report's own data; looked: what had been looked
+        at of the data that judge, or of data like these, when rule and settings were chosen.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def load_claims(report: str | None = None, path: str | Path | None = None) -> pd
     columns = ["id", "report", "place", "text", "kind", "value"]
     columns += ["in_text_only", "contradiction", "lost", "loose", "damaged", "implausible"]
     columns += ["data", "condition", "rule", "decided_by", "published", "trainings", "shown"]
-    columns += ["note", "quantity", "turned"]
+    columns += ["note", "quantity", "turned", "looked"]
     claims = pd.DataFrame(tomllib.loads(text)["claim"]).reindex(columns=columns)
     claims = claims.astype({"value": object})
     claims["in_text_only"] = claims["in_text_only"].eq(True)

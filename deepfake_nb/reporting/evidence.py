@@ -26,6 +26,7 @@ from ..core.paths import papers_dir
 from ..data.datasets import is_embedded
 from .claims import load_claims
 from deepfake_nb.reporting.verdicts import (
+    check_part,
     judge_claims,
     measure,
     model_names,
@@ -280,6 +281,54 @@ def measured_on(
                 rows.append(row | {"n": found.n, "groups": found.groups})
     columns = ["name", "group", "value", "low", "high", "n", "groups"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def check_command(pack: str, part: str, folder: str | Path | None = None) -> int:
+    """Make the numbers and verdicts of a part again: `deepfake-nb ledger --check PACK PART`.
+
+    Parameters
+    ----------
+    pack : str
+        Name of a pack's folder.
+    part : str
+        A part of its scores, such as "evaluation".
+    folder : str or Path, optional
+        Folder of all packs; by default the one beside the papers.
+
+    Returns
+    -------
+    int
+        The exit status: 0 if what is kept follows from the scores, else 1.
+
+    Raises
+    ------
+    ClaimError
+        For an unknown pack or part, with those that there are.
+    """
+    places = {place.name: place for place in pack_folders(folder)}
+    if pack not in places:
+        raise ClaimError(f"unknown pack {pack!r}; expected one of {', '.join(places)}")
+    place = places[pack]
+    check_part(read_pack_scores(place / SCORES), part)
+    kept = json.loads((place / "pack.json").read_text(encoding="utf-8"))
+    made = json.loads(json.dumps(_follow_from_scores(place, kept)))
+    again, before = (
+        [
+            *(row for row in of["numbers"] if row["part"] == part),
+            *(row for row in of["verdicts"] if part in row["parts"]),
+        ]
+        for of in (made, kept)
+    )
+    for row in again:
+        if "claim" in row:
+            found = f"{row['quantity']} {row['found']}"
+            print(f"claim {row['claim']}, rule “{row['rule']}”: {row['verdict']}, {found}")
+        else:
+            ends = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
+            print(f"{row['model']}: {row['metric']} {row['value']:.4f}{ends}")
+    same = _alike(before, again)
+    print(f"{pack}, part “{part}”: {'as kept' if same else 'differs from what is kept'}")
+    return 0 if same else 1
 
 
 def verify_command(folder: str | Path | None = None) -> int:

@@ -86,6 +86,13 @@ def model_names(scores: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(name.partition("@")[0] for name in columns))
 
 
+def check_part(scores: pd.DataFrame, part: str) -> None:
+    """Raise `ClaimError` for a part that scores do not have, with those that they have."""
+    parts = list(dict.fromkeys(scores["part"]))
+    if part not in parts:
+        raise ClaimError(f"unknown part {part!r}; expected one of {', '.join(parts)}")
+
+
 def part_scores(
     scores: pd.DataFrame, model: str | Sequence[str], part: str
 ) -> tuple[pd.DataFrame, np.ndarray]:
@@ -94,11 +101,17 @@ def part_scores(
     Raises
     ------
     ClaimError
-        If the model has no scores of the part, or lacks some.
+        For an unknown part or model, and if the model has no scores of the part, or lacks some.
     """
     wanted = [model] if isinstance(model, str) else list(model)
+    unknown = set(wanted) - set(model_names(scores))
+    if unknown:
+        known = ", ".join(model_names(scores))
+        raise ClaimError(f"unknown model {min(unknown)!r}; expected one of {known}")
     columns = [c for name in wanted for c in scores.columns if c.partition("@")[0] == name]
     rows = scores.loc[scores["part"] == part, [*_ABOUT, *columns]]
+    if rows.empty:
+        check_part(scores, part)
     matrix = rows[columns].to_numpy(float).T
     if not matrix.size or np.isnan(matrix).any():
         raise ClaimError(f"model {model!r} lacks scores of part {part!r}")

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from textwrap import shorten
 
+from levels import close_call, outside, shown
 from lists import with_claims
 from pages import Context, slug
 
@@ -140,7 +141,7 @@ def head() -> str:
     return f"<thead><tr>{''.join(f'<th scope=col>{n}</th>' for n in names)}</tr></thead>"
 
 
-def shown(claim: dict) -> str:
+def reported(claim: dict) -> str:
     "The reported value."
     if claim.get("lost"):
         return "<em>lost</em>"
@@ -156,6 +157,17 @@ def shown(claim: dict) -> str:
     )
 
 
+def without_data(entry: dict, claim) -> bool:
+    "Whether an entry counts what is built, or reckons with what is printed."
+    from deepfake_nb.reporting.sources import needs_no_data
+
+    return (
+        needs_no_data(claim)
+        and entry["verdict"] in DECIDED
+        and entry["source"] != "published record"
+    )
+
+
 def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
     "The row of a claim."
     from deepfake_nb.reporting.rules import known_text
@@ -163,11 +175,12 @@ def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
     place = (
         f"{claim['report'].capitalize()}, {claim['place']}{' †' if claim['in_text_only'] else ''}"
     )
-    value = shown({k: claim[k] for k in ("value", "lost") if not missing(claim[k])})
+    value = reported({k: claim[k] for k in ("value", "lost") if not missing(claim[k])})
     said = f"{escape(claim['text'])} <small>{escape(place)}; value: {value}</small>"
     strip, numbers, reasons, late, chance = [], [], [], {}, {}
     for entry in entries.to_dict("records"):
         verdict, source = entry["verdict"], entry["source"]
+        source = "no data" if without_data(entry, claim) else source
         strip.append(
             f'<a class="cell {slug(verdict)}" href="#{word_id(verdict)}"><small>{source}</small>'
             f"{escape(verdict)}</a>"
@@ -177,7 +190,7 @@ def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
             which = f"{one['verdict']} on {one['dataset']}" if entry["also"] else ""
             if one["verdict"] not in ("not tested", "value lost") and one["found"]:
                 rule, _ = rule_and_pack(one, claim, sheet)
-                numbers.append(found_line(one, which, rule, sheet.context))
+                numbers.append(found_line(one | {"source": source}, which, rule, sheet.context))
             if one["late"]:
                 late.setdefault(one["known"], {})[source] = True
             if one["source"] in ("own data", "other real data") and weak_models(one, claim, sheet):
@@ -185,6 +198,8 @@ def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
             which = f"{escape(which).capitalize()}. " if which else ""
             told.append(f"<dd>{which}{reason(one, claim, sheet)}</dd>")
         reasons.append(f"<dt>{source}: {mark(verdict)}</dt>{''.join(told)}")
+    if not missing(claim["looked"]):
+        numbers.append(f"<div><em>Looked at before: {escape(claim['looked'])}.</em></div>")
     if not missing(claim["turned"]):
         said_before = f"<em>Turned by a rerun. {escape(claim['turned'])}.</em>"
         numbers.append(f"<div>{said_before} <small>own data</small></div>")
@@ -203,12 +218,13 @@ def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
         kind, name = claim["shown"].split()
         if (claim["report"], kind, name) in sheet.taken:
             papers.insert(0, f'<a href="{at}-{kind}-{slug(name)}">{kind}</a>')
-    note = "" if missing(claim["note"]) else f" {with_claims(claim['note'])}"
-    note += "".join(
+    if not missing(claim["note"]):
+        numbers.append(f'<div class="note">{with_claims(claim["note"])}</div>')
+    asked = "".join(
         f' A proposal asks about the same: <a href="#proposal-{key}">{key}</a>.'
         for key in sheet.proposed.get(number, ())
     )
-    about = f"<p>Measured on: {escape(claim['condition'])}.{note}</p>"
+    about = f"<p>Measured on: {escape(claim['condition'])}.{asked}</p>"
     by_source = "|".join(f"{e['source']}={e['verdict']}" for e in entries.to_dict("records"))
     cells = [
         ("td", "the report says", said),
@@ -239,14 +255,52 @@ def found_line(entry: dict, which: str, rule: dict | None, context: Context) -> 
     of = [number["of"] for number in entry["numbers"]]
     part = [f"part “{escape(rule['part'])}”"] if rule else []
     which = [which] if which else []
-    said = ", ".join([entry["source"], *which, *groups_of(entry, context), *part])
-    parts = re.findall(r"[^\s,;]+(?: \[[^]]+\])?", entry["found"])
+    holds = [where_holds(number) for number in entry["numbers"][:1]] * (rule is not None)
+    said = ", ".join(
+        [entry["source"], *which, *groups_of(entry, context), *part, *filter(None, holds)]
+    )
+    near = close_call(entry)
+    near = f" <strong>Close call:</strong> {near}." if near else ""
     if len(of) > 1:
-        listed = "".join(f"<li>{p} {escape(o)}</li>" for p, o in zip(parts, of, strict=True))
-        return f"<div>{name}<small>{said}</small><ul>{listed}</ul></div>"
-    brief = escape(shorten(entry["found"], 150, placeholder=" …"))
+        alone = fails_alone(entry)
+        listed = "".join(
+            f"<li>{part} {escape(number['of'])}{' <em>(fails)</em>' * (number in alone)}</li>"
+            for part, number in zip(found_parts(entry), entry["numbers"], strict=True)
+        )
+        return f"<div>{name}<small>{said}</small><ul>{listed}</ul>{near}</div>"
+    found = "".join(found_parts(entry)) or entry["found"]
+    found += " from one training" * entry["found"].endswith(" from one training")
+    brief = escape(shorten(found, LONGEST, placeholder=" …"))
     said += "".join(f"; {escape(o)}" for o in of)
-    return f"<div>{name}{brief} <small>{said}</small></div>"
+    return f"<div>{name}{brief} <small>{said}</small>{near}</div>"
+
+
+def where_holds(number: dict) -> str:
+    "Between which values a claim holds; a printed value stands beside the claim."
+    low, high = number["from"], number["to"]
+    if low == high:
+        return ""
+    if low is None or high is None:
+        return f"holds {'above' if high is None else 'below'} {high if low is None else low:g}"
+    return f"holds from {low:g} to {high:g}"
+
+
+LONGEST = 260  # letters of a finding in words; the rest stands below "reasons"
+
+
+def found_parts(entry: dict) -> list[str]:
+    "The numbers of an entry as text, one with its interval each."
+    return shown(
+        entry, re.findall(r"[^\s,;]+(?: \[[^]]+\])?", entry["found"])[: len(entry["numbers"])]
+    )
+
+
+def fails_alone(entry: dict) -> list[dict]:
+    "The numbers by which an entry fails, where others of its rule do not fail."
+    if entry["verdict"] not in ("not reproduced", "disagrees"):
+        return []
+    failing = [n for n in entry["numbers"] if n["low"] is not None and outside(n)]
+    return failing if len(failing) < len(entry["numbers"]) else []
 
 
 def dataset_link(name: str, context: Context) -> str:
@@ -266,7 +320,7 @@ def reason(entry: dict, claim, sheet: Sheet) -> str:
     from deepfake_nb.reporting.turning import what_turns
 
     told = with_claims(entry["reason"])
-    if len(entry["found"]) > 150 and not entry["numbers"]:
+    if len(entry["found"]) > LONGEST and not entry["numbers"]:
         told = f"{escape(entry['found'])}. {told}"
     if entry["further"]:
         told += f" Further: {escape(entry['further'])}."
@@ -274,8 +328,26 @@ def reason(entry: dict, claim, sheet: Sheet) -> str:
         told += f" Of a further rule: {escape(known_text(entry['known']))}."
     told += levels(entry, claim, sheet)
     if turns := what_turns(entry):
-        told += f" <b>Would turn it:</b> {escape(turns)}"
+        told += f" <b>Would turn it:</b> {escape(turns)}{at_hand(entry, turns)}"
     return told + origin(entry, claim, sheet)
+
+
+#: Independent groups of the smaller class in all of a dataset that is at hand.
+AT_HAND = {"uadfv": 49, "faceforensics": 12, "real-and-fake-face": 768, "dfdc-faces": 4995}
+
+
+def at_hand(entry: dict, turns: str) -> str:
+    "Whether the groups that would decide an open claim exist in the data."
+    wanted = re.search(r"About ([\d,]+) groups in place of \d+ would decide", turns)
+    if not wanted or entry["source"] == "rendered":
+        return " More can be drawn." if wanted else ""
+    told = [
+        f" {name} has {AT_HAND[name]:,} in all, "
+        + ("those that train included." if n <= AT_HAND[name] else "too few.")
+        for name in entry["tested_on"]
+        if name in AT_HAND and (n := int(wanted[1].replace(",", "")))
+    ]
+    return "".join(told)
 
 
 def origin(entry: dict, claim, sheet: Sheet) -> str:
@@ -288,7 +360,7 @@ def origin(entry: dict, claim, sheet: Sheet) -> str:
     tested, said = entry["verdict"] != "not tested", groups_of(entry, sheet.context)
     if tested and not missing(entry["seeds"]):
         said.append(f"{entry['seeds']:g} training{'s' * (entry['seeds'] != 1)}")
-    named = [entry["dataset"]] if entry["dataset"] else []
+    named = [entry["dataset"]] if entry["dataset"] and not without_data(entry, claim) else []
     if not named and entry["source"] == "own data":
         data = claim["data"]
         named = data if isinstance(data, list) else [] if missing(data) else data.split("+")

@@ -4,12 +4,14 @@ import csv
 import re
 from html import escape
 
+import levels
 from claim_rows import (
     PACKS,
     WORDS,
     Sheet,
     claim_row,
     failing_files,
+    found_parts,
     head,
     mark,
     missing,
@@ -36,22 +38,29 @@ numbers.</li>
 makes a fake a fake was chosen by us. <i>Agrees</i> shows that an effect can occur. <i>Disagrees</i>
 shows that it is absent in drawn faces, and says nothing of real ones.</li>
 </ul>
+<p>A cell says <b>no data</b> in place of its source where a network was built and counted, or a
+printed formula or listing was run.</p>
 <details><summary>How to read the numbers</summary><ul>
 <li>Square brackets hold intervals: the bias-corrected percentiles of 1,000 bootstrap resamples, in
 which groups of people, and trainings, are drawn whole. They are at 95 %, at 90 % where a claim says
 that two are equal or that there is no gain, and jointly at 95 % for an order. With few groups such
 an interval tends to be too narrow. They cover which people are tested and, where trainings are
 named, chance in training; not other people to train on, other crops, splits or code.</li>
+<li>Numbers have three digits, or as many more as it takes to see on which side of the limit an end
+lies. <b>Close call</b>: the end that decides lies nearer to the limit than a tenth of the
+interval's width; another draw of the resamples moves an end by several hundredths.</li>
 <li>For a printed number, <i>reproduced</i> means that our interval does not exclude it: few groups
 make that easy, many make it hard. Where a row says “our test”, the report did not state what was
 tested, and the verdict is on our test.</li>
 <li>The name before a number says what it measures. A number with a sign is a difference, and “A”
-minus “B” below it says of what. A and B are names of models, or of values, in the pack.</li>
+minus “B” below it says of what. A and B are names of models, or of values, in the pack.
+<i>Holds above 0.8</i> names the limit: the claim holds if the whole interval lies there.</li>
 <li>Two numbers can be compared only if name, models, data and part are the same. The same name on
 other data measures something else; so does the same name on rendered and on real people. The part
 of the scores, such as “evaluation”, stands with the groups; the pack has it by that name.</li>
 <li>Below a number stand the data and the independent groups that it rests on: people, or
-originals, that no other group is joined to.</li>
+originals, that no other group is joined to. Of dfdc-faces and real-and-fake-face no identities are
+known: a person may be in several groups, which makes intervals too narrow.</li>
 <li>Where no number of trainings is named, training is not random, as that of a support vector
 machine, or nothing was trained.</li>
 <li>The commit of a rule is the first whose list of claims holds it as it is now. Scores of a commit
@@ -191,6 +200,8 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "",
             f"```text\n{expected(context)}\n```",
             "",
+            "From a shell, `deepfake-nb ledger --check kun-uadfv development` prints the numbers "
+            "and verdicts of one part of a pack, made again; pack and part stand in each row. "
             "`deepfake-nb ledger --verify` does so for all packs, without the data and without "
             "training. This checks that numbers and verdicts follow from scores, not how the "
             "scores came about: that takes the data, and a run of the paper.",
@@ -286,7 +297,6 @@ LIMITS = {"least", "most", "margin"}  # of a rule: how much counts
 
 def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     "What real data decided, and how far that can be trusted."
-    from deepfake_nb.reporting.claims import rules_of
     from deepfake_nb.reporting.sources import STATES, needs_no_data, real_share
 
     share, about, n = real_share(ledger), claims.loc[real.index], len(real)
@@ -300,6 +310,9 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     tested = tested[tested["verdict"].isin(["undecided", "underpowered", "void"])]
     still = tested.groupby("claim")["verdict"].agg(lambda verdicts: min(verdicts, key=STATES.index))
     kinds = ", ".join(f"{count} {mark(word)}" for word, count in still.value_counts().items())
+    void = tested[tested["verdict"] == "void"].drop_duplicates("claim")["reason"]
+    causes = [(start, says, void.str.startswith(start).sum()) for start, says in CAUSES.items()]
+    causes = ", ".join(f"{count} since {says}" for _, says, count in causes if count)
     exact = ledger["claim"].map(claims.apply(needs_no_data, axis=1))
     built = ledger.loc[exact & (ledger["verdict"] == "reproduced"), "claim"]
     late, turned = real.index[real["late"]], real.index[about["turned"].notna()]
@@ -315,11 +328,15 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     rerun = f"; of the others, {links(rerun)} was turned by a rerun" if rerun else ""
     entries = [(number, e, claims.loc[number]) for number, e in real.iterrows()]
     weak = [number for number, e, claim in entries if weak_models(e, claim, sheet)]
+    seen = [i for i in free if not missing(about["looked"][i])]
+    seen = "; ".join(f"for {links([i])}, {escape(about['looked'][i])}" for i in seen)
+    seen = f" But something had been looked at: {seen}." if seen else ""
     at_chance = [number for number in free if number in weak]
-    at_chance = f", and {links(at_chance)} rests on models at chance" if at_chance else ""
+    at_chance = f" {links(at_chance)} rests on models at chance." if at_chance else ""
     packs = [(number, e, *rule_and_pack(e, claim, sheet)) for number, e, claim in entries]
     open_code = [i for i, _, _, pack in packs if pack and "+" in pack["provenance"]["commit"]]
-    wider = [i for i, e in real.iterrows() if _level(rules_of(claims.loc[i]), e) == 0.9]
+    wider = [i for i, e in real.iterrows() if levels.level(e["rule"]) == 0.9]
+    near = {i: call for i, e in real.iterrows() if (call := levels.close_call(e))}
     wide = f", and at 90 % for {links(wider)}" if wider else ""
     few = {i: min(e["tested_on"].values()) for i, e in real.iterrows() if e["tested_on"]}
     few = {i: groups for i, groups in few.items() if groups < FEW}
@@ -338,11 +355,11 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     return f"""\
 <p><strong>Real data decided {n} of {len(claims)} claims.</strong> On the report's own dataset,
 {told("reproduced", "were reproduced")} and {told("not reproduced", "were not reproduced")}.
-On another real dataset, {told("agrees", "agrees")} and {told("disagrees", "disagree")}.{both}
+On another real dataset, {told("agrees", "agreed")} and {told("disagrees", "disagreed")}.{both}
 Intervals are at 95 %, or jointly so{wide}.</p>
 <p><strong>Taken together,</strong> {len(young)} of the {n} have a rule or a gate younger than some
 numbers{rerun}. So {links(free) or "none"} alone {"is" if len(free) == 1 else "are"} free of
-all three{at_chance}.</p>
+all three.{seen}{at_chance}</p>
 <ul>
 {"".join(warned)}
 <li><strong>Reproduced</strong>, of a printed number, means that our interval does not exclude it:
@@ -353,9 +370,15 @@ report did not state what it tested.</li>
 <i>Agrees</i> shows that an effect can occur, not how large it is in real videos. <i>Disagrees</i>
 shows that it is absent in drawn faces, which says nothing of real ones. On other rendered people,
 {same} of {people} verdicts <a href="#ledger-confirmation">came out the same</a>.</li>
+<li><strong>Close calls:</strong> {len(near)} of the {n} ({links(near)}). The end of the interval
+that decides lies nearer to the limit than a tenth of the interval's width.</li>
+<li><strong>Many tests:</strong> on real data, {counted(ledger, ("own data", "other real data"))}
+The p-values were read off the intervals, as if these were normal; with few groups they are too
+small. Earlier runs are not counted.</li>
 </ul>
 <details><summary>More that limits these verdicts, and what was not decided</summary><ul>
-<li>{len(still)} more were tested on real data, which did not decide them: {kinds}.
+<li>{len(still)} more were tested on real data, which did not decide them: {kinds}. Of the void
+ones, {causes}.
 {len(claims) - share["tested"]} were not tested on real data.</li>
 <li>{len(built)} further reproductions ({links(built)}) rest on no data: networks were built, and
 their parameters and layers counted.</li>
@@ -366,23 +389,47 @@ every verdict passes is younger than {names}'s first numbers: that concerns {len
 the commits of its rule and of its scores, with their times.</li>
 <li><strong>Turned by a rerun:</strong> {len(turned)} of the {n} ({links(turned)}). An earlier run
 with the same rule had said the opposite.</li>
-<li><strong>Many claims.</strong> Nothing is corrected for testing many of them: each verdict
-stands at its own level, and a 95 % interval misses one time in twenty. Those on “no gain”,
-{links(wider) or "none"}, have 90 % intervals, which miss one time in ten, half of that on the side
-that decides.</li>
+<li><strong>Many tests</strong> on rendered people: {counted(ledger, ("rendered",))}</li>
 <li><strong>Few groups:</strong> {len(few)} of the {n} ({links(few)}) rest on
 {min(few.values(), default=0)} to {max(few.values(), default=0)} groups. Bootstrap intervals of so
 few groups tend to be too narrow.</li>
 </ul></details>"""
 
 
+#: Why a verdict is void, by how its reason begins.
+CAUSES = {
+    "A health check failed: file_size": "the size of the files tells the classes apart, and no "
+    "better model is shown",
+    "All samples got the same score": "all samples got the same score",
+    "The model is at chance": "the model is at chance on its own training data",
+    "The rule could not have failed": "the rule could not have failed",
+    "Chosen on the data that judge": "something was chosen on the data that judge",
+}
 FEW = 20  # groups; below, the page warns that an interval may be too narrow
 
 
-def _level(rules: list[dict], entry) -> float:
-    "The level of the intervals of the rule that gave a verdict; joint for an order."
-    name = "" if missing(entry["nth"]) else rules[int(entry["nth"]) - 1]["name"]
-    return 0.9 if name in ("no gain", "same", "all same", "level") else 0.95
+def counted(ledger, sources: tuple[str, ...]) -> str:
+    "How many tests there were at which level, how many errors to expect, and what remains."
+    tests = levels.tests_of(ledger[ledger["source"].isin(sources)].to_dict("records"))
+    wide = sum(levels.level(test["rule"]) == 0.9 for test in tests)
+    decided = [test for test in tests if test["verdict"] not in levels.OPEN]
+    found = {}  # of a claim: the largest p-value of what it excludes
+    for test in filter(levels.excludes, decided):
+        found[test["claim"]] = max(levels.p_value(test), found.get(test["claim"], 0))
+    by_holm, by_rate = (
+        links(sorted(set(found) - left)) or "none" for left in levels.remaining(found, len(tests))
+    )
+    others = links(sorted({test["claim"] for test in decided} - set(found)))
+    return (
+        f"{len(tests)} tests passed the gate, {len(tests) - wide} at 95 % and {wide} at 90 %, and "
+        f"{len(decided)} decided. If every truth lay at the limit of its rule, "
+        f"{sum(map(levels.chance_of_error, tests)):.1f} wrong decisions would be expected, and "
+        f"fewer otherwise. No verdict is corrected for the number of tests. At 5 % over all "
+        f"{len(tests)}, Holm's method would leave undecided {by_holm}; that of Benjamini and "
+        f"Hochberg, {by_rate}."
+        + f" Neither bears on {others}, which only fail to exclude a printed number."
+        * bool(others)
+    )
 
 
 def repeats(compared, claims) -> tuple[int, int]:
@@ -395,15 +442,15 @@ def repeats(compared, claims) -> tuple[int, int]:
 
 def real_table(claims, real, sheet: Sheet) -> str:
     "The claims that real data decided: verdict, number, data, and what to mind."
-    from deepfake_nb.reporting.claims import rules_of
-
     body = []
     for number, entry in real.iterrows():
         mind = ["rule younger than numbers"] * entry["late"]
         claim = claims.loc[number]
         rule, pack = rule_and_pack(entry, claim, sheet)
         mind += ["turned by a rerun"] * (not missing(claim["turned"]))
-        mind += ["90 % interval"] * (_level(rules_of(claim), entry) == 0.9)
+        mind += ["90 % interval"] * (levels.level(entry["rule"]) == 0.9)
+        mind += ["close call"] * bool(levels.close_call(entry))
+        mind += ["looked at before"] * (not missing(claim["looked"]))
         mind += ["models at chance"] * weak_models(entry, claim, sheet)
         groups = ", ".join(f"{n} groups of {name}" for name, n in entry["tested_on"].items())
         of = "; ".join(number["of"] for number in entry["numbers"])
@@ -411,7 +458,7 @@ def real_table(claims, real, sheet: Sheet) -> str:
             [
                 f'<a href="#claim-{number}">{number}</a> {escape(claims.loc[number, "text"])}',
                 mark(entry["verdict"]) + "".join(f"<br><small>{m}</small>" for m in mind),
-                f"{escape(entry['quantity'])} {escape(entry['found'])} "
+                f"{escape(entry['quantity'])} {', '.join(found_parts(entry))} "
                 f"<small>{escape(entry['source'])}, {escape(groups)}; {escape(of)}</small>",
             ]
         )
