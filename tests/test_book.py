@@ -1014,6 +1014,18 @@ def test_plumbing_is_left_out(tmp_path):
     )
 
 
+def test_what_a_notebook_folds_away_is_folded_away(tmp_path):
+    page = pages.Page("papers/kun.ipynb", context(tmp_path), paper=True)
+    shown = (
+        shows(text_markdown="**Table 1** (`counts`). All sets & parts. Real + fake."),
+        shows(text_html="<table><tr><th>n</th></tr><tr><td>1</td></tr></table>"),
+    )
+    cell, opened, table, closed = page.cells(code("show()", *shown, tags=("hide-output",)))
+    assert cell["metadata"]["tags"] == [] and "html-table" in table["source"]
+    assert opened["source"] == ("<details><summary>Table 1. All sets &amp; parts</summary>")
+    assert closed["source"] == "</details>"
+
+
 def test_tables_keep_what_is_read_in_them():
     import pandas as pd
 

@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 
 from PIL import Image
@@ -191,7 +191,8 @@ class Page:
             tags.add("hide-input")
         if only_imports(source):
             tags.add("hide-input")
-        pieces = [code_cell(source, tags)]
+        pieces = [code_cell(source, tags - {"hide-output"})]
+        shown = len(self.taken)
         if "parameters" in tags:
             pieces[0]["metadata"]["mystnb"] = {
                 "code_prompt_show": "Show the parameters of this run",
@@ -266,6 +267,11 @@ class Page:
                 if pieces[-1]["cell_type"] != "code":
                     pieces.append(code_cell("", {"remove-input"}))
                 pieces[-1]["outputs"].append(out)
+        if "hide-output" in tags and shown < len(self.taken):  # folded away below its caption
+            kind, number, _, caption = self.taken[shown]
+            told = f"{kind} {number}. {as_text(caption).partition('. ')[0].rstrip('.')}"
+            pieces.insert(1, self.markdown(f"<details><summary>{escape(told)}</summary>"))
+            pieces.append(self.markdown("</details>"))
         return pieces
 
     def number(self, kind: str, name: str, caption: str) -> int:
