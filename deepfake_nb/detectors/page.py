@@ -216,15 +216,32 @@ def error_rates(card: Mapping, faces: int = 1) -> str:
         numbers[name]["value"]
         for name in ("reals above the band", "fakes below the band", "abstains")
     )
+    rendered = "rendered " if card["data"].get("rendered") else ""
+    own = "rendered people, not on photographs" if rendered else "its own kind"
     text = (
-        f"of 100 real {level} it wrongly flags about {100 * flagged:.0f}, of 100 fake ones it "
-        f"misses about {100 * missed:.0f}, and on {100 * unsure:.0f} of 100 it abstains "
-        f"(measured on {numbers['AUC']['n']:,} {level} of its own kind)"
+        f"of 100 real {rendered}{level} it wrongly flags about {100 * flagged:.0f}, of 100 fake "
+        f"ones it misses about {100 * missed:.0f}, and on {100 * unsure:.0f} of 100 it abstains "
+        f"(measured on {numbers['AUC']['n']:,} {level} of {own})"
     )
     if faces > 1 and flagged:
         most = min(100, 100 * flagged * faces)
         text += f"; a real file with {faces} faces is flagged in up to {most:.0f} of 100 cases"
     return text
+
+
+def rates_elsewhere(card: Mapping) -> str:
+    """Say in words how well a detector ranks the datasets that its card measures it on."""
+    rates = []
+    for name, levels in card.get("elsewhere", {}).items():
+        numbers = levels.get("videos", levels["images"])
+        auc = next(row["value"] for row in numbers if row["metric"] == "AUC")
+        rates.append(f"{100 * auc:.0f} of 100 pairs from {name}")
+    if not rates:
+        return "On other kinds of images it may do much worse"
+    return (
+        "On datasets that it was not trained on, it gives the fake one of a real and a fake file "
+        f"the higher score in {', '.join(rates)} (guessing gets 50)"
+    )
 
 
 def three_sentences(
@@ -261,8 +278,8 @@ def three_sentences(
         )
     crowd = max((len(result.people) for result in results), default=1)
     worth = (
-        f"{error_rates(detector.card, crowd)}. On other kinds of images it may do much worse, so "
-        "its numbers are a reason to look closer, never proof."
+        f"{error_rates(detector.card, crowd)}. {rates_elsewhere(detector.card)}, so its numbers "
+        "are a reason to look closer, never proof."
     )
     return [
         ("What was looked at:", looked),

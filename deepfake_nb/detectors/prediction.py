@@ -189,6 +189,7 @@ class _Reading:
 
     def finish(self, model: CalibratedModel) -> FileResult:
         """Compute what follows from the scores, unless that has been done before."""
+        self.result.detector_sha256, self.result.warning = model.sha256, model.warning
         if not self.places:
             return self.result
         self.images, self.places = (), []
@@ -584,7 +585,8 @@ def stream_scores(
         except BaseException as fault:  # what was scored before is still to be drawn
             faults.append(fault)
 
-    readers, drawers = ThreadPoolExecutor(n_face_detectors), ThreadPoolExecutor(cores)
+    drawers = ThreadPoolExecutor(cores)
+    readers = ThreadPoolExecutor(n_face_detectors) if not scheduler else None
     best, store, n = [], DiskStore(), 0
     try:
         if scheduler:
@@ -607,7 +609,8 @@ def stream_scores(
         if faults:
             raise faults[0]
     finally:
-        readers.shutdown(cancel_futures=True)
+        if readers is not None:
+            readers.shutdown(cancel_futures=True)
         drawers.shutdown(cancel_futures=True)
 
 
