@@ -164,12 +164,8 @@ def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
     remark = f" [{result.remark}]" if result.remark else ""
     if result.state != "scored":
         return [f"{result.name}: not scored, {safe_text(result.fault)}{remark}"]
-    limits = "from {:.3f} to {:.3f}".format(*band)
-    sides = {
-        "abstains": f"; the detector abstains {limits}",
-        "above": f", above the band in which the detector abstains ({limits})",
-        "below": f", below the band in which the detector abstains ({limits})",
-    }
+    limits = "the band in which the detector abstains (from {:.3f} to {:.3f})".format(*band)
+    sides = {"abstains": "within", "above": "above", "below": "below"}
     lines = []
     for person in result.people:
         who = f", person {person.number} of {len(result.people)}" * (len(result.people) > 1)
@@ -179,7 +175,7 @@ def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
         if person.note:
             lines.append(f"{line}; {person.note}: the detector abstains")
         else:
-            lines.append(line + (sides[person.side] if person.side else ""))
+            lines.append(line + (f", {sides[person.side]} {limits}" if person.side else ""))
     if result.note:
         lines.append(f"{result.name}: {result.note}")
     return [*lines[:-1], lines[-1] + remark]

@@ -233,14 +233,14 @@ def rates_elsewhere(card: Mapping) -> str:
     """Say in words how well a detector ranks the datasets that its card measures it on."""
     rates = []
     for name, levels in card.get("elsewhere", {}).items():
-        numbers = levels.get("videos", levels["images"])
-        auc = next(row["value"] for row in numbers if row["metric"] == "AUC")
-        rates.append(f"{100 * auc:.0f} of 100 pairs from {name}")
+        found = {row["metric"]: row["value"] for row in levels.get("videos", levels["images"])}
+        auc, flagged = (100 * found[key] for key in ("AUC", "reals above the band"))
+        rates.append(f"{auc:.0f} on {name} (where it flags {flagged:.0f} of 100 real files)")
     if not rates:
         return "On other kinds of images it may do much worse"
     return (
-        "On datasets that it was not trained on, it gives the fake one of a real and a fake file "
-        f"the higher score in {', '.join(rates)} (guessing gets 50)"
+        "Of 100 pairs of a real and a fake file from datasets that it was not trained on, it gives "
+        f"the fake one the higher score in {', '.join(rates)}, and guessing would in 50"
     )
 
 

@@ -75,9 +75,12 @@ def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
             raise ParameterError(f"image {number} cannot be decoded ({reason})") from error
         return Pixels(Path(f"image {number}"), shown, tuple(remarks))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        remedy = "repeat a grey channel three times, and leave out a fourth"
+        if image.dtype != np.uint8:
+            remedy = "scale fractions by 255 and round them"
         raise ParameterError(
             f"image {number} is an array of {image.dtype} and shape {image.shape}: expected uint8 "
-            "RGB of shape (height, width, 3); scale fractions by 255 and round them"
+            f"RGB of shape (height, width, 3); {remedy}"
         )
     return Pixels(Path(f"image {number}"), np.ascontiguousarray(image))
 

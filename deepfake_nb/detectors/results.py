@@ -245,6 +245,12 @@ class FileResult:
             text += f", {self.beyond} more than asked for"
         return text
 
+    def __str__(self) -> str:
+        found = f"not scored, {self.fault}"
+        if self.state == "scored":
+            found = f"probability {self.probability:.3f}, {self.side}"
+        return f"{self.name}: {found}" + f" ({self.warning})" * bool(self.warning)
+
     @property
     def table(self) -> pd.DataFrame:
         """A table with a row a person, as in `scores.csv`."""
