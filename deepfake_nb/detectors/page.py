@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -231,16 +232,18 @@ def error_rates(card: Mapping, faces: int = 1) -> str:
 
 def rates_elsewhere(card: Mapping) -> str:
     """Say in words how well a detector ranks the datasets that its card measures it on."""
-    rates = []
-    for name, levels in card.get("elsewhere", {}).items():
-        found = {row["metric"]: row["value"] for row in levels.get("videos", levels["images"])}
-        auc, flagged = (100 * found[key] for key in ("AUC", "reals above the band"))
-        rates.append(f"{auc:.0f} on {name} (where it flags {flagged:.0f} of 100 real files)")
-    if not rates:
+    elsewhere = card.get("elsewhere", {})
+    if not elsewhere:
         return "On other kinds of images it may do much worse"
+    rates = []
+    for key in ("AUC", "reals above the band"):
+        numbers = [levels.get("videos", levels["images"]) for levels in elsewhere.values()]
+        values = [row["value"] for rows in numbers for row in rows if row["metric"] == key]
+        rates.append(", ".join(f"{100 * value:.0f}" for value in values))
     return (
-        "Of 100 pairs of a real and a fake file from datasets that it was not trained on, it gives "
-        f"the fake one the higher score in {', '.join(rates)}, and guessing would in 50"
+        f"On data that it was not trained on ({', '.join(elsewhere)}), it gives the fake one of a "
+        f"real and a fake file the higher score in {rates[0]} of 100 pairs (guessing: 50), and "
+        f"flags {rates[1]} of 100 real files"
     )
 
 
@@ -363,6 +366,7 @@ def _page_stream(
         if person.occlusion is not None and occlusion_effect(person, detector) >= _NO_EFFECT
     ]
     scale, card = max(drawn, default=1.0), detector.card
+    named = Counter(result.path.name for result in results)
     return page_template("prediction.html").stream(
         title=f"Scores of {count_nouns(len(results), 'file')}",
         sentences=three_sentences(results, detector, len(other)),
@@ -377,6 +381,7 @@ def _page_stream(
         other=[(safe_text(path), reason) for path, reason in other.items()],
         about=_about(detector),
         safe=safe_text,
+        shown=lambda path: safe_text(path if named[path.name] > 1 else path.name),
         picture=page_picture,
         images=lambda result, person: page_images(result, person, detector, scale),
         chart=lambda result: video_chart(result, detector),
