@@ -140,6 +140,7 @@ def test_an_image_stored_on_its_side_is_scored_as_it_was_trained_on(tmp_path):
 
     class Model:
         preprocessing = Preprocessing(size=(80, 40), face_detector="frame")
+        sha256 = warning = ""
 
         def look(self, images, _):
             seen.append(images)
