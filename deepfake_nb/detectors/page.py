@@ -217,10 +217,11 @@ def error_rates(card: Mapping, faces: int = 1) -> str:
         numbers[name]["value"]
         for name in ("reals above the band", "fakes below the band", "abstains")
     )
-    rendered = "rendered " if card["data"].get("rendered") else ""
-    own = "rendered people, not on photographs" if rendered else "its own kind"
+    real, own = "real", "its own kind"
+    if card["data"].get("rendered"):
+        real, own = "unchanged rendered", "rendered people, not on photographs"
     text = (
-        f"of 100 real {rendered}{level} it wrongly flags about {100 * flagged:.0f}, of 100 fake "
+        f"of 100 {real} {level} it wrongly flags about {100 * flagged:.0f}, of 100 fake "
         f"ones it misses about {100 * missed:.0f}, and on {100 * unsure:.0f} of 100 it abstains "
         f"(measured on {numbers['AUC']['n']:,} {level} of {own})"
     )
