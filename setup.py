@@ -65,7 +65,7 @@ setup(
     url=cfg["git_url"],
     keywords=cfg["keywords"],
     packages=find_packages(include=["deepfake_nb", "deepfake_nb.*"]),
-    package_data={"deepfake_nb": ["py.typed", "_templates/*", "_weights/*"]},
+    package_data={"deepfake_nb": ["py.typed", "_templates/*", "_weights/*", "_detector/*"]},
     python_requires=f">={cfg['min_python']},<3.14",
     install_requires=lines(cfg["requirements"]),
     extras_require={
@@ -74,10 +74,12 @@ setup(
         "cluster": lines(cfg["cluster_requirements"]),
         "gpu": lines(cfg["gpu_requirements"]),
         "heic": lines(cfg["heic_requirements"]),
+        "onnx": lines(cfg["onnx_requirements"]),
         "all": [
             *lines(cfg["notebooks_requirements"]),
             *lines(cfg["cluster_requirements"]),
             *lines(cfg["heic_requirements"]),
+            *lines(cfg["onnx_requirements"]),
         ],
     },
     entry_points={"console_scripts": lines(cfg["console_scripts"])},

@@ -29,6 +29,7 @@ from deepfake_nb.data.splits import split_samples
 from deepfake_nb.detectors import localiser, training
 from deepfake_nb.detectors.calibration import Calibration
 from deepfake_nb.detectors.card import detector_numbers, probability_meaning
+from deepfake_nb.detectors.checks import SHIPPED
 from deepfake_nb.detectors.commands import predict_command
 from deepfake_nb.detectors.detector import DeepfakeDetector
 from deepfake_nb.detectors.export import export_detector, export_network, run_exported
@@ -139,6 +140,7 @@ def test_an_image_stored_on_its_side_is_scored_as_it_was_trained_on(tmp_path):
 
     class Model:
         preprocessing = Preprocessing(size=(80, 40), face_detector="frame")
+        sha256 = warning = ""
 
         def look(self, images, _):
             seen.append(images)
@@ -428,6 +430,27 @@ def test_a_killed_training_with_a_budget_keeps_its_plan(tmp_path, monkeypatch, c
     assert "resuming after epoch 2" in said
     assert re.search(r"epoch +loss +val loss +val AUC +ends", said)
     assert re.search(r"4/4 +[\d.]+ +[\d.]+ +[\d.]+ +\d\d:\d\d", said)
+
+
+# The detector in the package.
+
+
+def test_the_detector_in_the_package_says_that_it_knows_rendered_fakes_only(
+    inbox, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    face = inbox / "sub" / "face.jpg"
+    assert main(["predict", str(face), "--crops", "--json", "--out", str(out)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert 0 <= document["files"][0]["probability"] <= 1
+    assert document["files"][0]["warning"] == "Rendered fakes only."
+    assert document["warnings"][0].startswith("Rendered fakes only. It was trained on rendered")
+    for name in ("scores.csv", "frames.csv", "index.html"):
+        assert "Rendered fakes only." in (out / name).read_text()
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 3e6
+    card = json.loads((SHIPPED / "card.json").read_text())
+    assert {*card["elsewhere"]} == {"dfdc-faces", "uadfv", "faceforensics"}
+    assert card["numbers"]["images"][0]["low"] > 0.5
 
 
 # Other programs.

@@ -605,6 +605,12 @@ def test_wheel_holds_the_library_and_identical_copies_of_its_data(wheel):
         packed = {n.removeprefix(start): archive.read(n) for n in files if n.startswith(start)}
         assert packed.keys() == sources.keys()
         assert [name for name in sources if packed[name] != sources[name]] == []  # no diff of all
+    for name in ("_detector", "_weights"):
+        sources = {
+            f"deepfake_nb/{name}/{p.name}": p for p in (ROOT / "deepfake_nb" / name).iterdir()
+        }
+        assert {n for n in files if f"/{name}/" in n} == sources.keys()
+        assert all(archive.read(n) == p.read_bytes() for n, p in sources.items())
     for pattern in ("*.py", "*.html"):
         sources = {p.relative_to(ROOT).as_posix() for p in ROOT.glob(f"deepfake_nb/**/{pattern}")}
         assert {n for n in files if n.endswith(pattern[1:])} == sources

@@ -108,7 +108,7 @@ def _train(options: argparse.Namespace) -> int:
     from deepfake_nb.detectors.checks import check_training
 
     given = {}
-    for name in ("epochs", "limit", "seed", "size", "backbone", "augment", "minutes"):
+    for name in ("epochs", "limit", "seed", "size", "backbone", "augment", "minutes", "elsewhere"):
         given[name] = getattr(options, name)
     place = (options.out, options.dataset, options.head, options.profile)
     check_training(*place, options.face_detector, options.root, **given)  # before TensorFlow
@@ -121,17 +121,18 @@ def _train(options: argparse.Namespace) -> int:
         face_detector=options.face_detector,
         given_split=options.given_split,
         random_backbone=options.random_backbone,
+        half=options.half,
         **given,
     )
 
 
 def _predict(options: argparse.Namespace) -> int:
     from deepfake_nb.core.output import without_chatter
-    from deepfake_nb.detectors.checks import check_detector, check_output, find_files
+    from deepfake_nb.detectors.checks import SHIPPED, check_detector, check_output, find_files
 
     find_files(options.paths)  # these checks come before TensorFlow is imported
     check_output(Path(options.out))
-    check_detector(Path(options.model))
+    check_detector(Path(options.model or SHIPPED))
 
     with without_chatter():
         from deepfake_nb.detectors.commands import predict_command
@@ -152,9 +153,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from deepfake_nb.core.output import without_chatter
-    from deepfake_nb.detectors.checks import check_detector
+    from deepfake_nb.detectors.checks import SHIPPED, check_detector
 
-    check_detector(Path(options.model))  # before TensorFlow is imported
+    check_detector(Path(options.model or SHIPPED))  # before TensorFlow is imported
     with without_chatter():
         from deepfake_nb.detectors.commands import export_command
 

@@ -302,13 +302,25 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train mobilenet on a frozen backbone of random weights if there are no others",
     )
+    add("--half", action="store_true", help="round the weights, for a file of half the size")
+    add(
+        "--elsewhere",
+        metavar="NAME",
+        help="a dataset, or several joined by +, that are only scored: the card then says what "
+        "the detector is worth there",
+    )
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     """Add the options of `predict`."""
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="images, videos, folders")
-    add("--model", required=True, metavar="DIR", help="a detector from `deepfake-nb train`")
+    add(
+        "--model",
+        metavar="DIR",
+        help="a detector from `deepfake-nb train` (default: the one in the package, which knows "
+        "rendered fakes only: it shows what you get, and says next to nothing about photographs)",
+    )
     add(
         "--out",
         default="predictions",
@@ -353,7 +365,12 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 def _add_export(parser: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     add = parser.add_argument
-    add("model", metavar="DETECTOR", help="folder of a detector from `deepfake-nb train`")
+    add(
+        "model",
+        nargs="?",
+        metavar="DETECTOR",
+        help="folder of a detector from `deepfake-nb train` (default: the one in the package)",
+    )
     add(
         "--to",
         required=True,

@@ -87,7 +87,8 @@ def page_template(name: str):
 
 # %% ../../nbs/00_core/06_output.ipynb #aa03fc76
 TENSORFLOW_CHATTER = re.compile(
-    r"(?:I\d{4} \d\d:\d\d:\d|WARNING: All log messages before absl::InitializeLog).*\n?"
+    r"(?:I\d{4} \d\d:\d\d:\d|WARNING: All log messages before absl::InitializeLog"
+    r"|E\d{4} .*(?:failed call to cuInit|oneDNN supports)).*\n?"
 )
 
 

@@ -28,7 +28,7 @@ from ..evaluation.calibration import expected_calibration_error
 from ..evaluation.intervals import Interval, bootstrap_interval, mean_interval
 
 # %% auto #0
-__all__ = ["card_markdown"]
+__all__ = ["ELSEWHERE", "card_markdown"]
 
 
 # %% ../../nbs/09_detectors/08_card.ipynb #3530c1a6
@@ -225,6 +225,13 @@ INSTALLATION_TEST: str = (
 )
 
 
+RENDERED_ONLY: str = (
+    "It was trained on rendered people alone. A score of a photograph, or of a video of a real "
+    "person, shows that the software works and says next to nothing about them: for that, train a "
+    "detector on real data (deepfake-nb train --dataset NAME)."
+)
+
+
 def card_warnings(card: Mapping) -> list[tuple[str, str]]:
     """Return what a user of a detector has to know first: titles and texts."""
     training = card["training"]
@@ -237,6 +244,7 @@ def card_warnings(card: Mapping) -> list[tuple[str, str]]:
         ("No better than chance.", LIKE_CHANCE, by_chance),
         ("Installation test.", INSTALLATION_TEST, training.get("profile") == "smoke"),
         ("Research only.", RESEARCH_ONLY, card["data"]["research_only"]),
+        ("Rendered fakes only.", RENDERED_ONLY, card["data"].get("rendered", False)),
     )
     return [(title, text) for title, text, holds in warnings if holds]
 
@@ -255,7 +263,8 @@ def data_record(samples: pd.DataFrame, progress: bool = True) -> dict:
     -------
     dict
         datasets, sha256 (of the files' contents, labels and splits, in any order and whatever the
-        files' names are), files, counts by split and class, terms of each dataset, research_only.
+        files' names are), files, counts by split and class, terms of each dataset, research_only,
+        rendered (whether all of them are).
     """
     split = samples["split"]
     paths = tqdm(samples["path"], desc="hashing", unit="file", disable=not progress)
@@ -276,18 +285,20 @@ def data_record(samples: pd.DataFrame, progress: bool = True) -> dict:
         },
         "terms": terms,
         "research_only": not all(is_open),
+        "rendered": all(term["rendered"] for term in terms.values()),
     }
 
 
-def _terms(dataset: str) -> dict[str, str]:
-    """Licence and agreement of a dataset, where its manifest states them."""
+def _terms(dataset: str) -> dict:
+    """Licence and agreement of a dataset, where it has a manifest, and whether it is rendered."""
     try:
         manifest = load_manifest(dataset)
     except ManifestError:
         unknown = "unknown: it has no manifest"
-        return {"title": dataset, "licence": unknown, "agreement": "unknown", "url": ""}
+        terms = {"licence": unknown, "agreement": "unknown", "url": ""}
+        return {"title": dataset, **terms, "rendered": False}
     terms = {key: manifest.terms[key] for key in ("licence", "agreement", "url")}
-    return {"title": manifest.title, **terms}
+    return {"title": manifest.title, **terms, "rendered": bool(manifest.embedded)}
 
 
 # %% ../../nbs/09_detectors/08_card.ipynb #2b41c40e
@@ -456,9 +467,25 @@ def card_markdown(card: Mapping, level: int = 1) -> str:
     return re.sub("^#", "#" * level, "\n\n".join(filter(None, sections)) + "\n", flags=re.M)
 
 
+ELSEWHERE: tuple[str, ...] = ("AUC", "abstains", "reals above the band", "fakes below the band")
+
+
 def _number_sections(card: Mapping) -> list[str]:
     """Format the card's numbers as headings and tables."""
     sections = []
+    if card.get("elsewhere"):
+        rows = []
+        for name, levels in card["elsewhere"].items():
+            level = "videos" if "videos" in levels else "images"
+            found = {row["metric"]: row for row in levels[level]}
+            count = f"{found['AUC']['n']:,} {level}, {found['AUC']['groups']:,} groups"
+            rows.append((name, count, *(format_number(found[key]) for key in ELSEWHERE)))
+        sections += [
+            "### On other datasets",
+            "Each is scored completely; none was used for training, calibration or any choice. "
+            "Intervals (95 %) resample groups of people or originals. An AUC of 0.5 is chance.",
+            _markdown_table(("dataset", "scored", *ELSEWHERE), rows),
+        ]
     for name, numbers in card["numbers"].items():
         rows = [
             (metric, format_number(row), row["n"], row["groups"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from importlib import resources
 from pathlib import Path
 
 from ..core.errors import DetectorError, ParameterError, did_you_mean
@@ -124,6 +125,9 @@ def check_folder(folder: Path) -> None:
         raise DetectorError(f"{folder}: exists and holds no detector; choose another folder")
 
 
+SHIPPED: Path = Path(str(resources.files("deepfake_nb"))) / "_detector"  # knows rendered fakes only
+
+
 def check_detector(folder: Path) -> None:
     """Raise `DetectorError` if a folder holds no detector at all.
 
@@ -175,11 +179,11 @@ def check_output(out: Path) -> None:
 # %% ../../nbs/09_detectors/01_checks.ipynb #f2f0ec4e
 DETECTOR_HEADS: dict[str, str] = {
     "convnet": "a small convolutional network, from scratch",
-    "mobilenet": "a slim head on a frozen backbone, MobileNetV2 (0.35) unless another is given",
-    "unet": "a U-Net that shows where an image was changed; the dataset needs masks",
+    "mobilenet": "a slim head on a frozen backbone",
+    "unet": "a U-Net that shows where an image was changed, trained on masks",
     "localiser": (
-        "a U-Net on a backbone, MobileNetV2 (0.35) unless another is given, completely trained on "
-        "pairs; the dataset needs originals of its fakes"
+        "a U-Net on a pretrained backbone that shows where an image was changed, trained on pairs "
+        "of a fake and its original"
     ),
     "spectrum": "a support vector machine on the azimuthal spectrum",
 }
@@ -234,6 +238,7 @@ def check_training(
     backbone: str | None = None,
     augment: str | None = None,
     minutes: float | None = None,
+    elsewhere: str | None = None,
 ) -> None:
     """Raise an error if a detector cannot be trained so; parameters as of `train_detector`.
 
@@ -244,8 +249,8 @@ def check_training(
     ManifestError
         If the dataset is unknown.
     ParameterError
-        If a number is too small, the backbone or augmentation unknown, or an option does not apply
-        to the head.
+        If a number is too small, the backbone or augmentation unknown, an option does not apply
+        to the head, or a dataset of `elsewhere` is one of those that are trained on.
     """
     for name, value, known in (
         ("profile", profile, TRAINING_PROFILES),
@@ -281,6 +286,13 @@ def check_training(
         get_backbone(backbone)
     if augment is not None and augment not in AUGMENT:
         raise ParameterError(f"unknown augment={augment!r}; {did_you_mean(augment, AUGMENT)}")
+    if elsewhere is not None:
+        for name in elsewhere.split("+"):
+            load_manifest(name)
+            if name in dataset.split("+"):
+                raise ParameterError(
+                    f"elsewhere={elsewhere}: {name} is trained on; name other datasets"
+                )
     if root is None:
         for name in dataset.split("+"):
             load_manifest(name)

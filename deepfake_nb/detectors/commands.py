@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core.errors import ClusterError, DetectorError
-from ..core.output import print_json, safe_text
+from ..core.output import print_json, safe_text, without_chatter
 from ..core.parallel import connect_cluster
 from deepfake_nb.detectors.card import (
     abstention,
@@ -24,7 +24,7 @@ from deepfake_nb.detectors.card import (
     named_metrics,
     package_versions,
 )
-from .checks import OUTPUTS, check_output, find_files
+from .checks import OUTPUTS, SHIPPED, check_output, find_files
 from .export import export_detector
 from .journal import Journal
 from .page import write_page
@@ -82,7 +82,7 @@ def train_command(
 
 # %% ../../nbs/09_detectors/17_commands.ipynb #53cb040d
 def export_command(
-    model: str | Path,
+    model: str | Path | None,
     form: Literal["onnx", "saved-model", "litert"],
     out: str | Path | None = None,
     *,
@@ -92,8 +92,8 @@ def export_command(
 
     Parameters
     ----------
-    model : str or Path
-        Folder of a detector.
+    model : str or Path, optional
+        Folder of a detector; None for the one in the package.
     form : {"onnx", "saved-model", "litert"}
         The format.
     out : str or Path, optional
@@ -106,8 +106,10 @@ def export_command(
     int
         Exit status 0.
     """
-    folder = Path(model)
-    out = folder.with_name(f"{folder.name}-{form}") if out is None else Path(out)
+    folder = SHIPPED if model is None else Path(model)
+    if out is None:
+        out = Path(f"detector-{form}") if model is None else f"{folder}-{form}"
+    out = Path(out)
     record = export_detector(folder, out, form)
     if as_json:
         print_json(record)
@@ -123,7 +125,7 @@ _EVERY = 1.0  # seconds from one writing of the tables to the next
 
 
 @contextmanager
-def growing_tables(out: Path, detector_sha256: str) -> Iterator[Callable[[FileResult], None]]:
+def growing_tables(out: Path) -> Iterator[Callable[[FileResult], None]]:
     """Yield a function that adds a result to the tables of a prediction, within a second.
 
     The tables get their names when the block succeeds; otherwise what they hold remains.
@@ -134,7 +136,7 @@ def growing_tables(out: Path, detector_sha256: str) -> Iterator[Callable[[FileRe
 
     def write(mode: str = "a") -> None:
         nonlocal written
-        tables = results_table(waiting, detector_sha256), frames_table(waiting)
+        tables = results_table(waiting), frames_table(waiting)
         waiting.clear()
         written = time.monotonic()
         for file, table in zip(partial.values(), tables):
@@ -162,12 +164,8 @@ def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
     remark = f" [{result.remark}]" if result.remark else ""
     if result.state != "scored":
         return [f"{result.name}: not scored, {safe_text(result.fault)}{remark}"]
-    limits = "from {:.3f} to {:.3f}".format(*band)
-    sides = {
-        "abstains": f"; the detector abstains {limits}",
-        "above": f", above the band in which the detector abstains ({limits})",
-        "below": f", below the band in which the detector abstains ({limits})",
-    }
+    limits = "the band in which the detector abstains (from {:.3f} to {:.3f})".format(*band)
+    sides = {"abstains": "within", "above": "above", "below": "below"}
     lines = []
     for person in result.people:
         who = f", person {person.number} of {len(result.people)}" * (len(result.people) > 1)
@@ -177,7 +175,7 @@ def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
         if person.note:
             lines.append(f"{line}; {person.note}: the detector abstains")
         else:
-            lines.append(line + (sides[person.side] if person.side else ""))
+            lines.append(line + (f", {sides[person.side]} {limits}" if person.side else ""))
     if result.note:
         lines.append(f"{result.name}: {result.note}")
     return [*lines[:-1], lines[-1] + remark]
@@ -213,7 +211,7 @@ def _check_workers(scheduler: str) -> None:
 
 def predict_command(
     paths: Sequence[str | Path],
-    model: str | Path,
+    model: str | Path | None = None,
     out: str | Path = "predictions",
     *,
     crops: bool = False,
@@ -231,8 +229,8 @@ def predict_command(
     ----------
     paths : sequence of str or Path
         Files and folders.
-    model : str or Path
-        Folder of a detector.
+    model : str or Path, optional
+        Folder of a detector; None for the one in the package, which knows rendered fakes only.
     out : str or Path, default "predictions"
         Folder for `scores.csv`, `frames.csv` and `index.html`.
     crops : bool, default False
@@ -252,7 +250,7 @@ def predict_command(
         Whether to show progress bars.
     as_json : bool, default False
         Whether to print JSON: "files" as in `scores.csv`, files of "other" kinds, "threshold" and
-        "band" of the detector, and the "page".
+        "band" of the detector, its "warnings", and the "page".
 
     Returns
     -------
@@ -271,14 +269,17 @@ def predict_command(
     check_output(out)
     if scheduler:
         _check_workers(scheduler)
-    detector = load_detector(model)
+    with without_chatter():
+        detector = load_detector(model)
     options = {"crops": crops, "frames": frames, "people": people, "stress": stress, "maps": maps}
     settings = {"detector": detector.sha256, **options, "versions": package_versions()}
     journal = Journal(out / "predict.partial.jsonl", settings)
     results: list[FileResult] = []
     others = [FileResult(path, "other", "", "other", reason) for path, reason in other.items()]
+    for result in others:
+        result.detector_sha256, result.warning = detector.sha256, detector.warning
     try:
-        with growing_tables(out, detector.sha256) as add:
+        with growing_tables(out) as add:
             if journal.places:
                 n = f"{len(journal.places):,} of {len(files):,} files"
                 print(f"{n} were scored before; going on with the others", file=sys.stderr)
@@ -311,8 +312,10 @@ def predict_command(
     status = 0 if all(result.state == "scored" for result in results) else 1
     if as_json:
         decision = {"threshold": detector.threshold, "band": list(detector.band)}
-        table = results_table([*results, *others], detector.sha256)
-        print_json({"files": table, "other": [*other], **decision, "page": page})
+        table = results_table([*results, *others])
+        warnings = [f"{title} {text}" for title, text in card_warnings(detector.card)]
+        found = {"files": table, "other": [*other], **decision, "warnings": warnings}
+        print_json(found | {"page": page})
         return status
     for line in [line for result in results for line in _lines(result, detector.band)]:
         print(line)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .card import card_warnings
 from .page import page_html
 from deepfake_nb.detectors.prediction import (
     MOST_PEOPLE,
@@ -72,6 +73,11 @@ class DeepfakeDetector(CalibratedModel):
     >>> detector.predict("photo.png").state
     'scored'
     """
+
+    @property
+    def warning(self) -> str:
+        """What its users have to know first: the titles of the card's warnings."""
+        return " ".join(title for title, _ in card_warnings(self.card)) if self.card else ""
 
     def predict(
         self,

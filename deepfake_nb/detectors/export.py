@@ -21,7 +21,7 @@ from keras import layers, ops
 from ..core.errors import DetectorError, did_you_mean
 from ..core.files import atomic_path, check_writable, file_hash
 from ..core.output import without_chatter
-from .card import card_markdown
+from .card import card_markdown, card_warnings
 from .preprocessing import Preprocessing
 from .scoring import CalibratedModel
 from .storage import load_detector, probe_images
@@ -281,6 +281,7 @@ def export_detector(
             "preprocessing": asdict(detector.preprocessing),
             "threshold": detector.threshold,
             "band": list(detector.band),
+            "warnings": [f"{title} {text}" for title, text in card_warnings(detector.card)],
             "largest_difference": max(gaps),
         }
         (partial / "export.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -58,6 +58,9 @@ class LocaliserRecipe:
         Weight of the map's loss beside the frame's.
     mirror : bool, default True
         Whether to average the scores of an image and its mirror image in prediction.
+    residuals : str, optional
+        A key of `RESIDUALS`, whose filters the backbone sees beside the image; None for the image
+        alone.
     """
 
     weights: str = "auto"
@@ -68,6 +71,7 @@ class LocaliserRecipe:
     average: float = 0.99
     map_weight: float = 1.0
     mirror: bool = True
+    residuals: str | None = None
 
 
 # what `--augment` can be
@@ -78,12 +82,79 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
 }
 
 
+def _dct_filter(u: int, v: int, side: int = 8) -> np.ndarray:
+    """Return a function of the discrete cosine transform, (side, side)."""
+    rows, columns = (np.cos(np.pi * (np.arange(side) + 0.5) * k / side) for k in (u, v))
+    return 2 / side * np.outer(rows, columns)
+
+
+_SECOND = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+_FIFTH = np.array(
+    [
+        [-1, 2, -2, 2, -1],
+        [2, -6, 8, -6, 2],
+        [-2, 8, -12, 8, -2],
+        [2, -6, 8, -6, 2],
+        [-1, 2, -2, 2, -1],
+    ]
+)
+# Filters of grey levels, (side, side, n): "srm" are the three of the spatial rich model (Fridrich
+# and Kodovský, 2012) that Zhou et al. (2018, arXiv:1805.04953) choose; "dct" are nine functions of
+# the 8 × 8 cosine transform.
+RESIDUALS: dict[str, np.ndarray] = {
+    "srm": np.stack(
+        [
+            np.pad(_SECOND, 1),
+            _FIFTH / 12,
+            np.pad([[1, -2, 1]], ((2, 2), (1, 1))) / 2,
+        ],
+        -1,
+    ),
+    "dct": np.stack([_dct_filter(u, v) for u in (1, 4, 7) for v in (1, 4, 7)], -1),
+}
+_MOST_LEVELS = 3.0  # grey levels at which residuals are cut off
+
+
+def with_residuals(model: keras.Model, kind: str) -> keras.Model:
+    """Let a localiser see filtered images beside the image, scaled from −1 to 1.
+
+    A layer of weights 1 for the image and 0 for the residuals mixes both to three channels; it is
+    trained with the rest.
+    """
+    filters = RESIDUALS[kind]
+    image = keras.Input(model.input_shape[1:], name="image")
+    fixed = layers.Conv2D(
+        filters.shape[-1],
+        filters.shape[0],
+        padding="same",
+        use_bias=False,
+        activation="hard_tanh",
+        trainable=False,
+        name="residuals",
+    )
+    mix = layers.Conv2D(3, 1, use_bias=False, name="mixed")
+    mixed = mix(layers.Concatenate(name="image_and_residuals")([image, fixed(image)]))
+    grey = filters[:, :, None] * (np.full(3, 1 / 3) * 127.5 / _MOST_LEVELS)[:, None]
+    fixed.set_weights([grey])
+    mix.set_weights([np.eye(3 + filters.shape[-1], 3)[None, None]])
+    head = model.get_layer("fake")
+    body = keras.Model(model.input, {"changed": model.output["changed"], "pooled": head.input})
+    found = body(mixed)
+    changed = layers.Activation("linear", dtype="float32", name="changed")(found["changed"])
+    fake = layers.Dense.from_config(head.get_config())(found["pooled"])
+    return keras.Model(image, {"changed": changed, "fake": fake}, name=f"{model.name}_{kind}")
+
+
 def build_localiser(
     backbone: str, size: tuple[int, int], steps: int, recipe: LocaliserRecipe, seed: int
 ) -> tuple[keras.Model, Weights]:
     """Build and compile a localiser that is to be trained for `steps` batches."""
     model, weights = build_pretrained_unet(backbone, recipe.weights, (*size, 3), seed=seed)
-    for layer in model.layers:  # MobileNetV2's 0.999 would take thousands of steps to follow
+    if recipe.residuals:
+        model = with_residuals(model, recipe.residuals)
+    for (
+        layer
+    ) in model._flatten_layers():  # MobileNetV2's 0.999 would take thousands of steps to follow
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.9
     warm_up = round(recipe.warm_up * steps)
@@ -234,7 +305,8 @@ def _plan(
 # %% ../../nbs/09_detectors/13_localiser.ipynb #39db5edd
 def estimate_statistics(model: keras.Model, batches: PairedBatches, n: int = 50) -> None:
     """Set the statistics of batch normalisation to their means over the first n batches."""
-    norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    flat = model._flatten_layers()
+    norms = [layer for layer in flat if isinstance(layer, layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
     for i in range(min(n, len(batches))):
         for layer in norms:

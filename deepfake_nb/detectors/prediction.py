@@ -75,9 +75,12 @@ def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
             raise ParameterError(f"image {number} cannot be decoded ({reason})") from error
         return Pixels(Path(f"image {number}"), shown, tuple(remarks))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        remedy = "repeat a grey channel three times, and leave out a fourth"
+        if image.dtype != np.uint8:
+            remedy = "scale fractions by 255 and round them"
         raise ParameterError(
             f"image {number} is an array of {image.dtype} and shape {image.shape}: expected uint8 "
-            "RGB of shape (height, width, 3); scale fractions by 255 and round them"
+            f"RGB of shape (height, width, 3); {remedy}"
         )
     return Pixels(Path(f"image {number}"), np.ascontiguousarray(image))
 
@@ -189,6 +192,7 @@ class _Reading:
 
     def finish(self, model: CalibratedModel) -> FileResult:
         """Compute what follows from the scores, unless that has been done before."""
+        self.result.detector_sha256, self.result.warning = model.sha256, model.warning
         if not self.places:
             return self.result
         self.images, self.places = (), []
@@ -584,7 +588,8 @@ def stream_scores(
         except BaseException as fault:  # what was scored before is still to be drawn
             faults.append(fault)
 
-    readers, drawers = ThreadPoolExecutor(n_face_detectors), ThreadPoolExecutor(cores)
+    drawers = ThreadPoolExecutor(cores)
+    readers = ThreadPoolExecutor(n_face_detectors) if not scheduler else None
     best, store, n = [], DiskStore(), 0
     try:
         if scheduler:
@@ -607,7 +612,8 @@ def stream_scores(
         if faults:
             raise faults[0]
     finally:
-        readers.shutdown(cancel_futures=True)
+        if readers is not None:
+            readers.shutdown(cancel_futures=True)
         drawers.shutdown(cancel_futures=True)
 
 

@@ -33,6 +33,7 @@ FRAME_COLUMNS: tuple[str, ...] = (
     "right",
     "bottom",
     "reason",
+    "warning",
 )
 
 
@@ -152,6 +153,10 @@ class FileResult:
         with the same pixels.
     pictures : list of dict
         Frames with boxes, for the page: frame, width, height, and jpeg, a function that reads it.
+    detector_sha256 : str, default ""
+        SHA-256 of the detector.
+    warning : str, default ""
+        What its users have to know first, such as "Rendered fakes only."
     view : Callable, optional
         Returns the HTML page of results.
 
@@ -175,6 +180,8 @@ class FileResult:
     remark: str = ""
     pixels_sha256: str = ""
     pictures: list[dict] = field(default_factory=list, repr=False)
+    detector_sha256: str = field(default="", repr=False)
+    warning: str = ""
     view: Callable[[Sequence[FileResult]], str] | None = field(default=None, repr=False)
 
     @property
@@ -204,7 +211,8 @@ class FileResult:
     @property
     def frames(self) -> pd.DataFrame:
         """A table of faces in frames: times (s), people, scores, and boxes (pixels)."""
-        return pd.DataFrame(self.rows, columns=FRAME_COLUMNS)
+        rows = [row | {"warning": self.warning} for row in self.rows]
+        return pd.DataFrame(rows, columns=FRAME_COLUMNS)
 
     @property
     def n_frames(self) -> int:
@@ -236,6 +244,12 @@ class FileResult:
         if self.beyond:
             text += f", {self.beyond} more than asked for"
         return text
+
+    def __str__(self) -> str:
+        found = f"not scored, {self.fault}"
+        if self.state == "scored":
+            found = f"probability {self.probability:.3f}, {self.side}"
+        return f"{self.name}: {found}" + f" ({self.warning})" * bool(self.warning)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -309,18 +323,17 @@ TABLE_COLUMNS: tuple[str, ...] = (
     "sha256",
     "pixels_sha256",
     "detector_sha256",
+    "warning",
 )
 
 
-def results_table(results: Sequence[FileResult], detector_sha256: str = "") -> pd.DataFrame:
+def results_table(results: Sequence[FileResult]) -> pd.DataFrame:
     """Return the content of `scores.csv`: a row a person, and one for each file without one.
 
     Parameters
     ----------
     results : sequence of FileResult
         The files.
-    detector_sha256 : str, default ""
-        Hash of the detector, for the last column.
 
     Returns
     -------
@@ -349,7 +362,8 @@ def results_table(results: Sequence[FileResult], detector_sha256: str = "") -> p
                     "highest": high,
                     "sha256": result.sha256,
                     "pixels_sha256": result.pixels_sha256,
-                    "detector_sha256": detector_sha256,
+                    "detector_sha256": result.detector_sha256,
+                    "warning": result.warning,
                 }
             )
     return pd.DataFrame(rows, columns=TABLE_COLUMNS).astype({"person": "Int64"})
@@ -361,7 +375,8 @@ def frames_table(results: Sequence[FileResult]) -> pd.DataFrame:
     for result in results:
         for row in result.rows:
             reason = safe_cell(row.get("reason") or "")
-            rows.append({"file": safe_cell(result.path)} | row | {"reason": reason})
+            row = row | {"reason": reason, "warning": result.warning}
+            rows.append({"file": safe_cell(result.path)} | row)
     return pd.DataFrame(rows, columns=["file", *FRAME_COLUMNS], dtype=object)
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..core.errors import DetectorError
 from ..core.images import read_image
+from ..data.datasets import load_samples
 from ..data.splits import connected_groups
 from deepfake_nb.detectors.calibration import (
     Calibration,
@@ -41,6 +42,7 @@ from .preprocessing import Preprocessing, prepare_images
 from .storage import load_detector, write_detector
 from ..evaluation.calibration import choose_threshold
 from ..evaluation.frames import video_scores
+from ..faces.dataset import cached_faces
 
 # %% auto #0
 __all__ = ["calibrate_detector", "save_detector"]
@@ -361,4 +363,54 @@ def save_detector(
         "versions": package_versions(),
     }
     write_detector(Path(folder), detector, card)
+    return load_detector(folder)
+
+
+# %% ../../nbs/09_detectors/12_saving.ipynb #b1d7c3e1
+def measure_elsewhere(
+    folder: str | Path,
+    datasets: str,
+    root: str | Path | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    progress: bool = True,
+) -> DeepfakeDetector:
+    """Score datasets that a detector was not trained on, and write the numbers into its card.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The detector's folder, which is replaced.
+    datasets : str
+        Name of a dataset, or several joined by +.
+    root : str or Path, optional
+        The folder that holds datasets; None for `DEEPFAKE_NB_DATA`.
+    n_resamples : int, default 1000
+        Number of bootstrap resamples.
+    seed : int, default 0
+        Seed of the bootstrap.
+    progress : bool, default True
+        Whether to show progress bars.
+
+    Returns
+    -------
+    DeepfakeDetector
+        As `load_detector` returns it; its card has the numbers under "elsewhere", by dataset.
+    """
+    detector, found = load_detector(folder), {}
+    for name in datasets.split("+"):
+        samples = load_samples(name, root)
+        if (samples["kind"] == "video").any():
+            extraction = detector.preprocessing.extraction
+            samples = cached_faces(samples, extraction, progress=progress).samples
+        score, features = look_at_samples(detector, samples, progress=progress)
+        found[name] = _test_numbers(
+            samples,
+            detector.calibration(score),
+            detector.unfamiliar(features, len(samples)),
+            detector,
+            n_resamples=n_resamples,
+            seed=seed,
+        )
+    write_detector(Path(folder), detector, detector.card | {"elsewhere": found})
     return load_detector(folder)

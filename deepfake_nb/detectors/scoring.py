@@ -88,6 +88,11 @@ class CalibratedModel:
     distance: TrainingDistance | None = field(default=None, repr=False)
 
     @property
+    def warning(self) -> str:
+        """What its users have to know first; nothing without a card."""
+        return ""
+
+    @property
     def kind(self) -> Literal["classifier", "localiser", "features"]:
         """The kind of the model."""
         if not isinstance(self.model, keras.Model):

@@ -5,6 +5,7 @@
 # %% ../../nbs/09_detectors/11_storage.ipynb #94a0a408
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 from PIL import Image
@@ -23,7 +25,7 @@ from ..core.files import file_hash
 from ..core.schema import Number, check_schema, read_json
 from .calibration import CALIBRATIONS, Calibration
 from .card import card_markdown, package_versions
-from .checks import check_detector, check_folder
+from .checks import SHIPPED, check_detector, check_folder
 from .detector import DeepfakeDetector
 from .distance import TrainingDistance
 from .preprocessing import Preprocessing, prepare_images
@@ -57,6 +59,40 @@ def _read_keras(file: Path) -> keras.Model:
         ) from error
 
 
+def round_to_half(model: keras.Model) -> None:
+    """Round the weights of a model to half precision, in place."""
+    model.set_weights([w.astype("float16").astype(w.dtype) for w in model.get_weights()])
+
+
+def _is_half(model: keras.Model) -> bool:
+    """Return whether half precision holds the weights exactly."""
+    with np.errstate(over="ignore"):
+        return all(np.array_equal(w, w.astype("float16")) for w in model.get_weights())
+
+
+def _store_halves(file: Path) -> None:
+    """Store the weights in a Keras file in half precision; Keras reads them as what they were."""
+    with zipfile.ZipFile(file) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    stored = io.BytesIO()
+    with h5py.File(io.BytesIO(contents["model.weights.h5"])) as old, h5py.File(stored, "w") as new:
+
+        def copy(name: str, node: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(node, h5py.Group):
+                copied = new.require_group(name)
+            else:
+                value = node[()]
+                half = "float16" if value.dtype == "float32" else value.dtype
+                copied = new.create_dataset(name, data=value.astype(half))
+            copied.attrs.update(node.attrs)
+
+        old.visititems(copy)
+    contents["model.weights.h5"] = stored.getvalue()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+
+
 def _write_model(folder: Path, model: keras.Model | Pipeline) -> Path:
     """Write the model's file, which must be readable safely."""
     if not isinstance(model, keras.Model):
@@ -64,6 +100,8 @@ def _write_model(folder: Path, model: keras.Model | Pipeline) -> Path:
     file = folder / "model.keras"
     model.save(file)
     _read_keras(file).save(file)  # without the optimiser
+    if _is_half(model):
+        _store_halves(file)
     return file
 
 
@@ -211,6 +249,7 @@ _CARD_SCHEMA = {
         "files": Number(0, whole=True),
         "sha256": str,
         "research_only": bool,
+        "rendered?": bool,
     },
     "split": str,
     "decision": {
@@ -222,6 +261,7 @@ _CARD_SCHEMA = {
     },
     "meaning": {"images": str, "*": str},
     "numbers": {"images": _NUMBERS, "*": _NUMBERS},
+    "elsewhere?": {"*": {"images": _NUMBERS, "*": _NUMBERS}},
     "training": dict,
     "versions": {"*": str},
 }
@@ -286,13 +326,14 @@ def _read_distance(file: Path) -> TrainingDistance:
         raise DetectorError(f"{file}: not a distance ({error}); get the folder again") from error
 
 
-def load_detector(folder: str | Path, sha256: str | None = None) -> DeepfakeDetector:
+def load_detector(folder: str | Path | None = None, sha256: str | None = None) -> DeepfakeDetector:
     """Load a detector after verifying that it is complete, unchanged, and scores as before.
 
     Parameters
     ----------
-    folder : str or Path
-        A folder that `save_detector` or `train_detector` wrote.
+    folder : str or Path, optional
+        A folder that `save_detector` or `train_detector` wrote; None for the detector that is part
+        of the package, which knows rendered fakes only.
     sha256 : str, optional
         Expected SHA-256 of its SHA256SUMS, from a source that you trust; None to skip this check.
 
@@ -312,7 +353,7 @@ def load_detector(folder: str | Path, sha256: str | None = None) -> DeepfakeDete
     >>> detector.predict("photo.jpg").probability  # doctest: +SKIP
     0.83
     """
-    folder = Path(folder)
+    folder = SHIPPED if folder is None else Path(folder)
     sums = _check_sums(folder)
     found = file_hash(folder / "SHA256SUMS")
     if sha256 is not None and found != sha256:

@@ -42,7 +42,8 @@ from deepfake_nb.detectors.preprocessing import (
     model_inputs,
     prepare_images,
 )
-from .saving import save_detector
+from .saving import measure_elsewhere, save_detector
+from .storage import round_to_half
 from ..faces.dataset import cached_faces
 from ..forensics.spectrum_classifiers import feature_classifier
 from ..models.backbones import build_backbone
@@ -407,6 +408,8 @@ def train_detector(
     limit: int | None = None,
     seed: int = 0,
     random_backbone: bool = False,
+    half: bool = False,
+    elsewhere: str | None = None,
     progress: bool = True,
 ) -> DeepfakeDetector:
     """Train, calibrate, test and save a detector.
@@ -454,6 +457,12 @@ def train_detector(
     random_backbone : bool, default False
         Whether "mobilenet" may stand on a backbone of random weights where pretrained ones are
         unavailable. It is frozen, so the detector can hardly learn.
+    half : bool, default False
+        Whether to round the weights of a network to half precision before it is calibrated and
+        tested: the detector takes half the space.
+    elsewhere : str, optional
+        Name of a dataset, or several joined by +, none of which is trained on. They are scored
+        completely, and the card says what the detector is worth there.
     progress : bool, default True
         Whether to show progress bars.
 
@@ -471,8 +480,8 @@ def train_detector(
     SampleError
         If the dataset's own split shares people between its parts.
     ParameterError
-        If `given_split`, `backbone` or `augment` is unknown, a number is too small, or an option
-        does not apply to the head.
+        If `given_split`, `backbone` or `augment` is unknown, a number is too small, an option does
+        not apply to the head, or a dataset of `elsewhere` is trained on.
 
     Examples
     --------
@@ -497,6 +506,7 @@ def train_detector(
         backbone,
         augment,
         minutes,
+        elsewhere,
     )
     backbone = backbone or _BACKBONE
     weights = resolve_weights(backbone, "auto") if head == "mobilenet" else None
@@ -556,24 +566,29 @@ def train_detector(
         progress,
     )
     model, preprocessing, record = _TRAINERS[head](samples, preprocessing, plan)
+    if half and isinstance(model, keras.Model):
+        round_to_half(model)
     training = {
         "head": head,
         "dataset": dataset,
         "options": options,
         "profile": profile,
         "seed": seed,
+        "half": half,
         **record,
         "images_with_a_face": found,
         "seconds": round(time.perf_counter() - started, 1),
     }
     what = DETECTOR_HEADS[head][0].upper() + DETECTOR_HEADS[head][1:]
+    if "backbone" in record:
+        what += f" ({record['backbone']})"
     detector = save_detector(
         folder,
         model,
         preprocessing,
         samples,
         name=f"{head} on {dataset}",
-        description=f"{what}, trained on {dataset} with profile {profile!r}.",
+        description=f"{what}. The dataset is {dataset}, the profile {profile!r}.",
         split=split,
         training=training,
         n_resamples=scale["resamples"],
@@ -581,4 +596,6 @@ def train_detector(
         progress=progress,
     )
     shutil.rmtree(resumed, ignore_errors=True)
+    if elsewhere is not None:
+        return measure_elsewhere(folder, elsewhere, root, scale["resamples"], seed, progress)
     return detector
