@@ -44,8 +44,9 @@ def plot_panels(
     if "group" not in rows:
         rows = rows.assign(group="")
     names, groups = rows["name"].unique().tolist(), rows["group"].unique().tolist()
-    each = 0.95 if len(thumbnails) else 0.34 + 0.2 * len(groups)
-    pictures, widths = bool(len(thumbnails)), [0.7] * bool(len(thumbnails)) + [1.0] * len(panels)
+    pictures = bool(len(thumbnails))
+    each = 0.78 if pictures else 0.34 + 0.2 * len(groups)
+    widths = [0.45] * pictures + [1.0] * len(panels)
     figure, axes = plt.subplots(
         1,
         len(widths),
@@ -76,12 +77,12 @@ def plot_panels(
     labels = [fill(str(name), wrap) for name in names]
     axes[0].set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5))
     if len(groups) > 1:
-        handles = [Line2D([], [], color="none") for _ in groups]
+        handles = [Line2D([], [], color=f"C{g}", marker="o", ms=5) for g in range(len(groups))]
         words = figure.legend(
             handles, groups, loc="outside upper center", ncols=len(groups), frameon=False
         )
         for g, text in enumerate(words.get_texts()):
-            text.set(color=f"C{g}", fontweight="bold")
+            text.set(color=f"C{g}")
     return figure
 
 
@@ -104,8 +105,9 @@ def plot_agreement(points: pd.DataFrame, left_out: str, told: Sequence[str]) -> 
     """
     figure, axes = plt.subplots(1, 2, figsize=(5, 3.4), sharey=True)
     others = points[points["kind"] != left_out]
-    for ax, part, line in zip(axes, (points, others), told):
-        ax.set_title(f"{len(part)} networks\n{line}")
+    counted = f"{len(points)} networks", f"{len(others)} without {left_out}"
+    for ax, part, count, line in zip(axes, (points, others), counted, told):
+        ax.set_title(f"{count}\n{line}")
         for i, kind in enumerate(points["kind"].unique()):
             rows = part[part["kind"] == kind]
             wide, high = (

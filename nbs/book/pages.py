@@ -320,8 +320,8 @@ class Page:
         )
 
     def loose_table(self, html: str) -> dict:
-        "A table without a caption: the value of a cell."
-        rest = re.search(r"<p>(\d+ rows × \d+ columns)</p>", html)
+        "A table without a caption, and the paragraph below it: the value of a cell."
+        rest = re.search(r"<p>(?:<small>)?([^<>]+)<", html)
         return self.markdown(
             f"````{{html-table}}\n:class: value\n%%%\n{Table.read(html).html()}\n````"
             + (f"\n\n{rest[1]}" if rest else "")
