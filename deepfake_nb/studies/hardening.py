@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/10_studies/33_hardening.ipynb #ha000003
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -110,8 +111,8 @@ def change_batch(
     elif arm == "usual":
         x = np.stack([degrade(image, Augmentation(), rng) for image in x])
     elif arm in CORRUPTIONS:
-        never = dict.fromkeys(("colour", "blur", "shrink", "noise", "jpeg"), 0.0)
-        alone = Augmentation(**never | {CORRUPTIONS[arm]: 1.0})
+        never = Augmentation(colour=0, blur=0, shrink=0, noise=0, jpeg=0)
+        alone = replace(never, **{CORRUPTIONS[arm]: 1.0})
         x = np.stack([degrade(image, alone, rng) for image in x])
     return x.astype(np.float32), y
 
