@@ -144,14 +144,12 @@ def watched(path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("present", ["first half", "second half", "even", "odd"])
+@pytest.mark.parametrize("present", ["first half", "second half"])
 def test_a_video_with_no_face_in_half_of_its_frames_is_not_watched(
     present, people, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("DEEPFAKE_NB_CACHE", str(tmp_path))
-    i = np.arange(50)
-    here = {"first half": i < 25, "second half": i >= 25, "even": i % 2 == 0, "odd": i % 2 == 1}
-    here = here[present]
+    here = (np.arange(50) < 25) == (present == "first half")
     path = write_film(tmp_path / "x.mp4", [people[not k][i] for i, k in enumerate(here)])
     with pytest.warns(UserWarning, match=r"1 of 1 videos left out: .*x.mp4 \(no face found\)"):
         assert len(watched(path).videos) == 0

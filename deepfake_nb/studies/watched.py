@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/10_studies/32_watched.ipynb #wa000003
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -96,17 +96,12 @@ def watch_faces(
     -----
     UserWarning
         If videos are left out, with their names: those that have fewer frames, or frames at
-        uneven times, and those in which one of the three to five frames looked at shows no face.
+        uneven times, and those in which one of three frames looked at shows no face.
     """
     settings = Extraction("middle", 3, max(n // 4, 1), face_detector, size=32)
     found = cached_faces(samples, settings, workers=workers, progress=False)
     boxes = found.samples.groupby("original")[["left", "top", "right", "bottom"]].median()
-    lost = found.failures
-    if settings.step % 2 == 0:  # all three may miss that every other frame shows no face
-        pair = replace(settings, n=2, step=1)
-        there = cached_faces(samples, pair, workers=workers, progress=False)
-        lost = pd.concat([lost, there.failures])
-    lost = lost.groupby("source_path")["reason"].first()
+    lost = found.failures.groupby("source_path")["reason"].first()
     samples = samples.assign(group=connected_groups(samples)[0])
     rows, crops, left_out = [], [], []
     for row in samples.to_dict("records"):
