@@ -7,12 +7,15 @@ __all__ = []
 
 # %% ../../nbs/10_studies/33_hardening.ipynb #ha000003
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 
 from deepfake_nb.core.errors import ParameterError
+from deepfake_nb.core.files import atomic_path
 from deepfake_nb.evaluation.comparison import repeated_interval
 from deepfake_nb.models.backbones import build_backbone
 from deepfake_nb.models.classifiers import compile_model
@@ -20,6 +23,8 @@ from deepfake_nb.models.layers import seed_keras
 from deepfake_nb.studies.images import ImageSet
 from deepfake_nb.training.adversarial import adversarial_images, input_gradient
 from deepfake_nb.training.augmentation import Augmentation, cut_and_mix, degrade, mix_amplitude
+from deepfake_nb.training.batches import settings_digest
+from deepfake_nb.training.blending import self_blend
 from deepfake_nb.training.fit import predict_scores, prepare_training, reset_training
 
 
@@ -37,6 +42,9 @@ def build_pixel_classifier(size: int, weights: str = "auto", seed: int = 0) -> k
 
 #: What is done to half of a training batch.
 ARMS: tuple[str, ...] = ("none", "usual", "FGSM", "PGD", "amplitude", "cutmix")
+
+#: The corruptions of "usual", one at a time: arm and field of `Augmentation`.
+CORRUPTIONS: dict[str, str] = {"JPEG": "jpeg", "blur": "blur", "resize": "shrink", "noise": "noise"}
 
 #: Arms that take images from elsewhere.
 SOURCED: tuple[str, ...] = ("GAN", "matched")
@@ -56,12 +64,13 @@ def change_batch(
     Parameters
     ----------
     arm : str
-        One of `ARMS` or `SOURCED`.
+        One of `ARMS`, `CORRUPTIONS` or `SOURCED`, or "self-blended".
     x, y : np.ndarray
         uint8 images (b, h, w, 3) and their labels (b,).
     others : np.ndarray
         uint8 images (b, h, w, 3): whose amplitude is mixed in; for "GAN" generated ones, that
-        replace fakes; for "matched" the same images, compressed.
+        replace fakes; for "self-blended" real ones, that replace fakes, blended with themselves;
+        for "matched" the same images, compressed.
     rng : np.random.Generator
         Source of random numbers.
     gradient : Callable, optional
@@ -79,8 +88,9 @@ def change_batch(
     ParameterError
         If the arm is unknown, or lacks its gradient.
     """
-    if arm not in ARMS + SOURCED:
-        raise ParameterError(f"unknown arm={arm!r}; expected one of {', '.join(ARMS + SOURCED)}")
+    arms = (*ARMS, *CORRUPTIONS, "self-blended", *SOURCED)
+    if arm not in arms:
+        raise ParameterError(f"unknown arm={arm!r}; expected one of {', '.join(arms)}")
     if arm in ("FGSM", "PGD"):
         if gradient is None:
             raise ParameterError(f"arm={arm!r} needs a gradient; see `input_gradient`")
@@ -93,10 +103,17 @@ def change_batch(
         x = np.stack([mix_amplitude(*pair) for pair in zip(x, others, shares)])
     elif arm == "GAN":
         x = np.where(y[:, None, None, None] == 1, others, x)
+    elif arm == "self-blended":
+        blended = np.stack([self_blend(image.astype(np.uint8), rng)[0] for image in others])
+        x = np.where(y[:, None, None, None] == 1, blended, x)
     elif arm == "matched":
         x = others
     elif arm == "usual":
         x = np.stack([degrade(image, Augmentation(), rng) for image in x])
+    elif arm in CORRUPTIONS:
+        never = Augmentation(colour=0, blur=0, shrink=0, noise=0, jpeg=0)
+        alone = replace(never, **{CORRUPTIONS[arm]: 1.0})
+        x = np.stack([degrade(image, alone, rng) for image in x])
     return x.astype(np.float32), y
 
 
@@ -113,6 +130,7 @@ def hardened_scores(
     epsilon: float = 1.0,
     weights: str = "auto",
     sources: Mapping[str, np.ndarray] | None = None,
+    folder: str | Path | None = None,
 ) -> dict[tuple[str, str], np.ndarray]:
     """Train a network with each arm, and score test sets, one of them under attack as well.
 
@@ -137,6 +155,9 @@ def hardened_scores(
     sources : mapping of str to np.ndarray, optional
         Further arms of `SOURCED`, and their uint8 images, as many as training images: generated
         ones, or the training images in their order, compressed.
+    folder : str or Path, optional
+        Where the scores of each training are kept. One that is there, of the same images and
+        settings, is not trained again.
 
     Returns
     -------
@@ -156,10 +177,22 @@ def hardened_scores(
             )
     model = compile_model(build_pixel_classifier(known.pixels.shape[1], weights), learning_rate)
     gradient, label = input_gradient(model), known.label
+    settings = [updates, batch_size, learning_rate, epsilon, weights, attacked, list(tested)]
+    images = [a for of in (known, *tested.values()) for a in (of.pixels, of.label)]
+    digest = settings_digest(settings, *map(np.ascontiguousarray, images))
     found: dict[tuple[str, str], list] = {}
     for seed in seeds:
         initial = build_pixel_classifier(known.pixels.shape[1], weights, seed).get_weights()
         for arm in (*arms, *sources):
+            pool = known.pixels[label == 0] if arm == "self-blended" else known.pixels
+            pool = sources.get(arm, pool)
+            key = settings_digest([digest, arm, seed], np.ascontiguousarray(pool))
+            file = Path(folder) / f"{key}.npz" if folder else None
+            if file and file.is_file():
+                with np.load(file) as stored:
+                    for name in stored:
+                        found.setdefault((arm, name), []).append(stored[name])
+                continue
             first = known.pixels[:batch_size].astype(np.float32), label[:batch_size, None]
             reset_training(prepare_training(model, first), initial)
             order, rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
@@ -167,8 +200,8 @@ def hardened_scores(
                 rows, others = order.integers(len(label), size=(2, batch_size))
                 half = np.arange(batch_size) < batch_size // 2
                 x, y = known.pixels[rows].astype(np.float32), label[rows].astype(np.float32)
-                at, pool = known.pixels[rows[half]], sources.get(arm, known.pixels)
-                mixed = pool[(rows if arm == "matched" else others)[half]]
+                at = known.pixels[rows[half]]
+                mixed = pool[(rows if arm == "matched" else others)[half] % len(pool)]
                 x[half], y[half] = change_batch(arm, at, y[half], mixed, rng, gradient, epsilon)
                 model.train_on_batch(x, y[:, None])
             for name, images in tested.items():
@@ -181,6 +214,11 @@ def hardened_scores(
             ]
             scores = predict_scores(model, np.concatenate(x))
             found.setdefault((arm, f"{attacked}, attacked"), []).append(scores)
+            if file:
+                made = {name: each[-1] for (a, name), each in found.items() if a == arm}
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(file) as path, path.open("wb") as stream:
+                    np.savez(stream, **made)
     return {key: np.stack(scores) for key, scores in found.items()}
 
 
