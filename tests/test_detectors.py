@@ -474,6 +474,8 @@ def test_an_export_answers_as_the_detector(form, folder, tmp_path, capsys):
     assert all(file_hash(out / name) == digest for name, digest in record["sha256"].items())
     card = (out / "card.md").read_text()
     assert "find the face with haar" in card and "## Out of scope" in card
+    assert "BORDER_REFLECT" in card and "outputs by name" in card
+    assert ("lacks one rule" in card) == (detector.distance is not None)
     assert names(tmp_path) == ["out"]
 
 

@@ -285,6 +285,34 @@ def test_the_page_answers_first(page, detector):
     assert error_rates({}) == "nobody has tested it"
 
 
+def test_the_page_states_the_rates_of_the_kinds_it_shows():
+    names = "AUC", "reals above the band", "fakes below the band", "abstains"
+
+    def rows(*values):
+        return [{"metric": m, "value": v, "n": 9} for m, v in zip(names, values, strict=True)]
+
+    numbers = {"images": rows(0.9, 0.05, 0.04, 0.4), "videos": rows(0.9, 0.02, 0.01, 0.97)}
+    card = {"numbers": numbers, "data": {}}
+    images, both = (error_rates(card, kinds=k) for k in (("image",), ("image", "video")))
+    assert "100 real images" in images and "videos" not in images and "almost" not in images
+    assert "100 real images" in both and "100 real videos it wrongly flags about 2" in both
+    assert "decides almost nothing" in both
+
+
+def test_a_phone_shows_the_side_and_the_warning_stands_first(page):
+    text = page.read_text()
+    head = text[text.index("<thead>") : text.index("</thead>")]
+    assert '<th><button type="button">side' in head
+    assert '<th class="number"><button type="button">person' in head  # a file has two people
+    warned = text.find('<div class="box warn">')
+    assert warned < text.index("What was looked at:")
+
+
+def test_several_results_print_a_line_each(detector):
+    results = detector.predict([crowd(0), crowd(1)])
+    assert str(results).splitlines() == [str(result) for result in results]
+
+
 def test_the_page_boxes_every_face(page):
     text = page.read_text()
     pictures = text.split('<figure class="picture">')[1:]
@@ -465,7 +493,9 @@ def test_a_full_disk_loses_no_score(folder, four, tmp_path, monkeypatch, capsys)
     assert "no space left on device; 3 of 4 files are scored" in said.err
     assert "free some space" in said.err and "bug" not in said.err
     assert len(pd.read_csv(tmp_path / "out" / "scores.partial.csv")) == 2
-    assert said.out.count(": probability ") == 3  # what the table could not take is printed
+    assert (
+        said.out.count(": probability of a fake ") == 3
+    )  # what the table could not take is printed
     monkeypatch.setattr(pd.DataFrame, "to_csv", real)
     assert predict(folder, tmp_path / "out", four) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -659,7 +689,7 @@ def test_one_name_for_each_number(folder, four, tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert [*document["files"][0]] == list(TABLE_COLUMNS)
     assert predict(folder, tmp_path / "out", four) == 0
-    assert capsys.readouterr().out.count(": probability 0.") == 4
+    assert capsys.readouterr().out.count(": probability of a fake 0.") == 4
     page = (tmp_path / "out" / "index.html").read_text()
     assert ">probability</button>" in page and ">score</button>" in page
     assert page.count("<p>Probability 0.") == 4 and "probability of fake" not in page.lower()
@@ -707,10 +737,13 @@ def test_an_image_of_pillow_is_seen_as_it_is_shown(detector):
         (None, "the source is of type NoneType: expected a path, an image, or several"),
         (5, "of type int"),
         ([5], "source 1 is of type int: expected a path or an image"),
-        (np.zeros((8, 8, 3)), "array of float64 and shape"),
+        (np.zeros((8, 8, 3)), "array of float64 and shape .* scale fractions by 255"),
+        (np.full((8, 8, 3), 200), r"3\); round its levels, and convert"),
+        (np.full((8, 8, 3), 999.0), "scale its levels to 0 to 255 first"),
+        (b"\xff\xd8", "the source is bytes"),
         (np.zeros((8, 8), np.uint8), r"shape \(8, 8\): expected uint8 RGB"),
         (np.zeros((2, 8, 8, 4), np.uint8), r"shape \(8, 8, 4\)"),
-        ([], "paths is empty"),
+        ([], "the source is empty"),
         (
             Image.fromarray(np.ones((8, 8), np.float32) * 99),
             "image 1 cannot be decoded .its values",

@@ -164,12 +164,16 @@ def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
     remark = f" [{result.remark}]" if result.remark else ""
     if result.state != "scored":
         return [f"{result.name}: not scored, {safe_text(result.fault)}{remark}"]
+    sides = {
+        "abstains": "undecided: within",
+        "above": "flagged: above",
+        "below": "not flagged: below",
+    }
     limits = "the band in which the detector abstains (from {:.3f} to {:.3f})".format(*band)
-    sides = {"abstains": "within", "above": "above", "below": "below"}
     lines = []
     for person in result.people:
         who = f", person {person.number} of {len(result.people)}" * (len(result.people) > 1)
-        line = f"{result.name}{who}: probability {person.probability:.3f}"
+        line = f"{result.name}{who}: probability of a fake {person.probability:.3f}"
         if person.span:
             line += " ({:.3f} to {:.3f} as delivery may change it)".format(*person.span)
         if person.note:

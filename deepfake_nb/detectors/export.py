@@ -161,10 +161,12 @@ def _preparation(preprocessing: Preprocessing) -> list[str]:
             f"Take an image, or {p.frames} frames spread over a video, and find the face with "
             f"{p.face_detector} (confidence {p.confidence:g} or more).",
             f"Crop a square around the box whose side is {1 + p.margin:g} times the box's longer "
-            f"side, and resize it to {p.crop} × {p.crop} pixels.",
+            f"side (side and corner rounded, mirrored with BORDER_REFLECT beyond the image's "
+            f"edge), and resize it to {p.crop} × {p.crop} pixels (OpenCV: INTER_AREA if the square "
+            "is larger, else INTER_CUBIC).",
         ]
     if p.jpeg is not None:
-        steps.append(f"Encode the crop as JPEG of quality {p.jpeg}, and decode it.")
+        steps.append(f"Encode the crop as JPEG of quality {p.jpeg} (OpenCV), and decode it.")
     if p.view != "full":
         steps.append(f"Compute the view {p.view!r} with {p.view_options}.")
     steps.append(f"Resize to {height} × {width} pixels ({p.interpolation}, as Pillow does).")
@@ -177,10 +179,16 @@ def _export_card(model: CalibratedModel, record: dict) -> str:
     low, high = model.band
     steps = "\n".join(f"{i}. {step}" for i, step in enumerate(record["preparation"], 1))
     outputs = "\n".join(f"- `{name}`: {text}" for name, text in record["outputs"].items())
+    missing = ""
+    if model.distance is not None:
+        missing = (
+            "\n\nThis file lacks one rule of the detector: it does not abstain from images that "
+            "are unlike\nthe training data, so it flags some from which the detector abstains."
+        )
     return f"""# {model.card["name"]}, exported to {record["title"]}
 
 `{record["file"]}` gives the answers of the detector with the SHA-256 `{model.sha256}`: on four
-images of noise they differ by at most {record["largest_difference"]:.1e}.
+ready inputs of noise they differ by at most {record["largest_difference"]:.1e}.
 
 ## Before the model
 
@@ -192,10 +200,13 @@ images of noise they differ by at most {record["largest_difference"]:.1e}.
 
 {outputs}
 
+Ask for outputs by name: in the file they may stand in another order.
+
 ## Decision
 
 Probabilities above {model.threshold:.4f} speak for a fake. The detector abstains from {low:.4f} to
-{high:.4f}; so should whoever uses this model. Of a video, average the probabilities of its frames.
+{high:.4f}; so should whoever uses this model. Of a video, average the probabilities of its
+frames.{missing}
 
 {card_markdown(model.card, level=2)}"""
 

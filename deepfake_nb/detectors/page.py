@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -194,12 +194,15 @@ def page_images(
 
 
 # %% ../../nbs/09_detectors/09_page.ipynb #a19b84ce
+_IDLE = 0.95  # share of abstentions from which a detector decides almost nothing
+
+
 def count_nouns(n: int, noun: str) -> str:
     """Return a number with its noun."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def error_rates(card: Mapping, faces: int = 1) -> str:
+def error_rates(card: Mapping, faces: int = 1, kinds: Collection[str] = ("video",)) -> str:
     """Say in words how often a detector was wrong on its test data.
 
     Parameters
@@ -208,25 +211,35 @@ def error_rates(card: Mapping, faces: int = 1) -> str:
         A detector's `card`.
     faces : int, default 1
         The most faces that a file has: with each, a false alarm becomes likelier.
+    kinds : collection of {"image", "video"}, default ("video",)
+        The kinds of files; a detector that was tested on images only has the rates of images.
     """
     if not card:
         return "nobody has tested it"
-    level = "videos" if "videos" in card["numbers"] else "images"
-    numbers = {row["metric"]: row for row in card["numbers"][level]}
-    flagged, missed, unsure = (
-        numbers[name]["value"]
-        for name in ("reals above the band", "fakes below the band", "abstains")
-    )
+    levels = [f"{kind}s" for kind in ("image", "video") if kind in kinds]
+    levels = [level for level in levels if level in card["numbers"]] or ["images"]
     real, own = "real", "its own kind"
     if card["data"].get("rendered"):
         real, own = "unchanged rendered", "rendered people, not on photographs"
-    text = (
-        f"of 100 {real} {level} it wrongly flags about {100 * flagged:.0f}, of 100 fake "
-        f"ones it misses about {100 * missed:.0f}, and on {100 * unsure:.0f} of 100 it abstains "
-        f"(measured on {numbers['AUC']['n']:,} {level} of {own})"
-    )
-    if faces > 1 and flagged:
-        most = min(100, 100 * flagged * faces)
+    texts, alarms, idle = [], [], []
+    for level in levels:
+        numbers = {row["metric"]: row for row in card["numbers"][level]}
+        flagged, missed, unsure = (
+            numbers[name]["value"]
+            for name in ("reals above the band", "fakes below the band", "abstains")
+        )
+        texts.append(
+            f"of 100 {real} {level} it wrongly flags about {100 * flagged:.0f}, of 100 fake "
+            f"ones it misses about {100 * missed:.0f}, and on {100 * unsure:.0f} of 100 it "
+            f"abstains (measured on {numbers['AUC']['n']:,} {level} of {own})"
+        )
+        alarms.append(flagged)
+        idle.append(unsure)
+    text = "; ".join(texts)
+    if max(idle) >= _IDLE:
+        text += "; it decides almost nothing, so that few errors are no merit"
+    if faces > 1 and max(alarms):
+        most = min(100, 100 * max(alarms) * faces)
         text += f"; a real file with {faces} faces is flagged in up to {most:.0f} of 100 cases"
     return text
 
@@ -282,8 +295,8 @@ def three_sentences(
         )
     crowd = max((len(result.people) for result in results), default=1)
     worth = (
-        f"{error_rates(detector.card, crowd)}. {rates_elsewhere(detector.card)}, so its numbers "
-        "are a reason to look closer, never proof."
+        f"{error_rates(detector.card, crowd, kinds)}. {rates_elsewhere(detector.card)}, so its "
+        "numbers are a reason to look closer, never proof."
     )
     return [
         ("What was looked at:", looked),
@@ -378,6 +391,7 @@ def _page_stream(
         meaning=_meaning(results, detector),
         results=results,
         stressed=any(person.stressed for result in results for person in result.people),
+        crowded=any(len(result.people) > 1 for result in results),
         sides=SIDE_TEXTS,
         other=[(safe_text(path), reason) for path, reason in other.items()],
         about=_about(detector),

@@ -78,6 +78,10 @@ def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
         remedy = "repeat a grey channel three times, and leave out a fourth"
         if image.dtype != np.uint8:
             remedy = "scale fractions by 255 and round them"
+            if image.size and image.dtype.kind in "iuf" and image.max() > 1:
+                remedy = "round its levels, and convert them with `.astype('uint8')`"
+                if image.min() < 0 or image.max() > 255:
+                    remedy = f"scale its levels to 0 to 255 first; {remedy}"
         raise ParameterError(
             f"image {number} is an array of {image.dtype} and shape {image.shape}: expected uint8 "
             f"RGB of shape (height, width, 3); {remedy}"
@@ -96,12 +100,16 @@ def find_sources(sources: Iterable[Source]) -> list[Path | Pixels]:
     ParameterError
         If one is neither a path nor an image.
     """
+    if isinstance(sources, bytes):
+        raise ParameterError("the source is bytes: pass `Image.open(io.BytesIO(source))` of Pillow")
     try:
         sources = list(sources)
     except TypeError as error:
         raise ParameterError(
             f"the source is of type {type(sources).__name__}: expected a path, an image, or several"
         ) from error
+    if not sources:
+        raise ParameterError("the source is empty: expected a path, an image, or several")
     for number, source in enumerate(sources, 1):
         if not isinstance(source, Source):
             raise ParameterError(

@@ -288,6 +288,9 @@ class FileResults(list[FileResult]):
         super().__init__(results)
         self.view = view
 
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
     @property
     def table(self) -> pd.DataFrame:
         """A table with a row a person, as in `scores.csv`."""
