@@ -447,6 +447,8 @@ def test_the_detector_in_the_package_says_that_it_knows_rendered_fakes_only(
     assert document["warnings"][0].startswith("Rendered fakes only. It was trained on rendered")
     for name in ("scores.csv", "frames.csv", "index.html"):
         assert "Rendered fakes only." in (out / name).read_text()
+    page = (out / "index.html").read_text()
+    assert page.index('<div class="box warn">') < page.index("What was looked at:")
     assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 3e6
     card = json.loads((SHIPPED / "card.json").read_text())
     assert {*card["elsewhere"]} == {"dfdc-faces", "uadfv", "faceforensics"}

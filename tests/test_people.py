@@ -299,13 +299,11 @@ def test_the_page_states_the_rates_of_the_kinds_it_shows():
     assert "decides almost nothing" in both
 
 
-def test_a_phone_shows_the_side_and_the_warning_stands_first(page):
+def test_a_phone_shows_the_side(page):
     text = page.read_text()
     head = text[text.index("<thead>") : text.index("</thead>")]
     assert '<th><button type="button">side' in head
     assert '<th class="number"><button type="button">person' in head  # a file has two people
-    warned = text.find('<div class="box warn">')
-    assert warned < text.index("What was looked at:")
 
 
 def test_several_results_print_a_line_each(detector):
