@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 # %% auto #0
-__all__ = ["CONNECT_SECONDS", "connect_cluster"]
+__all__ = []
 
 
 # %% ../../nbs/00_core/02_parallel.ipynb #7884fa97

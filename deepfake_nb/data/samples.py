@@ -10,7 +10,6 @@ __all__ = [
     "subsample_balanced",
     "subsample_originals",
     "class_weights",
-    "take_frames",
 ]
 
 # %% ../../nbs/02_data/00_samples.ipynb #89498e4e
