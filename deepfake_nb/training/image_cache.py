@@ -197,7 +197,8 @@ class MappedRows:
 
     def _publish(self) -> None:
         """Flush the rows to the disk, then give the file its name."""
-        self._map.flush()
+        if not hasattr(os, "pwrite"):
+            self._map.flush()  # keeps other threads waiting, which fsync does not
         os.fsync(self._file.fileno())
         if self.corrupt:
             write_atomic(self.notes, json.dumps(self.corrupt))
