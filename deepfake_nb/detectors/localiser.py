@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -182,7 +183,7 @@ LEAST_EPOCHS, MOST_EPOCHS = 8, 30
 
 def plan_budget(
     seconds: float,
-    image: float,
+    per_image: Mapping[int, float],
     n_train: int,
     n_scored: int,
     size: int | None = None,
@@ -194,8 +195,9 @@ def plan_budget(
     ----------
     seconds : float
         The budget for training and scoring.
-    image : float
-        Seconds that training takes for an image of 96 pixels a side.
+    per_image : Mapping of int to float
+        Seconds that training takes for an image, by pixels a side; one size or two, between which
+        the seconds grow with the number of pixels.
     n_train : int
         Images of an epoch.
     n_scored : int
@@ -216,25 +218,26 @@ def plan_budget(
         If the budget does not suffice for an epoch, or for the epochs that are given.
     """
 
+    def needed(size: int, epochs: int) -> float:
+        """Return the seconds of a training; scoring takes a third of it, twice for mirrors."""
+        once = np.interp(size**2, np.square([*per_image]), [*per_image.values()])
+        return once * (epochs * (n_train + n_scored / 6) + n_scored * 2 / 3)
+
     def fitting(size: int) -> int:
-        """Return how many epochs fit; scoring takes a third of training, twice for mirrors."""
-        once = image * (size / SIZES[0]) ** 2
-        left = seconds - n_scored * once * 2 / 3
-        return int(left // (once * (n_train + n_scored / 6)))
+        scoring = needed(size, 0)
+        return int((seconds - scoring) // (needed(size, 1) - scoring))
 
     sizes = SIZES if size is None else (size,)
     enough = [side for side in sizes if fitting(side) >= (epochs or LEAST_EPOCHS)]
     chosen = max(enough, default=sizes[0])
     n = fitting(chosen)
     if n < (epochs or 1):
-        needed = (image * (chosen / SIZES[0]) ** 2) * (
-            (epochs or 1) * (n_train + n_scored / 6) + n_scored * 2 / 3
-        )
         what = f"{epochs} epochs" if epochs and epochs > 1 else "an epoch"
         raise DetectorError(
             f"the budget leaves {seconds / 60:.1f} minutes for training, and "
             f"{what} of {n_train:,} images at {chosen} pixels needs about "
-            f"{needed / 60:.1f} minutes; give more --minutes, or use fewer images with --limit"
+            f"{needed(chosen, epochs or 1) / 60:.1f} minutes; "
+            "give more --minutes, or use fewer images with --limit"
         )
     return chosen, epochs or min(n, MOST_EPOCHS)
 
@@ -288,18 +291,20 @@ def _plan(
     pairs, _ = pair_samples(rows)
     counts = rows.loc[pairs["fake"], "dataset"].value_counts()
     few = rows.loc[np.unique(pairs.head(16))]
-    preprocessing = replace(preprocessing, size=(SIZES[0], SIZES[0]))
-    batches = _paired(few, "train", preprocessing, recipe, 0, progress=False)
-    model, _ = build_localiser(backbone, preprocessing.size, 10, recipe, 0)
-    batch = batches[0]
-    prepare_training(model, batch).train_on_batch(*batch)
-    timed = time.monotonic()
-    for _ in range(3):
-        model.train_on_batch(*batches[0])
-    image = (time.monotonic() - timed) / 3 / len(batch[0])
+    per_image = {}
+    for side in (SIZES[0], SIZES[-1]) if size is None else (size,):
+        preprocessing = replace(preprocessing, size=round_up((side, side), 32))
+        batches = _paired(few, "train", preprocessing, recipe, 0, progress=False)
+        model, _ = build_localiser(backbone, preprocessing.size, 10, recipe, 0)
+        batch = batches[0]
+        prepare_training(model, batch).train_on_batch(*batch)
+        timed = time.monotonic()
+        for _ in range(3):
+            model.train_on_batch(*batches[0])
+        per_image[side] = (time.monotonic() - timed) / 3 / len(batch[0])
     seconds -= time.monotonic() - started
     n_train = 2 * int(counts.max()) * len(counts)
-    return plan_budget(0.9 * seconds, image, n_train, n_scored, size, epochs)
+    return plan_budget(0.9 * seconds, per_image, n_train, n_scored, size, epochs)
 
 
 # %% ../../nbs/09_detectors/13_localiser.ipynb #39db5edd
