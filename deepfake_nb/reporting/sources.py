@@ -117,7 +117,8 @@ def judge_published(claim: Mapping) -> dict:
             holds = not holds  # the most of all: another must not be over it
         outcome = Outcome(bool(holds), said["found"])
         verdict, reason = earn_verdict(outcome, Basis(None, None), "published record")
-        reason = f"Computed: {', '.join(f'{number:,.6g}' for number in computed)}."
+        told = (f"{n:,.0f}" if n == round(n) else f"{n:,.6g}" for n in computed)
+        reason = f"Computed: {', '.join(told)}."
         if verdict == "disagrees" and record.get("own"):
             verdict = "contradicted by the report itself"
             reason += f" {claim['contradiction']}"

@@ -25,12 +25,13 @@ WORDS = {
     "agrees": "another source says the same",
     "disagrees": "another source says the opposite; of drawn faces it says that the effect is "
     "absent there, not that it is absent in real ones",
-    "undecided": "the interval allows both, although these data would have shown a difference of "
-    "{notable:g} four times in five; or datasets of one source differ; or a record, or a "
-    "measurement without an interval, bounds the claim and does not decide it",
-    "underpowered": "the interval allows both, and these data would have shown only a larger "
-    "difference than {notable:g}, or than the least that the claim asks for; or there are fewer "
-    "than {groups} groups of people or {seeds} trainings",
+    "undecided": "the interval allows both, although these data would show, four times in five, a "
+    "true value that lies {notable:g} from the limit of the rule; or datasets of one source "
+    "differ; or a record, or a measurement without an interval, bounds the claim and does not "
+    "decide it",
+    "underpowered": "the interval allows both, and these data would show, four times in five, only "
+    "a true value that lies further from the limit than {notable:g}, or than `least` where that "
+    "is more; or there are fewer than {groups} groups of people or {seeds} trainings",
     "void": "the test means nothing: the rule could not fail, the model learnt nothing, a health "
     "check failed (for example, the size of the files tells the classes apart, and the "
     "model is not shown to be better; or people of the training data are in the test), or the rule "
@@ -144,7 +145,7 @@ def head() -> str:
 def reported(claim: dict) -> str:
     "The reported value."
     if claim.get("lost"):
-        return "<em>lost</em>"
+        return f'<a href="#{word_id("value lost")}"><em>lost</em></a>'
     value = claim.get("value")
     if value is None:
         return "–"
@@ -219,7 +220,9 @@ def claim_row(number: int, claim, entries, sheet: Sheet) -> str:
         if (claim["report"], kind, name) in sheet.taken:
             papers.insert(0, f'<a href="{at}-{kind}-{slug(name)}">{kind}</a>')
     if not missing(claim["note"]):
-        numbers.append(f'<div class="note">{with_claims(claim["note"])}</div>')
+        page = f'<a href="papers/{claim["report"]}.html">the paper</a>'
+        note = re.sub(r"\bthe page\b", page, with_claims(claim["note"]))
+        numbers.append(f'<div class="note">{note}</div>')
     asked = "".join(
         f' A proposal asks about the same: <a href="#proposal-{key}">{key}</a>.'
         for key in sheet.proposed.get(number, ())
@@ -319,17 +322,27 @@ def reason(entry: dict, claim, sheet: Sheet) -> str:
     from deepfake_nb.reporting.rules import known_text
     from deepfake_nb.reporting.turning import what_turns
 
-    told = with_claims(entry["reason"])
+    told = with_claims(power_told(entry["reason"]))
     if len(entry["found"]) > LONGEST and not entry["numbers"]:
         told = f"{escape(entry['found'])}. {told}"
     if entry["further"]:
-        told += f" Further: {escape(entry['further'])}."
+        told += f" Further: {escape(power_told(entry['further']))}."
     if entry["known"] and not entry["late"]:
         told += f" Of a further rule: {escape(known_text(entry['known']))}."
     told += levels(entry, claim, sheet)
     if turns := what_turns(entry):
         told += f" <b>Would turn it:</b> {escape(turns)}{at_hand(entry, turns)}"
     return told + origin(entry, claim, sheet)
+
+
+def power_told(reason: str) -> str:
+    "A reason that says from which limit a difference is counted, where data are too few."
+    return re.sub(
+        r"only (?:a difference|differences) of ([\d.]+) would have shown",
+        r"four times in five, they would show a true value only if it lay about \1 or more from "
+        "the limit",
+        reason,
+    )
 
 
 #: Independent groups of the smaller class in all of a dataset that is at hand.
@@ -551,12 +564,16 @@ def failing_files(dataset: str, root: Path) -> tuple[dict, ...]:
 
 def outside_gate(entry: dict, rule: dict, pack: dict, sheet: Sheet) -> str:
     "Why failed checks of the files of an entry's data do not void it."
-    if detects(rule) or not any(
-        failing_files(name, sheet.context.root) for name in entry["tested_on"]
-    ):
+    root = sheet.context.root
+    failed = [row for name in entry["tested_on"] for row in failing_files(name, root)]
+    if not failed:
         return ""
-    return (
-        " The sizes of these files tell the classes apart. The gate lets that void claims about "
+    alone = max(max(row["auc"], 1 - row["auc"]) for row in failed)
+    said = f" The sizes of these files tell the classes apart (AUC {alone:.2f})."
+    if detects(rule):
+        return f"{said} The gate lets the verdict stand, since the model is shown to be better."
+    return said + (
+        " The gate lets that void claims about "
         "telling real from fake; this rule compares values, so that it does not bear."
         + (
             " Nor does the gate ask whether the networks tell test images apart: it asks whether "

@@ -5,6 +5,7 @@ import re
 from html import escape
 
 import levels
+from briefs import briefs
 from claim_rows import (
     PACKS,
     WORDS,
@@ -146,7 +147,7 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
     )
     sources, real = list(counts.columns), real_verdicts(ledger)
     compared = confirmation_table(papers)
-    return "\n".join(
+    page = "\n".join(
         [
             "# The ledger of claims",
             "",
@@ -158,6 +159,10 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             table("ledger-real", "value words", "", real_table(claims, real, sheet)),
             "",
             html("</details>"),
+            "## By report",
+            "",
+            table("ledger-briefs", "value words", "", briefs(context.root, ledger)),
+            "",
             table(
                 "ledger-reports",
                 "numbers",
@@ -221,7 +226,7 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
                 Table.of(
                     ["verdict", "says"],
                     [
-                        [f'<span id="{word_id(w)}">{mark(w, link=False)}</span>', escape(s)]
+                        [f'<span id="{word_id(w)}">{mark(w, link=False)}</span>', coded(s)]
                         for w, s in words().items()
                     ],
                 ).html(),
@@ -267,6 +272,7 @@ def ledger_page(context: Context, pages: list[Page]) -> str:
             "",
         ]
     )
+    return re.sub(r"(?<=[\s\[(>“])-(?=\d)", "−", page)
 
 
 def html(text: str) -> str:
@@ -297,9 +303,9 @@ LIMITS = {"least", "most", "margin"}  # of a rule: how much counts
 
 def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     "What real data decided, and how far that can be trusted."
-    from deepfake_nb.reporting.sources import STATES, needs_no_data, real_share
+    from deepfake_nb.reporting.sources import STATES, needs_no_data
 
-    share, about, n = real_share(ledger), claims.loc[real.index], len(real)
+    about, n = claims.loc[real.index], len(real)
 
     def told(word: str, says: str) -> str:
         numbers = real.index[real["verdict"] == word]
@@ -321,6 +327,8 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     names = ", ".join(name.capitalize() for name in GATE_IS_YOUNGER)
     both = links(real.index[real["twice"]])
     both = f" Decided by both, and counted once here: {both}." if both else ""
+    missed = claims.loc[~claims.index.isin([*real.index, *tested["claim"]])]
+    without = missed.apply(needs_no_data, axis=1).sum()
     young = set(late) | set(gate.index)
     older = [number for number in real.index if number not in young]
     free = [number for number in older if number not in turned]
@@ -342,6 +350,14 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
     few = {i: groups for i, groups in few.items() if groups < FEW}
     ours = real.index[about["text"].str.contains("our test")]
     limits = [i for i, _, rule, _ in packs if rule and LIMITS & {k for k, at in rule.items() if at}]
+    printed = {
+        i: number["high"] - number["low"]
+        for i, e in real.iterrows()
+        if e["verdict"] == "reproduced"
+        for number in e["numbers"]
+        if number["from"] == number["to"]
+    }
+    wide_from, wide_to = (f"{end(printed.values()):.2f}" for end in (min, max))
     same, people = repeats(compared, claims)
     warned = [
         f"<li><strong>Code that was not committed:</strong> the scores behind {len(open_code)} of "
@@ -356,6 +372,9 @@ def lead(claims, ledger, real, sheet: Sheet, compared) -> str:
 <p><strong>Real data decided {n} of {len(claims)} claims.</strong> On the report's own dataset,
 {told("reproduced", "were reproduced")} and {told("not reproduced", "were not reproduced")}.
 On another real dataset, {told("agrees", "agreed")} and {told("disagrees", "disagreed")}.{both}
+Of the other {len(claims) - n}, {len(still)} were tested on real data without a decision, and
+{len(missed)} were not tested on real data: {without} need no data, and what the others would take
+is not at hand.
 Intervals are at 95 %, or jointly so{wide}.</p>
 <p><strong>Taken together,</strong> {len(young)} of the {n} have a rule or a gate younger than some
 numbers{rerun}. So {links(free) or "none"} alone {"is" if len(free) == 1 else "are"} free of
@@ -363,7 +382,9 @@ all three.{seen}{at_chance}</p>
 <ul>
 {"".join(warned)}
 <li><strong>Reproduced</strong>, of a printed number, means that our interval does not exclude it:
-few groups make that easy, many make it hard. Where the report gives no number, what counts as
+few groups make that easy, many make it hard. One that covers more than half of what is possible (of
+an AUC, 0.25) is void; those of {links(printed)} are {wide_from} to {wide_to} wide. Where the report
+gives no number, what counts as
 holding is ours: the limits of {links(limits)}. For {links(ours)} the whole test is, since the
 report did not state what it tested.</li>
 <li><strong>Rendered</strong> means drawn by this repository's code: no real person.
@@ -377,9 +398,8 @@ The p-values were read off the intervals, as if these were normal; with few grou
 small. Earlier runs are not counted.</li>
 </ul>
 <details><summary>More that limits these verdicts, and what was not decided</summary><ul>
-<li>{len(still)} more were tested on real data, which did not decide them: {kinds}. Of the void
-ones, {causes}.
-{len(claims) - share["tested"]} were not tested on real data.</li>
+<li>Of the {len(still)} that were tested on real data without a decision, the verdicts are {kinds}.
+Of the void ones, {causes}.</li>
 <li>{len(built)} further reproductions ({links(built)}) rest on no data: networks were built, and
 their parameters and layers counted.</li>
 <li><strong>Rules younger than numbers.</strong> {len(late)} of the {n} ({links(late)}) have a rule
@@ -416,9 +436,9 @@ def counted(ledger, sources: tuple[str, ...]) -> str:
     found = {}  # of a claim: the largest p-value of what it excludes
     for test in filter(levels.excludes, decided):
         found[test["claim"]] = max(levels.p_value(test), found.get(test["claim"], 0))
-    by_holm, by_rate = (
-        links(sorted(set(found) - left)) or "none" for left in levels.remaining(found, len(tests))
-    )
+    kept = levels.remaining(found, len(tests))
+    by_holm, by_rate = (links(sorted(set(found) - left)) or "none" for left in kept)
+    both = links(sorted(set.intersection(*kept)))
     others = links(sorted({test["claim"] for test in decided} - set(found)))
     return (
         f"{len(tests)} tests passed the gate, {len(tests) - wide} at 95 % and {wide} at 90 %, and "
@@ -426,7 +446,7 @@ def counted(ledger, sources: tuple[str, ...]) -> str:
         f"{sum(map(levels.chance_of_error, tests)):.1f} wrong decisions would be expected, and "
         f"fewer otherwise. No verdict is corrected for the number of tests. At 5 % over all "
         f"{len(tests)}, Holm's method would leave undecided {by_holm}; that of Benjamini and "
-        f"Hochberg, {by_rate}."
+        f"Hochberg, {by_rate}. Both keep {both or 'none'}."
         + f" Neither bears on {others}, which only fail to exclude a printed number."
         * bool(others)
     )
@@ -444,8 +464,9 @@ def real_table(claims, real, sheet: Sheet) -> str:
     "The claims that real data decided: verdict, number, data, and what to mind."
     body = []
     for number, entry in real.iterrows():
-        mind = ["rule younger than numbers"] * entry["late"]
         claim = claims.loc[number]
+        mind = ["rule younger than numbers"] * entry["late"]
+        mind += ["gate younger than numbers"] * (claim["report"] in GATE_IS_YOUNGER)
         rule, pack = rule_and_pack(entry, claim, sheet)
         mind += ["turned by a rerun"] * (not missing(claim["turned"]))
         mind += ["90 % interval"] * (levels.level(entry["rule"]) == 0.9)
@@ -453,6 +474,8 @@ def real_table(claims, real, sheet: Sheet) -> str:
         mind += ["looked at before"] * (not missing(claim["looked"]))
         mind += ["models at chance"] * weak_models(entry, claim, sheet)
         groups = ", ".join(f"{n} groups of {name}" for name, n in entry["tested_on"].items())
+        if not missing(entry["seeds"]):
+            groups += f", {entry['seeds']:g} trainings"
         of = "; ".join(number["of"] for number in entry["numbers"])
         body.append(
             [
