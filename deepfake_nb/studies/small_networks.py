@@ -15,6 +15,8 @@ import pandas as pd
 from keras import layers
 
 from ..core.images import read_image
+from ..evaluation.comparison import repeated_interval
+from ..evaluation.intervals import Interval
 from ..forensics.images import resize_area
 from ..forensics.transforms import crop_non_facial, error_level_analysis
 from ..forensics.views import FacialCrop
@@ -132,7 +134,7 @@ class SmallNetworks:
     label : np.ndarray
         0 real or 1 fake, (n,).
     parts : mapping of str to np.ndarray
-        Positions of the parts train, validation and test.
+        Positions of the parts train, validation and test, and of others to be measured.
     filters : sequence of int
         Of the network's convolutions; see `build_convnet`.
     epochs : int
@@ -254,6 +256,54 @@ class SmallNetworks:
     def scores(self, kind: str, part: str) -> np.ndarray:
         """Return the scores of a part by every training of a kind, (trainings, n)."""
         return self.kinds[kind].scores[:, self.parts[part]]
+
+    def interval(
+        self,
+        kind: str,
+        against: str | None = None,
+        part: str = "test",
+        metric: str = "AUC",
+        confidence_level: float = 0.95,
+        *,
+        groups: np.ndarray,
+        n_resamples: int = 1000,
+    ) -> Interval:
+        """Return a metric of a kind of network, or its difference, over trainings and people.
+
+        Parameters
+        ----------
+        kind : str
+            Whose trainings; their metrics are averaged.
+        against : str, optional
+            Kind whose metric is subtracted, training by training; it may have more of them.
+        part : str, default "test"
+            One of the parts.
+        metric : str, default "AUC"
+            See `bootstrap_interval`.
+        confidence_level : float, default 0.95
+            Nominal coverage.
+        groups : np.ndarray
+            Person, or group of people, of every image, (n,).
+        n_resamples : int, default 1000
+            Number of resamples of groups and, if there are several, of trainings.
+
+        Returns
+        -------
+        Interval
+            See `repeated_interval`.
+        """
+        rows, scores = self.parts[part], self.scores(kind, part)
+        return repeated_interval(
+            self.label[rows],
+            scores,
+            groups[rows],
+            metric,
+            n_resamples,
+            self.seed,
+            confidence_level,
+            against=None if against is None else self.scores(against, part)[: len(scores)],
+            resample_trainings=len(scores) > 1,
+        )
 
     @property
     def chance(self) -> float:
