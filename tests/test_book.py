@@ -209,7 +209,7 @@ def test_a_row_says_that_its_rule_was_written_late(ledger_row):
     assert "Rule written after" not in ledger_row(61)
     of_another_rule = ledger_row(62).partition("<details>")
     assert "Rule written after" not in of_another_rule[0]
-    assert "Of a further rule: Rule written after" in of_another_rule[2]
+    assert "A further rule was written after" in of_another_rule[2]
 
 
 def entries_of(ledger) -> list[dict]:

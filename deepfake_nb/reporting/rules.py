@@ -358,9 +358,10 @@ class Basis:
     known: str = ""
 
 
-def known_text(known: str) -> str:
-    """Say that a rule was written late."""
-    return f"Rule written after the first numbers were known: {known}"
+def known_text(known: str, further: bool = False) -> str:
+    """Say that the rule that decides, or a further one, was written late."""
+    rule = "A further rule was" if further else "Rule"
+    return f"{rule} written after the first numbers were known: {known}"
 
 
 Source = Literal["own data", "published record", "other real data", "rendered"]

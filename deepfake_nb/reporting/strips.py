@@ -103,7 +103,7 @@ def _told(entries: Mapping[str, Mapping], note: str = "") -> str:
     for entry in tested:
         parts = [str(entry[name]).rstrip(".") for name in ("found", "reason")]
         if entry["known"] and entry["known"] not in entry["reason"]:
-            parts.append(known_text(entry["known"]))
+            parts.append(known_text(entry["known"], further=not entry["late"]))
         text = ". ".join(dict.fromkeys(part for part in parts if part))
         sentences.append(f"{entry['source'].capitalize()}, {entry['verdict']}: {text}.")
     return " ".join([*sentences, *filter(None, [note])])

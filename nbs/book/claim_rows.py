@@ -328,7 +328,7 @@ def reason(entry: dict, claim, sheet: Sheet) -> str:
     if entry["further"]:
         told += f" Further: {escape(power_told(entry['further']))}."
     if entry["known"] and not entry["late"]:
-        told += f" Of a further rule: {escape(known_text(entry['known']))}."
+        told += f" {escape(known_text(entry['known'], further=True))}."
     told += levels(entry, claim, sheet)
     if turns := what_turns(entry):
         told += f" <b>Would turn it:</b> {escape(turns)}{at_hand(entry, turns)}"
