@@ -43,7 +43,6 @@ from deepfake_nb.detectors.thumbnails import page_jpegs
 from deepfake_nb.detectors.training import train_detector
 from deepfake_nb.faces.extraction import Track, extract_people
 from deepfake_nb.forensics.view_datasets import view_samples
-from deepfake_nb.models import efficientnet_lite
 from deepfake_nb.models.classifiers import build_convnet, compile_model
 from deepfake_nb.models.weights import resolve_weights
 from deepfake_nb.training.loaders import ImageBatches, in_table_order
@@ -431,26 +430,6 @@ def test_a_killed_training_with_a_budget_keeps_its_plan(tmp_path, monkeypatch, c
     assert "resuming after epoch 2" in said
     assert re.search(r"epoch +loss +val loss +val AUC +ends", said)
     assert re.search(r"4/4 +[\d.]+ +[\d.]+ +[\d.]+ +\d\d:\d\d", said)
-
-
-def test_a_localiser_on_lite0_resumes_predicts_and_is_exported(inbox, tmp_path, monkeypatch):
-    few = [(1, 3, stride, 1, 4) for stride in (1, 2, 2, 2, 2)]
-    monkeypatch.setattr(efficientnet_lite, "LITE0_BLOCKS", few)
-    options = {"backbone": "efficientnet-lite0", "random_backbone": True}
-    whole = train(tmp_path / "whole", "localiser", **options)
-    with monkeypatch.context() as patch:
-        patch.setattr(training._Plan, "callbacks", (Stop(),))
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "killed", "localiser", **options)
-    check_resumed(train(tmp_path / "killed", "localiser", **options), whole, tmp_path)
-    monkeypatch.delattr(efficientnet_lite, "LITE0_BLOCKS")  # neither network nor package is needed
-    assert load_detector(tmp_path / "whole").card["training"]["base"] == "efficientnet-lite0"
-    face = inbox / "sub" / "face.jpg"
-    assert predict_command([face], tmp_path / "whole", tmp_path / "out", crops=True) == 0
-    for package in ("onnx", "onnxruntime", "tf2onnx"):
-        pytest.importorskip(package)
-    record = export_detector(tmp_path / "whole", tmp_path / "onnx", "onnx")
-    assert record["largest_difference"] < 1e-4
 
 
 # The detector in the package.
