@@ -719,12 +719,19 @@ def test_paths_arrays_and_images_of_pillow_get_one_score(detector, tmp_path):
     assert "srcdoc" in results[2]._repr_html_()
 
 
-def test_an_image_of_pillow_is_seen_as_it_is_shown(detector):
-    """Its EXIF data say that it lies on its side."""
+def test_an_image_of_pillow_is_seen_as_it_is_shown(detector, tmp_path):
+    """Its EXIF data say that it lies on its side; it may be grey or transparent."""
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.rot90(crowd(0))).save(file, "PNG", exif=exif)
     assert detector.predict(Image.open(file)).score == detector.predict(crowd(0)).score
+    for mode in ("L", "LA", "RGBA"):  # as an array, a file and an image of Pillow
+        image = Image.fromarray(crowd(0)).convert(mode)
+        if mode != "L":
+            image.putalpha(99)
+        image.save(tmp_path / "image.png")
+        sources = [np.asarray(image), image, tmp_path / "image.png"]
+        assert len({detector.predict(source).pixels_sha256 for source in sources}) == 1
     grey = Image.fromarray(np.full((64, 64), 65535, np.uint16))
     assert detector.predict(grey).remark == "scaled from 0–65535 to 8 bits"
 
@@ -736,11 +743,11 @@ def test_an_image_of_pillow_is_seen_as_it_is_shown(detector):
         (5, "of type int"),
         ([5], "source 1 is of type int: expected a path or an image"),
         (np.zeros((8, 8, 3)), "array of float64 and shape .* scale fractions by 255"),
-        (np.full((8, 8, 3), 200), r"3\); round its levels, and convert"),
+        (np.full((8, 8, 3), 200), "RGB; round its levels, and convert"),
         (np.full((8, 8, 3), 999.0), "scale its levels to 0 to 255 first"),
         (b"\xff\xd8", "the source is bytes"),
-        (np.zeros((8, 8), np.uint8), r"shape \(8, 8\): expected uint8 RGB"),
-        (np.zeros((2, 8, 8, 4), np.uint8), r"shape \(8, 8, 4\)"),
+        (np.zeros((8, 8, 5), np.uint8), r"shape \(8, 8, 5\): expected uint8 of shape"),
+        (np.zeros((2, 8, 8, 5), np.uint8), r"shape \(8, 8, 5\)"),
         ([], "the source is empty"),
         (
             Image.fromarray(np.ones((8, 8), np.float32) * 99),

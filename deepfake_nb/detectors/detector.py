@@ -95,8 +95,8 @@ class DeepfakeDetector(CalibratedModel):
         Parameters
         ----------
         source : str, Path, np.ndarray or Image.Image, or iterable of them
-            The path of an image, a video or a folder; or pixels: uint8 RGB of shape
-            (height, width, 3) or an image of Pillow; or several.
+            The path of an image, a video or a folder; or pixels: an image of Pillow, or uint8 of
+            shape (height, width, 3) or, grey, (height, width); or several.
         crops : bool, default False
             Whether images are face crops already, made like those of the training data.
         frames : int, optional
