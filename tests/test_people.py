@@ -683,9 +683,12 @@ def test_an_error_of_the_system_is_no_bug(folder, four, tmp_path, code, monkeypa
 
 
 def test_one_name_for_each_number(folder, four, tmp_path, capsys):
+    (four / "notes.txt").write_text("no image")
     assert predict(folder, tmp_path / "out", four, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert [*document["files"][0]] == list(TABLE_COLUMNS)
+    of_python = json.loads(load_detector(folder).predict(four).to_json())
+    assert of_python | {"page": document["page"]} == document
     assert predict(folder, tmp_path / "out", four) == 0
     assert capsys.readouterr().out.count(": probability of a fake 0.") == 4
     page = (tmp_path / "out" / "index.html").read_text()
@@ -715,7 +718,7 @@ def test_paths_arrays_and_images_of_pillow_get_one_score(detector, tmp_path):
     together = detector.predict(sources[1:])
     assert [result.score for result in together] == pytest.approx([results[0].score] * 3, abs=1e-6)
     assert len(together.table) == 3 and "<h1>Scores of 3 files" in together.to_html()
-    assert json.loads(results[2].to_json())[0]["file"] == "image 1"
+    assert json.loads(results[2].to_json())["files"][0]["file"] == "image 1"
     assert "srcdoc" in results[2]._repr_html_()
 
 

@@ -403,9 +403,13 @@ def _page_stream(
     )
 
 
-def page_html(results: Sequence[FileResult], detector: CalibratedModel) -> str:
+def page_html(
+    results: Sequence[FileResult],
+    detector: CalibratedModel,
+    other: Mapping[Path, str] | None = None,
+) -> str:
     """Return the page of a prediction; parameters as of `write_page`."""
-    return "".join(_page_stream(results, detector, {}))
+    return "".join(_page_stream(results, detector, other or {}))
 
 
 def write_page(

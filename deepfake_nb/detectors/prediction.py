@@ -98,8 +98,10 @@ def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
 Source = str | Path | np.ndarray | Image.Image
 
 
-def find_sources(sources: Iterable[Source]) -> list[Path | Pixels]:
+def find_sources(sources: Iterable[Source]) -> tuple[list[Path | Pixels], dict[Path, str]]:
     """Find the files of paths, as `find_files` does, and check images in memory.
+
+    Files of other kinds in folders are returned, too, with the reason why they are not scored.
 
     Raises
     ------
@@ -123,14 +125,17 @@ def find_sources(sources: Iterable[Source]) -> list[Path | Pixels]:
             )
     paths = [source for source in sources if isinstance(source, str | Path)]
     if len(paths) == len(sources):
-        return [*find_files(paths)[0]]
-    found = []
+        files, other = find_files(paths)
+        return [*files], other
+    found, other = [], {}
     for number, source in enumerate(sources, 1):
         if isinstance(source, str | Path):
-            found += find_files(source)[0]
+            files, others = find_files(source)
+            found += files
+            other |= others
         else:
             found.append(as_pixels(source, number))
-    return found
+    return found, other
 
 
 # %% ../../nbs/09_detectors/07_prediction.ipynb #09efeca1

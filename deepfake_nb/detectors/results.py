@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -159,6 +159,8 @@ class FileResult:
         What its users have to know first, such as "Rendered fakes only."
     view : Callable, optional
         Returns the HTML page of results.
+    about : Mapping
+        What `to_json` says of the detector.
 
     Examples
     --------
@@ -183,6 +185,7 @@ class FileResult:
     detector_sha256: str = field(default="", repr=False)
     warning: str = ""
     view: Callable[[Sequence[FileResult]], str] | None = field(default=None, repr=False)
+    about: Mapping = field(default_factory=dict, repr=False)
 
     @property
     def person(self) -> PersonResult | None:
@@ -257,8 +260,8 @@ class FileResult:
         return results_table([self])
 
     def to_json(self) -> str:
-        """Return the table as JSON: a list of records."""
-        return json.dumps(json_value(self.table))
+        """Return the document that `deepfake-nb predict --json` prints, without a page."""
+        return json.dumps(json_value(results_document([self], (), self.about)), indent=1)
 
     def to_html(self) -> str:
         """Return a page that shows the result."""
@@ -278,15 +281,21 @@ class FileResults(list[FileResult]):
         The results.
     view : Callable, optional
         Returns the HTML page of results.
+    about : Mapping, optional
+        What `to_json` says of the detector.
+    other : sequence of FileResult, optional
+        Files of other kinds in the folders.
     """
 
     def __init__(
         self,
         results: Iterable[FileResult] = (),
         view: Callable[[Sequence[FileResult]], str] | None = None,
+        about: Mapping | None = None,
+        other: Sequence[FileResult] = (),
     ):
         super().__init__(results)
-        self.view = view
+        self.view, self.about, self.other = view, about or {}, other
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
@@ -297,8 +306,8 @@ class FileResults(list[FileResult]):
         return results_table(self)
 
     def to_json(self) -> str:
-        """Return the table as JSON: a list of records."""
-        return json.dumps(json_value(self.table))
+        """Return the document that `deepfake-nb predict --json` prints, without a page."""
+        return json.dumps(json_value(results_document(self, self.other, self.about)), indent=1)
 
     def to_html(self) -> str:
         """Return a page that shows the results."""
@@ -370,6 +379,34 @@ def results_table(results: Sequence[FileResult]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows, columns=TABLE_COLUMNS).astype({"person": "Int64"})
+
+
+def results_document(
+    results: Sequence[FileResult],
+    other: Sequence[FileResult],
+    about: Mapping,
+    page: Path | None = None,
+) -> dict:
+    """Return what JSON says of a prediction.
+
+    Parameters
+    ----------
+    results : sequence of FileResult
+        The files.
+    other : sequence of FileResult
+        Files of other kinds.
+    about : Mapping
+        The detector's threshold, band, warnings and the like.
+    page : Path, optional
+        The page that was written.
+
+    Returns
+    -------
+    dict
+        "files" as in `scores.csv`, "other", the items of `about`, and "page".
+    """
+    table = results_table([*results, *other])
+    return {"files": table, "other": [result.path for result in other], **about, "page": page}
 
 
 def frames_table(results: Sequence[FileResult]) -> pd.DataFrame:
