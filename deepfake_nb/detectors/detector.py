@@ -81,11 +81,12 @@ class DeepfakeDetector(CalibratedModel):
 
     @property
     def about(self) -> dict:
-        """What JSON says of it: "threshold", "band" and "warnings"."""
+        """What JSON says of it: threshold, band, kinds of fakes it was trained on, warnings."""
         warnings = card_warnings(self.card) if self.card else []
         return {
             "threshold": self.threshold,
             "band": list(self.band),
+            "manipulations": self.card["data"].get("manipulations", []) if self.card else [],
             "warnings": [f"{title} {text}" for title, text in warnings],
         }
 

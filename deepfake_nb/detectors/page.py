@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.files import atomic_path
 from ..core.output import page_template, safe_text
-from .card import abstention, card_warnings, package_versions
+from .card import abstention, card_warnings, known_fakes, package_versions
 from .results import FileResult, PersonResult, count_states
 from .scoring import CalibratedModel
 from .thumbnails import as_jpeg, map_background, overlay, page_jpegs
@@ -385,6 +385,7 @@ def _page_stream(
         title=f"Scores of {count_nouns(len(results), 'file')}",
         sentences=three_sentences(results, detector, len(other)),
         name=card.get("name", "without a card"),
+        kinds=known_fakes(card) if card else "",
         out_of_scope=card.get("out_of_scope", []),
         band=detector.band,
         warnings=card_warnings(card) if card else [],
