@@ -186,6 +186,8 @@ def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
             lines.append(f"{line}; {person.note}: the detector abstains")
         else:
             lines.append(line + (f", {sides[person.side]} {limits}" if person.side else ""))
+        if person.contradiction:
+            lines[-1] += f"; {person.contradiction}"
     if result.note:
         lines.append(f"{result.name}: {result.note}")
     return [*lines[:-1], lines[-1] + remark]

@@ -167,9 +167,9 @@ def page_images(
         caption = f"The face{where}: the frame with the highest probability"
     images = [(jpegs["face"], f"The face that was scored in {name}{where}", caption)]
     if "changed" in jpegs:
-        alt = f"{person.changed_share:.0%} of the face above 0.5"
-        alt = f"Where the model believes that {name} was changed: {alt}"
-        caption = "Where the model believes it was changed: grey 0, yellow 1"
+        share = f"{person.changed_share:.0%} of the face above 0.5"
+        alt = f"Where the model believes that {name} was changed: {share}"
+        caption = f"Where the model believes it was changed: grey 0, yellow 1; {share}"
         images.append((jpegs["changed"], alt, caption))
     if person.occlusion is not None:
         drop, rise = float(person.occlusion.max()), -float(person.occlusion.min())
@@ -293,6 +293,8 @@ def three_sentences(
             f"{sides.count('abstains')}. The highest probability of a fake is "
             f"{most[0].probability:.3f}, of {safe_text(most[1].path.name)}{who}."
         )
+        if contradictions := sum(bool(person.contradiction) for person in people):
+            found += f" On {contradictions} of them, score and map disagree."
     crowd = max((len(result.people) for result in results), default=1)
     worth = (
         f"{error_rates(detector.card, crowd, kinds)}. {rates_elsewhere(detector.card)}, so its "

@@ -37,6 +37,9 @@ FRAME_COLUMNS: tuple[str, ...] = (
 )
 
 
+_MARKED = 0.01  # smallest share of a face's map that counts as a place
+
+
 @dataclass
 class PersonResult:
     """The result of one person in a file.
@@ -114,6 +117,18 @@ class PersonResult:
         if self.flips:
             notes.append(f"the side changes if {' or '.join(self.flips)}")
         return "; ".join(notes)
+
+    @property
+    def contradiction(self) -> str:
+        """Say so if a localiser's score flags the face and its map does not, or the reverse."""
+        share = self.changed_share
+        if share is not None and self.side == "above" and share < _MARKED:
+            marked = f"less than {_MARKED:.0%}"
+        elif share is not None and self.side == "below" and share >= _MARKED:
+            marked = f"{share:.0%}"
+        else:
+            return ""
+        return f"score and map disagree: {marked} of the face is marked as changed"
 
 
 # %% ../../nbs/09_detectors/00_results.ipynb #aab4c9ca
@@ -356,7 +371,9 @@ def results_table(results: Sequence[FileResult]) -> pd.DataFrame:
     for result in results:
         for person in result.people or [None]:
             low, high = (None, None) if person is None else person.span or (None, None)
-            notes = [result.reason or result.note, "" if person is None else person.note]
+            notes = [result.reason or result.note]
+            if person is not None:
+                notes += [person.note, person.contradiction]
             rows.append(
                 {
                     "file": safe_cell(result.path),
