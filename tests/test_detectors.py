@@ -464,7 +464,7 @@ def test_the_detector_in_the_package_says_that_it_knows_rendered_fakes_only(
 
 
 @pytest.mark.parametrize("form", ["onnx", "saved-model", "litert"])
-def test_an_export_answers_as_the_detector(form, folder, tmp_path, capsys):
+def test_an_export_answers_as_the_detector(form, folder, tmp_path, capsys, monkeypatch):
     if form == "onnx":
         for package in ("onnx", "onnxruntime", "tf2onnx"):
             pytest.importorskip(package)
@@ -483,6 +483,12 @@ def test_an_export_answers_as_the_detector(form, folder, tmp_path, capsys):
     assert "find the face with haar" in card and "## Out of scope" in card
     assert "BORDER_REFLECT" in card and "outputs by name" in card
     assert ("lacks one rule" in card) == (detector.distance is not None)
+    monkeypatch.chdir(out)
+    exec(re.search(r"```python\n(.*?)```", card, re.S)[1], {})  # it scores the example without us
+    value, expected = capsys.readouterr().out.split(" expected: ")
+    assert float(value) == pytest.approx(float(expected), abs=1e-4)
+    answer = detector.predict("example.png")
+    assert record["example"]["probability"] == pytest.approx(answer.probability, abs=1e-4)
     assert names(tmp_path) == ["out"]
 
 

@@ -121,8 +121,11 @@ def export_command(
         print_json(record)
         return 0
     print(f"{record['title']}: {out / record['file']}")
-    print(f"Its answers are the detector's within {record['largest_difference']:.1e}.")
+    print(f"To ready inputs it answers as the detector, within {record['largest_difference']:.1e}.")
     print(f"What has to be done before the model sees an image: {out / 'card.md'}")
+    if example := record["example"]:
+        image = out / example["file"]
+        print(f"To check that: {image} has the probability {example['probability']:.4f}")
     return 0
 
 
