@@ -445,7 +445,8 @@ def card_markdown(card: Mapping, level: int = 1) -> str:
     data, use = card["data"], card["decision"]
     warnings = "".join(f"\n\n> **{title}** {text}" for title, text in card_warnings(card))
     terms = [
-        f"- **{term['title']}** (`{name}`): {term['licence']}. {term['agreement']} {term['url']}"
+        f"- **{term['title']}** (`{name}`): {term['licence']}. Agreement: "
+        f"{term['agreement'].rstrip('.')}. {term['url']}"
         for name, term in data["terms"].items()
     ]
     counts = [(name, count["real"], count["fake"]) for name, count in data["counts"].items()]
