@@ -171,7 +171,7 @@ def test_each_person_gets_the_score_they_would_have_alone(detector):
 def test_a_limit_on_people_is_stated(detector):
     result = detector.predict(crowd(0, 1, 2), people=2)
     assert len(result.people) == 2
-    assert result.note == "2 of 3 faces scored, 1 more than asked for"
+    assert result.note == "2 of 3 faces scored, 1 beyond the most people of a file"
     with pytest.raises(ParameterError, match="people=0: expected at least 1"):
         detector.predict(crowd(0), people=0)
 
@@ -215,6 +215,7 @@ def test_stress_abstains_where_the_side_flips(detector, tmp_path):
     assert flipped.table["reason"][0].startswith("the side changes if ")
     text = write_page(tmp_path / "page.html", [flipped], between).read_text()
     assert "the side changes if " in text and "within the band" not in text
+    assert "image 1, on which it abstains." in text
 
 
 def test_a_side_too_long_for_jpeg_costs_one_row(detector):
@@ -317,6 +318,17 @@ def test_the_page_boxes_every_face(page):
     assert [picture.count('<rect class="under"') for picture in pictures] == [3, 1]
     assert pictures[0].count("stroke-dasharray") == 1  # the one that is too small
     assert "2 of 3 faces scored, 1 too small" in text
+
+
+def test_a_map_that_contradicts_the_score_is_named(detector, tmp_path):
+    result = detector.predict(crowd(0))
+    result.person.side, result.person.changed_share = "above", 0.0
+    words = "core and map disagree: less than 1% of the face is marked as changed"
+    text = write_page(tmp_path / "page.html", [result], detector).read_text()
+    assert "flagged: above the band; the map disagrees</td>" in text and "On 1 of them, s" in text
+    assert f"S{words}. At least one of the two is wrong." in text
+    assert words in result.table["reason"][0]
+    assert words in commands._lines(result, detector.band)[0]
 
 
 def test_a_map_without_effect_says_so(detector, tmp_path):

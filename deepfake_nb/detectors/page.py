@@ -91,8 +91,8 @@ def video_chart(result: FileResult, detector: CalibratedModel) -> dict:
 
 # %% ../../nbs/09_detectors/09_page.ipynb #bb9ca96b
 SIDE_TEXTS: dict[str, str] = {
-    "above": "above the band",
-    "below": "below the band",
+    "above": "flagged: above the band",
+    "below": "not flagged: below the band",
     "abstains": "within the band: the detector abstains",
 }
 _NO_EFFECT = 0.01  # smallest change of the probability that counts
@@ -291,7 +291,8 @@ def three_sentences(
             f"of {count_nouns(len(people), 'face')}, {sides.count('above')} flagged (above the "
             f"band), {sides.count('below')} not flagged (below it), and the detector abstains on "
             f"{sides.count('abstains')}. The highest probability of a fake is "
-            f"{most[0].probability:.3f}, of {safe_text(most[1].path.name)}{who}."
+            f"{most[0].probability:.3f}, of {safe_text(most[1].path.name)}{who}"
+            f"{', on which it abstains' if most[0].side == 'abstains' else ''}."
         )
         if contradictions := sum(bool(person.contradiction) for person in people):
             found += f" On {contradictions} of them, score and map disagree."

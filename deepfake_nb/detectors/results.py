@@ -260,7 +260,7 @@ class FileResult:
         if self.small:
             text += f", {self.small} too small"
         if self.beyond:
-            text += f", {self.beyond} more than asked for"
+            text += f", {self.beyond} beyond the most people of a file"
         return text
 
     def __str__(self) -> str:
@@ -448,5 +448,7 @@ def count_states(results: Sequence[FileResult], other: int = 0) -> str:
     if small or beyond:
         people = sum(len(result.people) for result in results)
         text += f". {people} of {people + small + beyond} faces scored"
-        text += f", {small} too small" * bool(small) + f", {beyond} too many" * bool(beyond)
+        text += f", {small} too small" * bool(
+            small
+        ) + f", {beyond} beyond the most of a file" * bool(beyond)
     return text + "." + f" Files of other kinds, not scored: {other}." * bool(other)
