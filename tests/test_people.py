@@ -325,7 +325,10 @@ def test_a_map_that_contradicts_the_score_is_named(detector, tmp_path):
     result.person.side, result.person.changed_share = "above", 0.0
     words = "core and map disagree: less than 1% of the face is marked as changed"
     text = write_page(tmp_path / "page.html", [result], detector).read_text()
-    assert "flagged: above the band; the map disagrees</td>" in text and "On 1 of them, s" in text
+    assert (
+        "flagged: above the band; the map disagrees</td>" in text
+        and "Score and map disagree on 1 face." in text
+    )
     assert f"S{words}. At least one of the two is wrong." in text
     assert words in result.table["reason"][0]
     assert words in commands._lines(result, detector.band)[0]

@@ -275,7 +275,10 @@ def _export_card(model: CalibratedModel, record: dict) -> str:
             "`export.json` has them unrounded, with the box of the face.\n\n"
         )
         if code:
-            check += f"Run in this folder, this code computes them:\n\n```python\n{code}\n```\n\n"
+            check += (
+                "Run in this folder, this code computes the probability. For an image of yours, "
+                f"put in its file and\nbox.\n\n```python\n{code}\n```\n\n"
+            )
     return f"""# {model.card["name"]}, exported to {record["title"]}
 
 `{record["file"]}` gives the answers of the detector with the SHA-256 `{model.sha256}`: on four

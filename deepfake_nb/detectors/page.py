@@ -295,7 +295,7 @@ def three_sentences(
             f"{', on which it abstains' if most[0].side == 'abstains' else ''}."
         )
         if contradictions := sum(bool(person.contradiction) for person in people):
-            found += f" On {contradictions} of them, score and map disagree."
+            found += f" Score and map disagree on {count_nouns(contradictions, 'face')}."
     crowd = max((len(result.people) for result in results), default=1)
     worth = (
         f"{error_rates(detector.card, crowd, kinds)}. {rates_elsewhere(detector.card)}, so its "

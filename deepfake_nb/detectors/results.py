@@ -266,7 +266,9 @@ class FileResult:
     def __str__(self) -> str:
         found = f"not scored, {self.fault}"
         if self.state == "scored":
-            found = f"probability {self.probability:.3f}, {self.side}"
+            sides = {"above": "flagged", "below": "not flagged"}
+            side = sides.get(str(self.side), self.side)
+            found = f"probability of a fake {self.probability:.3f}, {side}"
         return f"{self.name}: {found}" + f" ({self.warning})" * bool(self.warning)
 
     @property
