@@ -190,7 +190,7 @@ _RUNS = {  # the line that imports the runtime, and those that compute the outpu
     ),
     "saved-model": (
         "import tensorflow as tf",
-        'found = tf.saved_model.load("saved_model").serve(pixels)',
+        'model = tf.saved_model.load("saved_model")\nfound = model.serve(pixels)',
     ),
     "litert": (
         "import tensorflow as tf",
