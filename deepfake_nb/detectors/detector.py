@@ -92,8 +92,10 @@ class DeepfakeDetector(CalibratedModel):
 
     def others(self, found: Mapping[Path, str]) -> list[FileResult]:
         """Return results of files of other kinds, which it does not score."""
-        who = {"detector_sha256": self.sha256, "warning": self.warning}
-        return [FileResult(path, "other", "", "other", why, **who) for path, why in found.items()]
+        others = [FileResult(path, "other", "", "other", reason) for path, reason in found.items()]
+        for result in others:
+            result.detector_sha256, result.warning = self.sha256, self.warning
+        return others
 
     def predict(
         self,

@@ -25,7 +25,7 @@ from ..core.files import atomic_path, check_writable, file_hash
 from ..core.images import INTERPOLATIONS
 from ..core.output import without_chatter
 from .card import card_markdown, card_warnings
-from .detector import DeepfakeDetector
+from .prediction import as_pixels, stream_scores
 from .preprocessing import Preprocessing
 from .scoring import CalibratedModel
 from .storage import load_detector, probe_images
@@ -239,7 +239,7 @@ def _example_code(p: Preprocessing, form: str) -> str:
     )
 
 
-def _write_example(detector: DeepfakeDetector, folder: Path) -> dict | None:
+def _write_example(detector: CalibratedModel, folder: Path) -> dict | None:
     """Write an image of a rendered person, and return what the detector finds in it.
 
     The crop reaches beyond the image's edge. Nothing is written, and None returned, if the face
@@ -247,8 +247,8 @@ def _write_example(detector: DeepfakeDetector, folder: Path) -> dict | None:
     """
     image = render_frame(make_identity(3), trajectory(3, 30)[12], 256).image[74:]
     with suppress(DetectorError):  # mtcnn needs TensorFlow
-        person = detector.predict([image])[0].person
-        if person is not None:
+        (result,) = stream_scores([as_pixels(image)], detector, maps=0, progress=False)
+        if (person := result.person) is not None:
             Image.fromarray(image).save(folder / "example.png")
             box = [person.rows[0][name] for name in ("left", "top", "right", "bottom")]
             answers = {"score": person.score, "probability": person.probability}
