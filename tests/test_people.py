@@ -280,6 +280,7 @@ def test_the_page_answers_first(page, detector):
     assert looked < found < worth
     assert "2 images and 1 video. 2 of 3 files scored; 1 without a detected face." in head
     assert "of 3 faces," in head
+    assert "calibrated (of a video the mean over its frames, which is not)" in text
     assert "of 100 real images it wrongly flags about 3, of 100 fake ones it misses about 0" in head
     assert "a real file with 2 faces is flagged in up to 6 of 100 cases" in head
     assert text.index("<details") > text.index('id="files"')
