@@ -7,7 +7,14 @@ The names below are what one types first; everything else is in the packages `co
 
 __version__ = "0.1.0"
 
+import os as _os
+import shutil as _shutil
 from importlib import import_module as _import_module
+
+# TensorFlow's start-up messages are muted; its errors too if there is no GPU to be missed.
+_wants_gpu = _os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+_level = "1" if _wants_gpu and _shutil.which("nvidia-smi") else "3"
+_os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _level)
 
 _FRONT_DOOR = {
     "load_samples": "data.datasets",
@@ -35,10 +42,16 @@ __all__ = ["__version__", *_FRONT_DOOR]
 def __getattr__(name: str):
     if name not in _FRONT_DOOR:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from contextlib import nullcontext
+
     from .core.errors import explain_missing_package
 
     with explain_missing_package():
-        value = getattr(_import_module(f"{__name__}.{_FRONT_DOOR[name]}"), name)
+        from .core.output import without_chatter  # some messages come at any level
+
+        wanted = _os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
+        with nullcontext() if wanted else without_chatter():
+            value = getattr(_import_module(f"{__name__}.{_FRONT_DOOR[name]}"), name)
     globals()[name] = value
     return value
 

@@ -28,7 +28,7 @@ from deepfake_nb.data.datasets import load_samples
 from deepfake_nb.data.splits import split_samples
 from deepfake_nb.detectors import localiser, training
 from deepfake_nb.detectors.calibration import Calibration
-from deepfake_nb.detectors.card import detector_numbers, probability_meaning
+from deepfake_nb.detectors.card import card_markdown, detector_numbers, probability_meaning
 from deepfake_nb.detectors.checks import SHIPPED
 from deepfake_nb.detectors.commands import predict_command
 from deepfake_nb.detectors.detector import DeepfakeDetector
@@ -450,7 +450,12 @@ def test_the_detector_in_the_package_says_that_it_knows_rendered_fakes_only(
     page = (out / "index.html").read_text()
     assert page.index('<div class="box warn">') < page.index("What was looked at:")
     assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 3e6
+    kinds = ["face-swap", "generated", "mouth"]
+    assert document["manipulations"] == kinds
+    for text in (page, (SHIPPED / "card.md").read_text()):
+        assert f"trained on fakes of these kinds: {', '.join(kinds)}." in text
     card = json.loads((SHIPPED / "card.json").read_text())
+    assert (SHIPPED / "card.md").read_text() == card_markdown(card)
     assert {*card["elsewhere"]} == {"dfdc-faces", "uadfv", "faceforensics"}
     assert card["numbers"]["images"][0]["low"] > 0.5
 
@@ -459,7 +464,7 @@ def test_the_detector_in_the_package_says_that_it_knows_rendered_fakes_only(
 
 
 @pytest.mark.parametrize("form", ["onnx", "saved-model", "litert"])
-def test_an_export_answers_as_the_detector(form, folder, tmp_path, capsys):
+def test_an_export_answers_as_the_detector(form, folder, tmp_path, capsys, monkeypatch):
     if form == "onnx":
         for package in ("onnx", "onnxruntime", "tf2onnx"):
             pytest.importorskip(package)
@@ -478,6 +483,13 @@ def test_an_export_answers_as_the_detector(form, folder, tmp_path, capsys):
     assert "find the face with haar" in card and "## Out of scope" in card
     assert "BORDER_REFLECT" in card and "outputs by name" in card
     assert ("lacks one rule" in card) == (detector.distance is not None)
+    monkeypatch.chdir(out)
+    exec(re.search(r"```python\n(.*?)```", card, re.S)[1], {})  # it scores the example without us
+    value, expected = capsys.readouterr().out.split(" expected: ")
+    assert float(value) == pytest.approx(float(expected), abs=1e-4)
+    if form == "litert":
+        answer = detector.predict(["example.png"])[0]
+        assert float(expected) == pytest.approx(answer.probability, abs=1e-4)
     assert names(tmp_path) == ["out"]
 
 

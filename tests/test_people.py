@@ -171,7 +171,7 @@ def test_each_person_gets_the_score_they_would_have_alone(detector):
 def test_a_limit_on_people_is_stated(detector):
     result = detector.predict(crowd(0, 1, 2), people=2)
     assert len(result.people) == 2
-    assert result.note == "2 of 3 faces scored, 1 more than asked for"
+    assert result.note == "2 of 3 faces scored, 1 beyond the most people of a file"
     with pytest.raises(ParameterError, match="people=0: expected at least 1"):
         detector.predict(crowd(0), people=0)
 
@@ -215,6 +215,7 @@ def test_stress_abstains_where_the_side_flips(detector, tmp_path):
     assert flipped.table["reason"][0].startswith("the side changes if ")
     text = write_page(tmp_path / "page.html", [flipped], between).read_text()
     assert "the side changes if " in text and "within the band" not in text
+    assert "image 1, on which it abstains." in text
 
 
 def test_a_side_too_long_for_jpeg_costs_one_row(detector):
@@ -279,6 +280,7 @@ def test_the_page_answers_first(page, detector):
     assert looked < found < worth
     assert "2 images and 1 video. 2 of 3 files scored; 1 without a detected face." in head
     assert "of 3 faces," in head
+    assert "calibrated (of a video the mean over its frames, which is not)" in text
     assert "of 100 real images it wrongly flags about 3, of 100 fake ones it misses about 0" in head
     assert "a real file with 2 faces is flagged in up to 6 of 100 cases" in head
     assert text.index("<details") > text.index('id="files"')
@@ -317,6 +319,20 @@ def test_the_page_boxes_every_face(page):
     assert [picture.count('<rect class="under"') for picture in pictures] == [3, 1]
     assert pictures[0].count("stroke-dasharray") == 1  # the one that is too small
     assert "2 of 3 faces scored, 1 too small" in text
+
+
+def test_a_map_that_contradicts_the_score_is_named(detector, tmp_path):
+    result = detector.predict(crowd(0))
+    result.person.side, result.person.changed_share = "above", 0.0
+    words = "core and map disagree: less than 1% of the face is marked as changed"
+    text = write_page(tmp_path / "page.html", [result], detector).read_text()
+    assert (
+        "flagged: above the band; the map disagrees</td>" in text
+        and "Score and map disagree on 1 face." in text
+    )
+    assert f"S{words}. At least one of the two is wrong." in text
+    assert words in result.table["reason"][0]
+    assert words in commands._lines(result, detector.band)[0]
 
 
 def test_a_map_without_effect_says_so(detector, tmp_path):
@@ -682,10 +698,15 @@ def test_an_error_of_the_system_is_no_bug(folder, four, tmp_path, code, monkeypa
     assert "bug" not in said and "Traceback" not in said
 
 
-def test_one_name_for_each_number(folder, four, tmp_path, capsys):
+def test_one_name_for_each_number(detector, folder, four, tmp_path, capsys):
+    (four / "notes.txt").write_text("no image")
     assert predict(folder, tmp_path / "out", four, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert [*document["files"][0]] == list(TABLE_COLUMNS)
+    of_python = json.loads(detector.predict(four).to_json())
+    for row in of_python["files"]:  # it is not saved, and so has no hash
+        row["detector_sha256"] = document["files"][0]["detector_sha256"]
+    assert of_python | {"page": document["page"]} == document
     assert predict(folder, tmp_path / "out", four) == 0
     assert capsys.readouterr().out.count(": probability of a fake 0.") == 4
     page = (tmp_path / "out" / "index.html").read_text()
@@ -715,16 +736,23 @@ def test_paths_arrays_and_images_of_pillow_get_one_score(detector, tmp_path):
     together = detector.predict(sources[1:])
     assert [result.score for result in together] == pytest.approx([results[0].score] * 3, abs=1e-6)
     assert len(together.table) == 3 and "<h1>Scores of 3 files" in together.to_html()
-    assert json.loads(results[2].to_json())[0]["file"] == "image 1"
+    assert json.loads(results[2].to_json())["files"][0]["file"] == "image 1"
     assert "srcdoc" in results[2]._repr_html_()
 
 
-def test_an_image_of_pillow_is_seen_as_it_is_shown(detector):
-    """Its EXIF data say that it lies on its side."""
+def test_an_image_of_pillow_is_seen_as_it_is_shown(detector, tmp_path):
+    """Its EXIF data say that it lies on its side; it may be grey or transparent."""
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.rot90(crowd(0))).save(file, "PNG", exif=exif)
     assert detector.predict(Image.open(file)).score == detector.predict(crowd(0)).score
+    for mode in ("L", "LA", "RGBA"):  # as an array, a file and an image of Pillow
+        image = Image.fromarray(crowd(0)).convert(mode)
+        if mode != "L":
+            image.putalpha(99)
+        image.save(tmp_path / "image.png")
+        sources = [np.asarray(image), image, tmp_path / "image.png"]
+        assert len({detector.predict(source).pixels_sha256 for source in sources}) == 1
     grey = Image.fromarray(np.full((64, 64), 65535, np.uint16))
     assert detector.predict(grey).remark == "scaled from 0–65535 to 8 bits"
 
@@ -736,11 +764,11 @@ def test_an_image_of_pillow_is_seen_as_it_is_shown(detector):
         (5, "of type int"),
         ([5], "source 1 is of type int: expected a path or an image"),
         (np.zeros((8, 8, 3)), "array of float64 and shape .* scale fractions by 255"),
-        (np.full((8, 8, 3), 200), r"3\); round its levels, and convert"),
+        (np.full((8, 8, 3), 200), "RGB; round its levels, and convert"),
         (np.full((8, 8, 3), 999.0), "scale its levels to 0 to 255 first"),
         (b"\xff\xd8", "the source is bytes"),
-        (np.zeros((8, 8), np.uint8), r"shape \(8, 8\): expected uint8 RGB"),
-        (np.zeros((2, 8, 8, 4), np.uint8), r"shape \(8, 8, 4\)"),
+        (np.zeros((8, 8, 5), np.uint8), r"shape \(8, 8, 5\): expected uint8 of shape"),
+        (np.zeros((2, 8, 8, 5), np.uint8), r"shape \(8, 8, 5\)"),
         ([], "the source is empty"),
         (
             Image.fromarray(np.ones((8, 8), np.float32) * 99),

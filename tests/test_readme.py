@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from deepfake_nb.core.output import TENSORFLOW_CHATTER
+
 ROOT = Path(__file__).resolve().parent.parent
+MUTES = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def quick_start() -> str:
@@ -46,10 +49,11 @@ def test_quick_start_runs_in_a_minute_of_two_cores(tmp_path):
         capture_output=True,
         text=True,
         timeout=900,
-        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
+        env={k: v for k, v in os.environ.items() if k not in ("KERAS_BACKEND", MUTES)},
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert not TENSORFLOW_CHATTER.search(done.stderr)
     assert re.search(
         r"AUC \d\.\d+ \(\d\.\d+–\d\.\d+\) (ImageNet weights|no pretrained weights)", done.stdout
     ), done.stdout

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import io
 import os
-import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -289,13 +288,6 @@ def _remedy(error: Exception, command: str) -> str | None:
     return None
 
 
-def _mute_tensorflow() -> None:
-    """Mute TensorFlow's start-up messages; its errors too if there is no GPU to be missed."""
-    wants_gpu = os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
-    level = "1" if wants_gpu and shutil.which("nvidia-smi") else "3"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Run the console script `deepfake-nb`.
 
@@ -318,7 +310,6 @@ def main(words: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(words)
-    _mute_tensorflow()
     os.environ.pop("DEEPFAKE_NB_ROOT", None)
     if getattr(options, "root", None):
         os.environ["DEEPFAKE_NB_ROOT"] = os.path.abspath(os.path.expanduser(options.root))

@@ -295,7 +295,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(
         "--limit",
         type=at_least(1),
-        help="at most this many images per class (default: the profile's; all with --minutes)",
+        help="at most this many images per class in all: 60%% for training, 20%% for validation, "
+        "20%% for the test (default: the profile's; all with --minutes)",
     )
     add("--seed", type=parse_seed, default=0, help="of splits, weights and order (default: 0)")
     add(

@@ -249,6 +249,14 @@ def card_warnings(card: Mapping) -> list[tuple[str, str]]:
     return [(title, text) for title, text, holds in warnings if holds]
 
 
+def known_fakes(card: Mapping) -> str:
+    """Say which kinds of fakes a detector was trained on."""
+    kinds = card["data"].get("manipulations")
+    if not kinds:
+        return "Its training data does not say which kinds of fakes it holds."
+    return f"It was trained on fakes of these kinds: {', '.join(kinds)}."
+
+
 def data_record(samples: pd.DataFrame, progress: bool = True) -> dict:
     """Describe the data of a detector.
 
@@ -263,8 +271,9 @@ def data_record(samples: pd.DataFrame, progress: bool = True) -> dict:
     -------
     dict
         datasets, sha256 (of the files' contents, labels and splits, in any order and whatever the
-        files' names are), files, counts by split and class, terms of each dataset, research_only,
-        rendered (whether all of them are).
+        files' names are), files, counts by split and class, manipulations (the kinds of fakes of
+        the training split, where they are named), terms of each dataset, research_only, rendered
+        (whether all of them are).
     """
     split = samples["split"]
     paths = tqdm(samples["path"], desc="hashing", unit="file", disable=not progress)
@@ -283,6 +292,9 @@ def data_record(samples: pd.DataFrame, progress: bool = True) -> dict:
         "counts": {
             name: {"real": int(row[0]), "fake": int(row[1])} for name, row in counts.iterrows()
         },
+        "manipulations": sorted(
+            samples["manipulation"][split.fillna("") == "train"].dropna().unique()
+        ),
         "terms": terms,
         "research_only": not all(is_open),
         "rendered": all(term["rendered"] for term in terms.values()),
@@ -433,7 +445,8 @@ def card_markdown(card: Mapping, level: int = 1) -> str:
     data, use = card["data"], card["decision"]
     warnings = "".join(f"\n\n> **{title}** {text}" for title, text in card_warnings(card))
     terms = [
-        f"- **{term['title']}** (`{name}`): {term['licence']}. {term['agreement']} {term['url']}"
+        f"- **{term['title']}** (`{name}`): {term['licence']}. Agreement: "
+        f"{term['agreement'].rstrip('.')}. {term['url']}"
         for name, term in data["terms"].items()
     ]
     counts = [(name, count["real"], count["fake"]) for name, count in data["counts"].items()]
@@ -448,6 +461,7 @@ def card_markdown(card: Mapping, level: int = 1) -> str:
         "## Data",
         "\n".join(terms),
         _markdown_table(("split", "real", "fake"), counts),
+        known_fakes(card),
         f"How the splits were made: {card['split']}.",
         f"SHA-256 of the files, their labels and splits: `{data['sha256']}`.",
         "## What the score means",

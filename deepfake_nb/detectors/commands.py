@@ -29,7 +29,13 @@ from .export import export_detector
 from .journal import Journal
 from .page import write_page
 from .prediction import MOST_PEOPLE, add_occlusion, stream_scores
-from .results import FileResult, count_states, frames_table, results_table
+from deepfake_nb.detectors.results import (
+    FileResult,
+    count_states,
+    frames_table,
+    results_document,
+    results_table,
+)
 from .storage import load_detector
 from .training import train_detector
 
@@ -115,8 +121,11 @@ def export_command(
         print_json(record)
         return 0
     print(f"{record['title']}: {out / record['file']}")
-    print(f"Its answers are the detector's within {record['largest_difference']:.1e}.")
+    print(f"To ready inputs it answers as the detector, within {record['largest_difference']:.1e}.")
     print(f"What has to be done before the model sees an image: {out / 'card.md'}")
+    if example := record["example"]:
+        image = out / example["file"]
+        print(f"To check that: {image} has the probability {example['probability']:.4f}")
     return 0
 
 
@@ -180,6 +189,8 @@ def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
             lines.append(f"{line}; {person.note}: the detector abstains")
         else:
             lines.append(line + (f", {sides[person.side]} {limits}" if person.side else ""))
+        if person.contradiction:
+            lines[-1] += f"; {person.contradiction}"
     if result.note:
         lines.append(f"{result.name}: {result.note}")
     return [*lines[:-1], lines[-1] + remark]
@@ -253,8 +264,8 @@ def predict_command(
     progress : bool, default True
         Whether to show progress bars.
     as_json : bool, default False
-        Whether to print JSON: "files" as in `scores.csv`, files of "other" kinds, "threshold" and
-        "band" of the detector, its "warnings", and the "page".
+        Whether to print JSON: "files" as in `scores.csv`, files of "other" kinds, the detector's
+        `about`, and the "page".
 
     Returns
     -------
@@ -279,9 +290,7 @@ def predict_command(
     settings = {"detector": detector.sha256, **options, "versions": package_versions()}
     journal = Journal(out / "predict.partial.jsonl", settings)
     results: list[FileResult] = []
-    others = [FileResult(path, "other", "", "other", reason) for path, reason in other.items()]
-    for result in others:
-        result.detector_sha256, result.warning = detector.sha256, detector.warning
+    others = detector.others(other)
     try:
         with growing_tables(out) as add:
             if journal.places:
@@ -315,11 +324,7 @@ def predict_command(
         raise
     status = 0 if all(result.state == "scored" for result in results) else 1
     if as_json:
-        decision = {"threshold": detector.threshold, "band": list(detector.band)}
-        table = results_table([*results, *others])
-        warnings = [f"{title} {text}" for title, text in card_warnings(detector.card)]
-        found = {"files": table, "other": [*other], **decision, "warnings": warnings}
-        print_json(found | {"page": page})
+        print_json(results_document(results, others, detector.about, page))
         return status
     for line in [line for result in results for line in _lines(result, detector.band)]:
         print(line)

@@ -5,7 +5,7 @@
 # %% ../../nbs/09_detectors/10_detector.ipynb #b939260f
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,6 +79,24 @@ class DeepfakeDetector(CalibratedModel):
         """What its users have to know first: the titles of the card's warnings."""
         return " ".join(title for title, _ in card_warnings(self.card)) if self.card else ""
 
+    @property
+    def about(self) -> dict:
+        """What JSON says of it: threshold, band, kinds of fakes it was trained on, warnings."""
+        warnings = card_warnings(self.card) if self.card else []
+        return {
+            "threshold": self.threshold,
+            "band": list(self.band),
+            "manipulations": self.card["data"].get("manipulations", []) if self.card else [],
+            "warnings": [f"{title} {text}" for title, text in warnings],
+        }
+
+    def others(self, found: Mapping[Path, str]) -> list[FileResult]:
+        """Return results of files of other kinds, which it does not score."""
+        others = [FileResult(path, "other", "", "other", reason) for path, reason in found.items()]
+        for result in others:
+            result.detector_sha256, result.warning = self.sha256, self.warning
+        return others
+
     def predict(
         self,
         source: Source | Iterable[Source],
@@ -95,8 +113,8 @@ class DeepfakeDetector(CalibratedModel):
         Parameters
         ----------
         source : str, Path, np.ndarray or Image.Image, or iterable of them
-            The path of an image, a video or a folder; or pixels: uint8 RGB of shape
-            (height, width, 3) or an image of Pillow; or several.
+            The path of an image, a video or a folder; or pixels: an image of Pillow, or uint8 of
+            shape (height, width, 3) or, grey, (height, width); or several.
         crops : bool, default False
             Whether images are face crops already, made like those of the training data.
         frames : int, optional
@@ -116,8 +134,9 @@ class DeepfakeDetector(CalibratedModel):
         -------
         FileResult or FileResults
             The result of one file or image; for a folder or several, a list. Files that cannot be
-            scored have a result with the reason. Both have `table`, `to_json` and `to_html`, and
-            show a page in a notebook.
+            scored have a result with the reason. Both have `table`, `to_json` (the document of
+            `deepfake-nb predict --json`) and `to_html`, and show a page in a notebook. A list also
+            has the files of `other` kinds in its folders.
 
         Raises
         ------
@@ -135,7 +154,6 @@ class DeepfakeDetector(CalibratedModel):
         >>> [result.state for result in detector.predict(["photos"])]  # doctest: +SKIP
         ['scored', 'no face']
         """
-        view = partial(page_html, detector=self)
         options = {"crops": crops, "frames": frames, "people": people, "stress": stress}
         if isinstance(source, str | Path):
             sources, several = [source], Path(source).is_dir()
@@ -145,14 +163,16 @@ class DeepfakeDetector(CalibratedModel):
             sources, several = [source], False
         else:
             sources, several = source, True
-        files = find_sources(sources)
+        files, other = find_sources(sources)
+        view, about = partial(page_html, detector=self), self.about
         if not several:
             result = score_file(files[0], self, **options)
             add_occlusion([result], self, maps, progress)
-            result.view = view
+            result.view, result.about = view, about
             return result
         results = list(stream_scores(files, self, **options, maps=maps, progress=progress))
         add_occlusion(results, self, maps, progress)
         for result in results:
-            result.view = view
-        return FileResults(results, view)
+            result.view, result.about = view, about
+        view = partial(page_html, detector=self, other=other)
+        return FileResults(results, view, about, self.others(other))

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import shutil
 import warnings
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -17,14 +18,19 @@ from typing import Literal
 import keras
 import numpy as np
 from keras import layers, ops
+from PIL import Image
 
 from ..core.errors import DetectorError, did_you_mean
 from ..core.files import atomic_path, check_writable, file_hash
+from ..core.images import INTERPOLATIONS
 from ..core.output import without_chatter
 from .card import card_markdown, card_warnings
+from .prediction import as_pixels, stream_scores
 from .preprocessing import Preprocessing
 from .scoring import CalibratedModel
 from .storage import load_detector, probe_images
+from ..synthetic.people import make_identity, trajectory
+from ..synthetic.rendering import render_frame
 from ..training.scaling import scaling_table
 
 # %% auto #0
@@ -166,12 +172,88 @@ def _preparation(preprocessing: Preprocessing) -> list[str]:
             "is larger, else INTER_CUBIC).",
         ]
     if p.jpeg is not None:
-        steps.append(f"Encode the crop as JPEG of quality {p.jpeg} (OpenCV), and decode it.")
+        what = "a frame of a video" if p.face_detector == "frame" else "the crop"
+        steps.append(f"Encode {what} as JPEG of quality {p.jpeg} (as Pillow does), and decode it.")
     if p.view != "full":
         steps.append(f"Compute the view {p.view!r} with {p.view_options}.")
     steps.append(f"Resize to {height} × {width} pixels ({p.interpolation}, as Pillow does).")
     steps.append("Pass RGB levels from 0 to 255 as float32; scaling is inside the model.")
     return steps
+
+
+_RUNS = {  # the line that imports the runtime, and those that compute the outputs
+    "onnx": (
+        "import onnxruntime",
+        'session = onnxruntime.InferenceSession("model.onnx")\n'
+        "names = [output.name for output in session.get_outputs()]\n"
+        'found = dict(zip(names, session.run(None, {"image": pixels})))',
+    ),
+    "saved-model": (
+        "import tensorflow as tf",
+        'model = tf.saved_model.load("saved_model")\nfound = model.serve(pixels)',
+    ),
+    "litert": (
+        "import tensorflow as tf",
+        'run = tf.lite.Interpreter("model.tflite").get_signature_runner()\n'
+        "found = run(image=pixels)",
+    ),
+}
+
+
+def _example_code(p: Preprocessing, form: str) -> str:
+    """Return the code that scores the example without this library; none for views."""
+    if p.view != "full":
+        return ""
+    runtime, run = _RUNS[form]
+    height, width = p.size
+    lines = [
+        *("import io", "import json", "", "import cv2", "import numpy as np", runtime),
+        *("from PIL import Image", ""),
+        'example = json.load(open("export.json"))["example"]',
+        'face = np.asarray(Image.open(example["file"]).convert("RGB"))',
+    ]
+    if p.face_detector != "frame":
+        lines += [
+            f'left, top, right, bottom = example["box"]  # that {p.face_detector} found',
+            f"side = round(max(right - left, bottom - top) * {1 + p.margin!r})",
+            "x, y = round((left + right - side) / 2), round((top + bottom - side) / 2)",
+            "edged = cv2.copyMakeBorder(face, side, side, side, side, cv2.BORDER_REFLECT)",
+            "face = edged[y + side : y + 2 * side, x + side : x + 2 * side]",
+            f"smooth = cv2.INTER_AREA if side > {p.crop} else cv2.INTER_CUBIC",
+            f"face = cv2.resize(face, ({p.crop}, {p.crop}), interpolation=smooth)",
+        ]
+    lines.append("face = Image.fromarray(face)")
+    if p.face_detector != "frame" and p.jpeg is not None:
+        lines += [
+            f'face.save(jpeg := io.BytesIO(), "JPEG", quality={p.jpeg})',
+            "face = Image.open(jpeg)",
+        ]
+    resampling = f"Image.Resampling.{INTERPOLATIONS[p.interpolation].name}"
+    return "\n".join(
+        [
+            *lines,
+            f"pixels = np.float32(face.resize(({width}, {height}), {resampling}))[None]",
+            run,
+            'print(float(found["probability"][0]), "expected:", example["probability"])',
+        ]
+    )
+
+
+def _write_example(detector: CalibratedModel, folder: Path) -> dict | None:
+    """Write an image of a rendered person, and return what the detector finds in it.
+
+    The crop reaches beyond the image's edge. Nothing is written, and None returned, if the face
+    detector finds no face or cannot run.
+    """
+    image = render_frame(make_identity(3), trajectory(3, 30)[12], 256).image[74:]
+    with suppress(DetectorError):  # mtcnn needs TensorFlow
+        (result,) = stream_scores([as_pixels(image)], detector, maps=0, progress=False)
+        if (person := result.person) is not None:
+            Image.fromarray(image).save(folder / "example.png")
+            box = [person.rows[0][name] for name in ("left", "top", "right", "bottom")]
+            answers = {"score": person.score, "probability": person.probability}
+            return {"file": "example.png", "box": box, **answers}
+    return None
 
 
 def _export_card(model: CalibratedModel, record: dict) -> str:
@@ -185,6 +267,18 @@ def _export_card(model: CalibratedModel, record: dict) -> str:
             "\n\nThis file lacks one rule of the detector: it does not abstain from images that "
             "are unlike\nthe training data, so it flags some from which the detector abstains."
         )
+    check, code = "", _example_code(model.preprocessing, record["format"])
+    if found := record["example"]:
+        check = (
+            f"## Check your program\n\nTo `{found['file']}`, a rendered person, the detector gives "
+            f"the score {found['score']:.4f} and the\nprobability {found['probability']:.4f}; "
+            "`export.json` has them unrounded, with the box of the face.\n\n"
+        )
+        if code:
+            check += (
+                "Run in this folder, this code computes the probability. For an image of yours, "
+                f"put in its file and\nbox.\n\n```python\n{code}\n```\n\n"
+            )
     return f"""# {model.card["name"]}, exported to {record["title"]}
 
 `{record["file"]}` gives the answers of the detector with the SHA-256 `{model.sha256}`: on four
@@ -202,7 +296,7 @@ ready inputs of noise they differ by at most {record["largest_difference"]:.1e}.
 
 Ask for outputs by name: in the file they may stand in another order.
 
-## Decision
+{check}## Decision
 
 Probabilities above {model.threshold:.4f} speak for a fake. The detector abstains from {low:.4f} to
 {high:.4f}; so should whoever uses this model. Of a video, average the probabilities of its
@@ -232,7 +326,8 @@ def export_detector(
     -------
     dict
         What `export.json` says: file and its SHA-256, outputs, preparation, preprocessing,
-        threshold, band, and the largest difference between its answers and the detector's.
+        threshold, band, the largest difference between its answers and the detector's to ready
+        inputs, and an example: the image of a rendered person with the answers to it.
 
     Raises
     ------
@@ -294,6 +389,7 @@ def export_detector(
             "band": list(detector.band),
             "warnings": [f"{title} {text}" for title, text in card_warnings(detector.card)],
             "largest_difference": max(gaps),
+            "example": _write_example(detector, partial),
         }
         (partial / "export.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         (partial / "card.md").write_text(_export_card(detector, record), encoding="utf-8")

@@ -39,7 +39,7 @@ def _pack(result: FileResult) -> dict:
         values["stored"] = {name: text(read()) for name, read in person.stored.items()}
         people.append(values)
     pictures = [picture | {"jpeg": text(picture["jpeg"]())} for picture in result.pictures]
-    unused = {"path": None, "view": None}
+    unused = {"path": None, "view": None, "about": {}}
     return vars(result) | unused | {"people": people, "pictures": pictures}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.files import atomic_path
 from ..core.output import page_template, safe_text
-from .card import abstention, card_warnings, package_versions
+from .card import abstention, card_warnings, known_fakes, package_versions
 from .results import FileResult, PersonResult, count_states
 from .scoring import CalibratedModel
 from .thumbnails import as_jpeg, map_background, overlay, page_jpegs
@@ -91,8 +91,8 @@ def video_chart(result: FileResult, detector: CalibratedModel) -> dict:
 
 # %% ../../nbs/09_detectors/09_page.ipynb #bb9ca96b
 SIDE_TEXTS: dict[str, str] = {
-    "above": "above the band",
-    "below": "below the band",
+    "above": "flagged: above the band",
+    "below": "not flagged: below the band",
     "abstains": "within the band: the detector abstains",
 }
 _NO_EFFECT = 0.01  # smallest change of the probability that counts
@@ -167,9 +167,9 @@ def page_images(
         caption = f"The face{where}: the frame with the highest probability"
     images = [(jpegs["face"], f"The face that was scored in {name}{where}", caption)]
     if "changed" in jpegs:
-        alt = f"{person.changed_share:.0%} of the face above 0.5"
-        alt = f"Where the model believes that {name} was changed: {alt}"
-        caption = "Where the model believes it was changed: grey 0, yellow 1"
+        share = f"{person.changed_share:.0%} of the face above 0.5"
+        alt = f"Where the model believes that {name} was changed: {share}"
+        caption = f"Where the model believes it was changed: grey 0, yellow 1; {share}"
         images.append((jpegs["changed"], alt, caption))
     if person.occlusion is not None:
         drop, rise = float(person.occlusion.max()), -float(person.occlusion.min())
@@ -291,8 +291,11 @@ def three_sentences(
             f"of {count_nouns(len(people), 'face')}, {sides.count('above')} flagged (above the "
             f"band), {sides.count('below')} not flagged (below it), and the detector abstains on "
             f"{sides.count('abstains')}. The highest probability of a fake is "
-            f"{most[0].probability:.3f}, of {safe_text(most[1].path.name)}{who}."
+            f"{most[0].probability:.3f}, of {safe_text(most[1].path.name)}{who}"
+            f"{', on which it abstains' if most[0].side == 'abstains' else ''}."
         )
+        if contradictions := sum(bool(person.contradiction) for person in people):
+            found += f" Score and map disagree on {count_nouns(contradictions, 'face')}."
     crowd = max((len(result.people) for result in results), default=1)
     worth = (
         f"{error_rates(detector.card, crowd, kinds)}. {rates_elsewhere(detector.card)}, so its "
@@ -385,6 +388,7 @@ def _page_stream(
         title=f"Scores of {count_nouns(len(results), 'file')}",
         sentences=three_sentences(results, detector, len(other)),
         name=card.get("name", "without a card"),
+        kinds=known_fakes(card) if card else "",
         out_of_scope=card.get("out_of_scope", []),
         band=detector.band,
         warnings=card_warnings(card) if card else [],
@@ -403,9 +407,13 @@ def _page_stream(
     )
 
 
-def page_html(results: Sequence[FileResult], detector: CalibratedModel) -> str:
+def page_html(
+    results: Sequence[FileResult],
+    detector: CalibratedModel,
+    other: Mapping[Path, str] | None = None,
+) -> str:
     """Return the page of a prediction; parameters as of `write_page`."""
-    return "".join(_page_stream(results, detector, {}))
+    return "".join(_page_stream(results, detector, other or {}))
 
 
 def write_page(

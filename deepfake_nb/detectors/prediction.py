@@ -61,11 +61,17 @@ class Pixels:
 def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
     """Check an array, or convert an image of Pillow, rotated as its EXIF data say.
 
+    Arrays of grey levels, with or without transparency, are shown as the file of such an image is.
+
     Raises
     ------
     ParameterError
-        If an array is not an RGB image of 8 bits, or an image of Pillow cannot be shown.
+        If an array is not an image of 8 bits, or an image of Pillow cannot be shown.
     """
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+        image = image[..., 0] if image.shape[2:] == (1,) else image
+        if image.ndim == 2 or image.shape[2:] in ((2,), (4,)):
+            image = Image.fromarray(image)
     if isinstance(image, Image.Image):
         remarks: list[str] = []
         try:
@@ -75,7 +81,7 @@ def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
             raise ParameterError(f"image {number} cannot be decoded ({reason})") from error
         return Pixels(Path(f"image {number}"), shown, tuple(remarks))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        remedy = "repeat a grey channel three times, and leave out a fourth"
+        remedy = "pass one image, or several as a list"
         if image.dtype != np.uint8:
             remedy = "scale fractions by 255 and round them"
             if image.size and image.dtype.kind in "iuf" and image.max() > 1:
@@ -84,7 +90,7 @@ def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
                     remedy = f"scale its levels to 0 to 255 first; {remedy}"
         raise ParameterError(
             f"image {number} is an array of {image.dtype} and shape {image.shape}: expected uint8 "
-            f"RGB of shape (height, width, 3); {remedy}"
+            f"of shape (height, width) or (height, width, channels), grey or RGB; {remedy}"
         )
     return Pixels(Path(f"image {number}"), np.ascontiguousarray(image))
 
@@ -92,8 +98,10 @@ def as_pixels(image: np.ndarray | Image.Image, number: int = 1) -> Pixels:
 Source = str | Path | np.ndarray | Image.Image
 
 
-def find_sources(sources: Iterable[Source]) -> list[Path | Pixels]:
+def find_sources(sources: Iterable[Source]) -> tuple[list[Path | Pixels], dict[Path, str]]:
     """Find the files of paths, as `find_files` does, and check images in memory.
+
+    Files of other kinds in folders are returned, too, with the reason why they are not scored.
 
     Raises
     ------
@@ -117,14 +125,17 @@ def find_sources(sources: Iterable[Source]) -> list[Path | Pixels]:
             )
     paths = [source for source in sources if isinstance(source, str | Path)]
     if len(paths) == len(sources):
-        return [*find_files(paths)[0]]
-    found = []
+        files, other = find_files(paths)
+        return [*files], other
+    found, other = [], {}
     for number, source in enumerate(sources, 1):
         if isinstance(source, str | Path):
-            found += find_files(source)[0]
+            files, others = find_files(source)
+            found += files
+            other |= others
         else:
             found.append(as_pixels(source, number))
-    return found
+    return found, other
 
 
 # %% ../../nbs/09_detectors/07_prediction.ipynb #09efeca1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,9 @@ FRAME_COLUMNS: tuple[str, ...] = (
     "reason",
     "warning",
 )
+
+
+_MARKED = 0.01  # smallest share of a face's map that counts as a place
 
 
 @dataclass
@@ -115,6 +118,18 @@ class PersonResult:
             notes.append(f"the side changes if {' or '.join(self.flips)}")
         return "; ".join(notes)
 
+    @property
+    def contradiction(self) -> str:
+        """Say so if a localiser's score flags the face and its map does not, or the reverse."""
+        share = self.changed_share
+        if share is not None and self.side == "above" and share < _MARKED:
+            marked = f"less than {_MARKED:.0%}"
+        elif share is not None and self.side == "below" and share >= _MARKED:
+            marked = f"{share:.0%}"
+        else:
+            return ""
+        return f"score and map disagree: {marked} of the face is marked as changed"
+
 
 # %% ../../nbs/09_detectors/00_results.ipynb #aab4c9ca
 def _embedded(page: str) -> str:
@@ -159,6 +174,8 @@ class FileResult:
         What its users have to know first, such as "Rendered fakes only."
     view : Callable, optional
         Returns the HTML page of results.
+    about : Mapping
+        What `to_json` says of the detector.
 
     Examples
     --------
@@ -183,6 +200,7 @@ class FileResult:
     detector_sha256: str = field(default="", repr=False)
     warning: str = ""
     view: Callable[[Sequence[FileResult]], str] | None = field(default=None, repr=False)
+    about: Mapping = field(default_factory=dict, repr=False)
 
     @property
     def person(self) -> PersonResult | None:
@@ -242,13 +260,15 @@ class FileResult:
         if self.small:
             text += f", {self.small} too small"
         if self.beyond:
-            text += f", {self.beyond} more than asked for"
+            text += f", {self.beyond} beyond the most people of a file"
         return text
 
     def __str__(self) -> str:
         found = f"not scored, {self.fault}"
         if self.state == "scored":
-            found = f"probability {self.probability:.3f}, {self.side}"
+            sides = {"above": "flagged", "below": "not flagged"}
+            side = sides.get(str(self.side), self.side)
+            found = f"probability of a fake {self.probability:.3f}, {side}"
         return f"{self.name}: {found}" + f" ({self.warning})" * bool(self.warning)
 
     @property
@@ -257,8 +277,8 @@ class FileResult:
         return results_table([self])
 
     def to_json(self) -> str:
-        """Return the table as JSON: a list of records."""
-        return json.dumps(json_value(self.table))
+        """Return the document that `deepfake-nb predict --json` prints, without a page."""
+        return json.dumps(json_value(results_document([self], (), self.about)), indent=1)
 
     def to_html(self) -> str:
         """Return a page that shows the result."""
@@ -278,15 +298,21 @@ class FileResults(list[FileResult]):
         The results.
     view : Callable, optional
         Returns the HTML page of results.
+    about : Mapping, optional
+        What `to_json` says of the detector.
+    other : sequence of FileResult, optional
+        Files of other kinds in the folders.
     """
 
     def __init__(
         self,
         results: Iterable[FileResult] = (),
         view: Callable[[Sequence[FileResult]], str] | None = None,
+        about: Mapping | None = None,
+        other: Sequence[FileResult] = (),
     ):
         super().__init__(results)
-        self.view = view
+        self.view, self.about, self.other = view, about or {}, other
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
@@ -297,8 +323,8 @@ class FileResults(list[FileResult]):
         return results_table(self)
 
     def to_json(self) -> str:
-        """Return the table as JSON: a list of records."""
-        return json.dumps(json_value(self.table))
+        """Return the document that `deepfake-nb predict --json` prints, without a page."""
+        return json.dumps(json_value(results_document(self, self.other, self.about)), indent=1)
 
     def to_html(self) -> str:
         """Return a page that shows the results."""
@@ -347,7 +373,9 @@ def results_table(results: Sequence[FileResult]) -> pd.DataFrame:
     for result in results:
         for person in result.people or [None]:
             low, high = (None, None) if person is None else person.span or (None, None)
-            notes = [result.reason or result.note, "" if person is None else person.note]
+            notes = [result.reason or result.note]
+            if person is not None:
+                notes += [person.note, person.contradiction]
             rows.append(
                 {
                     "file": safe_cell(result.path),
@@ -372,6 +400,34 @@ def results_table(results: Sequence[FileResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=TABLE_COLUMNS).astype({"person": "Int64"})
 
 
+def results_document(
+    results: Sequence[FileResult],
+    other: Sequence[FileResult],
+    about: Mapping,
+    page: Path | None = None,
+) -> dict:
+    """Return what JSON says of a prediction.
+
+    Parameters
+    ----------
+    results : sequence of FileResult
+        The files.
+    other : sequence of FileResult
+        Files of other kinds.
+    about : Mapping
+        The detector's threshold, band, warnings and the like.
+    page : Path, optional
+        The page that was written.
+
+    Returns
+    -------
+    dict
+        "files" as in `scores.csv`, "other", the items of `about`, and "page".
+    """
+    table = results_table([*results, *other])
+    return {"files": table, "other": [result.path for result in other], **about, "page": page}
+
+
 def frames_table(results: Sequence[FileResult]) -> pd.DataFrame:
     """Return the content of `frames.csv`, a row for each face of each frame."""
     rows = []
@@ -394,5 +450,7 @@ def count_states(results: Sequence[FileResult], other: int = 0) -> str:
     if small or beyond:
         people = sum(len(result.people) for result in results)
         text += f". {people} of {people + small + beyond} faces scored"
-        text += f", {small} too small" * bool(small) + f", {beyond} too many" * bool(beyond)
+        text += f", {small} too small" * bool(
+            small
+        ) + f", {beyond} beyond the most of a file" * bool(beyond)
     return text + "." + f" Files of other kinds, not scored: {other}." * bool(other)

@@ -250,6 +250,7 @@ _CARD_SCHEMA = {
         "sha256": str,
         "research_only": bool,
         "rendered?": bool,
+        "manipulations?": [str],
     },
     "split": str,
     "decision": {

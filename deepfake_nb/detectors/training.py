@@ -124,7 +124,7 @@ def _load_splits(
 
 
 def _subsample(samples: pd.DataFrame, limit: int, seed: int, by_original: bool) -> pd.DataFrame:
-    """Keep at most `limit` images of each class.
+    """Keep at most `limit` images of each class, in the shares of the splits.
 
     With `by_original`, keep originals with all their fakes, twice as many images altogether.
     """
@@ -452,7 +452,8 @@ def train_detector(
         For "localiser": a budget for everything. A few steps are timed, and size and epochs, where
         they are None, are chosen to fit.
     limit : int, optional
-        Highest number of images of each class; None for the profile's, or all with `minutes`.
+        Highest number of images of each class in all splits: 60 % of them for training, 20 % each
+        for validation and test. None for the profile's, or all with `minutes`.
     seed : int, default 0
         Seed of the splits, the initial weights and the order of samples.
     random_backbone : bool, default False

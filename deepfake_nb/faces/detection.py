@@ -6,7 +6,6 @@
 __all__ = ["FACE_DETECTORS", "FaceDetector", "build_face_detector"]
 
 # %% ../../nbs/04_faces/02_detection.ipynb #3a09ce71
-import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -167,7 +166,6 @@ class Mtcnn(FaceDetector):
         self, confidence: float | None = None, long_side: int | None = 640, batch_size: int = 8
     ):
         super().__init__(confidence, long_side)
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with without_chatter():
             keep_freed_memory()
             self.stages = _mtcnn_stages()

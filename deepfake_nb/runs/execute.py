@@ -413,7 +413,7 @@ def _execute(plan: Plan, watch: _Watch, progress: bool) -> Path:
             "timeout_func": watch.allowance,
         },
     )
-    for name, value in {"TF_CPP_MIN_LOG_LEVEL": "1", **SHARED_GPU}.items():
+    for name, value in SHARED_GPU.items():
         os.environ.setdefault(name, value)
     try:
         watch.tell()
