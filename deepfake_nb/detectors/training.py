@@ -66,10 +66,10 @@ __all__ = ["train_detector"]
 _FRACTIONS: dict[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
 
 
-def _with_splits(
+def with_splits(
     samples: pd.DataFrame, seed: int, given_split: str = "check"
 ) -> tuple[pd.DataFrame, str]:
-    """Return a table with three splits, and how they were made; `given_split` as in training."""
+    """Return a table with three splits, and how they were made; see `train_detector`."""
     if given_split == "replace":
         samples = samples.assign(split=pd.NA).astype({"split": "string"})
     given, complete = set(samples["split"].dropna()), samples["split"].notna().all()
@@ -120,7 +120,7 @@ def _load_splits(
         samples = cached_faces(samples, preprocessing.extraction).samples
     else:
         measured = measure_crops(samples, preprocessing.face_detector, seed=seed)
-    return *_with_splits(samples, seed, given_split), measured
+    return *with_splits(samples, seed, given_split), measured
 
 
 def _subsample(samples: pd.DataFrame, limit: int, seed: int, by_original: bool) -> pd.DataFrame:
@@ -582,6 +582,8 @@ def train_detector(
         "images_with_a_face": found,
         "seconds": round(time.perf_counter() - started, 1),
     }
+    if given_split != "check":
+        training["given_split"] = given_split
     what = DETECTOR_HEADS[head][0].upper() + DETECTOR_HEADS[head][1:]
     if "backbone" in record:
         what += f" ({record['backbone']})"

@@ -25,6 +25,7 @@ from ..data.splits import group_keys
 from ..detectors.preprocessing import prepare_images
 from ..detectors.scoring import CalibratedModel
 from ..detectors.storage import load_detector
+from ..detectors.training import with_splits
 from ..evaluation.comparison import paired_difference
 from ..evaluation.intervals import bootstrap_interval
 from ..forensics.treatments import TREATMENTS, choose_treatments, treat
@@ -252,6 +253,7 @@ def robustness_command(
         Folder of a detector.
     dataset : str
         Name of a dataset, or several joined by +. Faces in videos are found as the detector does.
+        Of the dataset that the detector was trained on, its test split alone is scored.
     out : str or Path, default "robustness"
         Folder for scores.csv (and .json, which names the detector), degradation.csv,
         treatments.csv and degradation.png; scores that it holds already are not made again.
@@ -273,8 +275,15 @@ def robustness_command(
     """
     choose_treatments(treatments)
     detector = load_detector(model)
-    found = load_samples(dataset, root, progress=not as_json)
+    trained = set(dataset.split("+")) & set(detector.card["data"]["datasets"])
+    training = detector.card["training"]
+    same = dataset == training.get("dataset")  # as `train_detector` records it
+    options = training["options"] if same else {}
+    found = load_samples(dataset, root, progress=not as_json, **options)
     crops = image_samples(found, detector.preprocessing.extraction)
+    if same:
+        crops, _ = with_splits(crops, training["seed"], training.get("given_split", "check"))
+        crops = crops[crops["split"] == "test"]
     samples = subsample_originals(crops, limit, seed)
     out = Path(out)
     scores = treated_scores(
@@ -286,16 +295,18 @@ def robustness_command(
         write_atomic(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
     with atomic_path(out / "degradation.png") as temporary:
         plot_degradation(measured).savefig(temporary, dpi=180, format="png")
-    trained = dataset == detector.card.get("data", {}).get("dataset")
     if as_json:
         about = {"detector": detector.card.get("name"), "dataset": dataset, "n": len(samples)}
-        print_json(about | {"trained on it": trained, "degradation": measured})
+        about |= {"trained on it": bool(trained), "test split": same}
+        print_json(about | {"degradation": measured})
         return 0
     clean = measured.iloc[0]
     print(f"As it is: AUC {clean['AUC']:.3f} [{clean['low']:.3f}, {clean['high']:.3f}], ", end="")
     print(f"{len(samples)} images of {dataset}.")
-    if trained:
-        print("The detector was trained on this dataset; some of these images were in training.")
+    if same:
+        print("The detector was trained on this dataset; these images are of its test split.")
+    elif trained:
+        print("The detector was trained on some of it; these images may have been in training.")
     print(summary.to_string(na_rep="never", float_format="{:.3g}".format))
     print(out / "degradation.png")
     return 0
