@@ -84,17 +84,17 @@ def test_videos_of_one_name_are_extracted_and_scored_separately(tmp_path):
 
 @pytest.mark.slow
 def test_a_given_test_split_is_kept():
-    from deepfake_nb.detectors.training import _with_splits
+    from deepfake_nb.detectors.training import with_splits
 
     table = load_samples("synthetic-faces-crude", identities=16, videos=1, frames=2)
     published = split_samples(table, {"train": 0.7, "test": 0.3})[0]
     given = published.loc[published["split"] == "test", "path"]
-    made, text = _with_splits(published, 0)
+    made, text = with_splits(published, 0)
     assert set(made.loc[made["split"] == "test", "path"]) == set(given)
     assert made.groupby("identity")["split"].nunique().max() == 1
     assert set(made["split"]) == {"train", "validation", "test"}
     assert "the dataset's own test split" in text
     assert "identity-disjoint" in text
     without_test = published[published["split"] == "train"].reset_index(drop=True)
-    assert "made anew" in _with_splits(without_test, 0)[1]
-    assert "made anew" not in _with_splits(table.assign(split=None), 0)[1]
+    assert "made anew" in with_splits(without_test, 0)[1]
+    assert "made anew" not in with_splits(table.assign(split=None), 0)[1]

@@ -181,7 +181,7 @@ def test_splits_of_many_people_take_seconds():
 
 
 def test_a_given_split_with_people_in_two_parts_is_refused_unless_asked_for():
-    from deepfake_nb.detectors.training import _with_splits
+    from deepfake_nb.detectors.training import with_splits
 
     table = people(8)
     table["split"] = pd.array(["train", "train", "test", "test"] * 8, "string")
@@ -190,13 +190,13 @@ def test_a_given_split_with_people_in_two_parts_is_refused_unless_asked_for():
         r"\(8 of 8 identity keys are in several splits\); pass given_split='replace'"
     )
     with pytest.raises(SampleError, match=message):
-        _with_splits(table, 0)
-    kept, text = _with_splits(table, 0, "keep")
+        with_splits(table, 0)
+    kept, text = with_splits(table, 0, "keep")
     assert set(kept.loc[kept["split"] == "test", "path"]) == set(
         table["path"][table["split"] == "test"]
     )
     assert "shares people between its parts" in text
-    made, text = _with_splits(table, 0, "replace")
+    made, text = with_splits(table, 0, "replace")
     check_split(made)
     assert text.startswith("identity-disjoint split")
 
