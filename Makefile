@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: figures evidence test test-fast test-bounds lint types book overview papers detector export lab clean-check
+.PHONY: figures evidence test test-fast test-bounds test-jax lint types book overview papers detector export lab clean-check
 
 figures: $(STAMP)
 	$(BIN)/deepfake-nb run --profile quick --jobs $(JOBS)
@@ -41,6 +41,10 @@ test-fast: $(STAMP)
 # The wheel with the lowest and the latest versions that settings.ini allows, and its core without TensorFlow, each in a new environment.
 test-bounds: $(STAMP)
 	$(BIN)/python tests/bounds.py .bounds
+
+# The papers at `smoke` on JAX, with faces found by YuNet.
+test-jax: $(STAMP)
+	KERAS_BACKEND=jax $(BIN)/deepfake-nb run --profile smoke --jobs $(JOBS) -p face_detector=yunet --out runs/jax
 
 book: $(STAMP)
 	$(BIN)/python nbs/book/build.py

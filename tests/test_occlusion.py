@@ -18,6 +18,7 @@ from deepfake_nb.explain.incremental import choose_batch, compile_program, hidde
 from deepfake_nb.explain.lowering import lower_model
 from deepfake_nb.explain.occlusion import occlusion_sensitivity, patch_positions
 from deepfake_nb.explain.steps import compute_step
+from deepfake_nb.studies.maps import run_listing
 
 pytestmark = [
     pytest.mark.backend,
@@ -755,3 +756,18 @@ def test_maps_in_the_middle_beat_the_area_but_not_the_others():
     table = relevance_mass_accuracy(maps, masks)
     assert mass_test(table).verdict == "above chance"
     assert mass_test(table, against="others").verdict == "at chance"
+
+
+def test_the_listing_that_fails_leaves_the_network_whole():
+    model = network((8, 8, 1), classes=10)
+    image = np.random.default_rng(0).random((8, 8)).astype("float32")
+    before = model.predict_on_batch(image[None, ..., None])
+    runs, found = run_listing(model, image, 4, of_class=3)
+    assert [end.split(":")[0] for end in runs["ends with"]] == [
+        "NameError",
+        "ValueError",
+        "ValueError",
+        "a map",
+    ]
+    assert found is not None and found.shape == image.shape
+    np.testing.assert_array_equal(model.predict_on_batch(image[None, ..., None]), before)

@@ -153,9 +153,8 @@ def build_localiser(
     model, weights = build_pretrained_unet(backbone, recipe.weights, (*size, 3), seed=seed)
     if recipe.residuals:
         model = with_residuals(model, recipe.residuals)
-    for (
-        layer
-    ) in model._flatten_layers():  # MobileNetV2's 0.999 would take thousands of steps to follow
+    # MobileNetV2's momentum of 0.999 would take thousands of steps to follow.
+    for layer in model._flatten_layers():
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.9
     warm_up = round(recipe.warm_up * steps)

@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../../nbs/10_studies/16_maps.ipynb #a2a9253a
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -211,7 +210,7 @@ def run_listing(
     Parameters
     ----------
     model : Any
-        With the method `predict`, such as a Keras model of images (h, w, 1).
+        With the method `predict_on_batch`, such as a Keras model of images (h, w, 1).
     image : np.ndarray
         Grey, (h, w).
     patch : int
@@ -227,11 +226,12 @@ def run_listing(
         The map (h, w) of the last run, which is 255 times the score; None if that, too, failed.
     """
     rows, found, source = [], None, LISTING
+    # On JAX a Keras model whose `predict` fails has lost its weights.
+    quiet = SimpleNamespace(predict=model.predict_on_batch)
     for what, old, new in (("as printed", "", ""), *REPAIRS):
         source = source.replace(old, new) if old else source
         names = {"np": np, "of_class": of_class}
         exec(source, names)
-        quiet = SimpleNamespace(predict=partial(model.predict, verbose=0))
         try:
             found, end = names["occlusion_sensitivity"](quiet, image, patch), "a map"
         except Exception as error:
