@@ -221,7 +221,7 @@ def plot_degradation(measured: pd.DataFrame):
         ax.axhline(0.5, color=".6", lw=0.8)
         ax.axhline(clean["AUC"], color=".6", lw=0.8, ls=":")
         ax.errorbar(at, curve["AUC"], errors, marker="o", ms=3, lw=1)
-        labels = [f"{strength:g}" for strength in curve["strength"]]
+        labels = [f"{strength:g}".removeprefix("0") for strength in curve["strength"]]
         ax.set_xticks(at, labels, fontsize=8)
         ax.set_title(name, fontsize=10)
         ax.set_xlabel(TREATMENTS[name].unit, fontsize=9)
@@ -279,7 +279,7 @@ def robustness_command(
     training = detector.card["training"]
     same = dataset == training.get("dataset")  # as `train_detector` records it
     options = training["options"] if same else {}
-    found = load_samples(dataset, root, progress=not as_json, **options)
+    found = load_samples(dataset, root, **options)
     crops = image_samples(found, detector.preprocessing.extraction)
     if same:
         crops, _ = with_splits(crops, training["seed"], training.get("given_split", "check"))
