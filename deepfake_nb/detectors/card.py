@@ -225,9 +225,9 @@ INSTALLATION_TEST: str = (
 
 
 RENDERED_ONLY: str = (
-    "It was trained on rendered people alone. A score of a photograph, or of a video of a real "
-    "person, shows that the software works and says next to nothing about them: for that, train a "
-    "detector on real data (deepfake-nb train --dataset NAME)."
+    "It was trained on rendered people (computer graphics) alone. A score of a photograph, or of a "
+    "video of a real person, shows that the software works and says next to nothing about them: "
+    "for that, train a detector on real data (deepfake-nb train --dataset NAME)."
 )
 
 

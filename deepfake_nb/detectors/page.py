@@ -188,7 +188,7 @@ def page_images(
         )
         caption = (
             "What the result rests on: with a red part hidden, the model takes the face for less "
-            "fake; with a blue one, for more. The colours of all faces here can be compared"
+            "fake; with a blue one, for more; one scale for all faces"
         )
         if (effect := occlusion_effect(person, detector)) < _NO_EFFECT:
             caption = (
@@ -207,8 +207,8 @@ ADVICE: dict[str, str] = {
     "flagged": "This is a reason to check, not a finding. Look for the original and who published "
     "it first, for earlier copies, and for other recordings of the same event. Ask the person "
     "shown, and have an expert look. Never publish an accusation on this result alone.",
-    "not flagged": "This does not mean genuine: the detector misses fakes, and there are kinds that "
-    "it does not know. Check source, place and date as you would without this page.",
+    "not flagged": "This does not mean genuine: the detector misses fakes, and some kinds it does "
+    "not know. Check source, place and date as you would without this page.",
     "undecided": "The detector cannot tell: the file is neither suspect nor cleared. Look for the "
     "original or a larger copy, and check the source as you would without this page.",
     "not scored": "Nothing was examined, so this page says nothing about the file. The detector "
@@ -232,7 +232,7 @@ def error_rates(card: Mapping, faces: int = 1, kinds: Collection[str] = ("video"
         return "nobody has tested it"
     levels = [f"{kind}s" for kind in ("image", "video") if kind in kinds]
     levels = [level for level in levels if level in card["numbers"]] or ["images"]
-    real, own = "real", "of its own kind"
+    real, own = "real", "like those it learnt from"
     if card["data"].get("rendered"):
         real, own = "unchanged", "of rendered people, not on photographs"
     texts, tested, alarms, idle = [], [], [], []
@@ -251,6 +251,8 @@ def error_rates(card: Mapping, faces: int = 1, kinds: Collection[str] = ("video"
         alarms.append(flagged)
         idle.append(unsure)
     text = f"{'; '.join(texts)} (measured on {' and '.join(tested)} {own})"
+    if "video" in kinds and "videos" not in levels:
+        text += ". It was not tested on videos"
     if max(idle) >= _IDLE:
         text += ". It decides almost nothing, so that few errors are no merit"
     if faces > 1 and max(alarms):
@@ -294,6 +296,7 @@ def three_sentences(
     given = [count_nouns(kinds.count(kind), kind) for kind in ("image", "video") if kind in kinds]
     people = [person for result in results for person in result.people]
     looked = f"{' and '.join(given)}. {count_states(results, other)}"
+    looked = looked.removesuffix(" 1 of 1 file scored.")
     sides = [person.side for person in people]
     found = "no face was scored, so nothing can be said."
     if people:
@@ -304,8 +307,8 @@ def three_sentences(
         counts = [f"{sides.count(side)} {SIDE_TEXTS[side]}" for side in SIDE_TEXTS if side in sides]
         found = f"{count_nouns(len(people), 'face')}: {', '.join(counts)}."
         if len(people) == 1:
-            found = f"one face, {SIDE_TEXTS[str(most.side)]}: probability of a fake "
-            found += f"{most.probability:.3f}."
+            found = f"one face, {SIDE_TEXTS[str(most.side)]}{most.note and f', {most.note}'}: "
+            found += f"probability of a fake {most.probability:.3f}."
         else:
             who = f", person {most.number} of {len(file.people)}" * (len(file.people) > 1)
             found += (
@@ -330,7 +333,7 @@ def _limits(band: tuple[float, float]) -> str:
     """Say from which probability on a face is flagged, and to which it is not."""
     low, high = band
     sure = [f"not flagged below {low:.3f}"] * (low > 0) + [f"flagged above {high:.3f}"] * (high < 1)
-    return ", ".join([*sure, "undecided between" if sure else "always undecided"])
+    return ", ".join([*sure, "undecided in between" if sure else "always undecided"])
 
 
 def _meaning(results: Sequence[FileResult], detector: CalibratedModel) -> list[str]:
@@ -340,18 +343,13 @@ def _meaning(results: Sequence[FileResult], detector: CalibratedModel) -> list[s
         return ["The detector has no card: it was never tested, and its numbers mean nothing yet."]
     texts = [
         "There is no verdict on this page. The model gives each face a score, from which its "
-        "probability of being a fake follows (calibration). Neither is proof: a person has to look.",
+        "probability of a fake follows (calibration). Neither is proof: a person has to look."
     ]
     if any(result.kind == "video" for result in results):
         texts.append(
             "The probability of a video is the mean of its frames' probabilities. It is not "
             "calibrated, and is no fraction of fakes."
         )
-        if "videos" not in card["numbers"]:
-            texts.append(
-                "The detector was tested on single images only: how often a video with such a mean "
-                "is fake is unknown."
-            )
     return [*texts, f"Intended use: {card['intended_use']}"]
 
 
@@ -430,7 +428,7 @@ def _about(detector: CalibratedModel) -> list[tuple[str, str]]:
             "limit, if it had to decide (threshold)",
             f"{detector.threshold:.4f}, {card['decision']['rule']}",
         ),
-        ("from scores to probabilities (calibration)", card["decision"]["calibration"]),
+        ("how scores become probabilities", card["decision"]["calibration"]),
         ("versions when it was saved", versions(card["versions"])),
         ("versions now", versions(package_versions())),
     ]

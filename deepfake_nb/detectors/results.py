@@ -118,7 +118,7 @@ class PersonResult:
         """Why the detector abstains, if it is not for the probability."""
         notes = []
         if (self.distance or 0) > 1:
-            notes.append(f"unlike the images it learnt from ({self.distance:.1f} times the limit)")
+            notes.append(f"unlike the images it learnt from ({self.distance:.3g} times the limit)")
         if self.flips:
             notes.append(f"the result changes if the face is {' or '.join(self.flips)}")
         return "; ".join(notes)
@@ -263,7 +263,7 @@ class FileResult:
         if self.small:
             text += f", {self.small} too small"
         if self.beyond:
-            text += f", {self.beyond} beyond the most people of a file"
+            text += f", {self.beyond} left out (too many)"
         return text
 
     def __str__(self) -> str:
@@ -457,5 +457,5 @@ def count_states(results: Sequence[FileResult], other: int = 0) -> str:
         people = sum(len(result.people) for result in results)
         text += f". {people} of {people + small + beyond} faces scored"
         text += f", {small} too small" * bool(small)
-        text += f", {beyond} beyond the most people of a file" * bool(beyond)
+        text += f", {beyond} left out (too many)" * bool(beyond)
     return text + "." + f" Files of other kinds, not scored: {other}." * bool(other)
