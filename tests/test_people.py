@@ -315,7 +315,7 @@ def test_the_page_says_what_to_do(detector, tmp_path, side):
     assert f"{SIDE_TEXTS[side].capitalize()}:</strong> {ADVICE[SIDE_TEXTS[side]]}" in text
     assert f"<strong>{SIDE_TEXTS[side].capitalize()}</strong>: probability" in text
     assert f", {SIDE_TEXTS[side]}" in commands._lines(result, detector.band)[0]
-    assert str(result).endswith(f", {SIDE_TEXTS[side]}")
+    assert str(result).endswith(f", {SIDE_TEXTS[side]} ({result.warning})")
     missed = detector.predict(np.zeros((100, 200, 3), np.uint8))
     both = write_page(tmp_path / "page.html", [result, missed], detector).read_text()
     asked = [words for words, told in ADVICE.items() if told in both]
