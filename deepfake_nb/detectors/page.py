@@ -304,17 +304,20 @@ def three_sentences(
             ((person, result) for result in results for person in result.people),
             key=lambda pair: (pair[0].side == "above", pair[0].probability or 0.0),
         )
-        counts = [f"{sides.count(side)} {SIDE_TEXTS[side]}" for side in SIDE_TEXTS if side in sides]
-        found = f"{count_nouns(len(people), 'face')}: {', '.join(counts)}."
-        if len(people) == 1:
-            found = f"one face, {SIDE_TEXTS[str(most.side)]}{most.note and f', {most.note}'}: "
-            found += f"probability of a fake {most.probability:.3f}."
-        else:
+        found = (
+            f"one face, {SIDE_TEXTS[str(most.side)]}{most.note and f', {most.note}'}: probability "
+            f"of a fake {most.probability:.3f}."
+        )
+        if len(people) > 1:
+            counts = [
+                f"{sides.count(side)} {SIDE_TEXTS[side]}" for side in SIDE_TEXTS if side in sides
+            ]
             who = f", person {most.number} of {len(file.people)}" * (len(file.people) > 1)
-            found += (
-                f" The highest probability of a fake{' among those flagged' * ('above' in sides)}"
+            found = (
+                f"{len(people):,} faces: {', '.join(counts)}. The highest probability of a fake"
+                f"{' among those flagged' * ('above' in sides)} is {most.probability:.3f}, of "
+                f"{safe_text(file.path.name)}{who}."
             )
-            found += f" is {most.probability:.3f}, of {safe_text(file.path.name)}{who}."
         if contradictions := sum(bool(person.contradiction) for person in people):
             found += f" On {count_nouns(contradictions, 'face')} the detector contradicts itself."
     crowd = max((len(result.people) for result in results), default=1)
@@ -372,15 +375,13 @@ def _statistics(
     results: Sequence[FileResult], card: Mapping
 ) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """Return a table for each kind of file: a title, and rows of plain words, term and number."""
-    tables = []
-    levels = [level for level in card.get("numbers", ()) if level[:-1] in {r.kind for r in results}]
-    for level in levels or [*card.get("numbers", ())][:1]:
-        numbers = card["numbers"][level]
+    tables, levels, kinds = [], card.get("numbers", {}), {result.kind for result in results}
+    for level in [level for level in levels if level[:-1] in kinds] or [*levels][:1]:
         rows = [
-            (_PLAIN[row["metric"]], term, format_number(row))
-            for term, row in named_metrics(numbers)
+            (_PLAIN.get(row["metric"], term), term, format_number(row))
+            for term, row in named_metrics(levels[level])
         ]
-        n = {row["metric"]: row["n"] for row in numbers}
+        n = {row["metric"]: row["n"] for row in levels[level]}
         real, fake = n["reals above the band"], n["fakes below the band"]
         tables.append((f"{n['AUC']:,} test {level}: {real:,} real, {fake:,} fake", rows))
     return tables
