@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -37,10 +38,10 @@ from deepfake_nb.detectors.card import (
 from deepfake_nb.detectors.commands import predict_command
 from deepfake_nb.detectors.detector import DeepfakeDetector
 from deepfake_nb.detectors.journal import Journal
-from deepfake_nb.detectors.page import error_rates, write_page
+from deepfake_nb.detectors.page import ADVICE, error_rates, write_page
 from deepfake_nb.detectors.prediction import predict_files
 from deepfake_nb.detectors.preprocessing import Preprocessing, prepare_images
-from deepfake_nb.detectors.results import TABLE_COLUMNS
+from deepfake_nb.detectors.results import SIDE_TEXTS, TABLE_COLUMNS
 from deepfake_nb.detectors.scoring import CalibratedModel
 from deepfake_nb.detectors.storage import load_detector, write_detector
 from deepfake_nb.detectors.training import train_detector
@@ -171,7 +172,7 @@ def test_each_person_gets_the_score_they_would_have_alone(detector):
 def test_a_limit_on_people_is_stated(detector):
     result = detector.predict(crowd(0, 1, 2), people=2)
     assert len(result.people) == 2
-    assert result.note == "2 of 3 faces scored, 1 beyond the most people of a file"
+    assert result.note == "2 of 3 faces scored, 1 left out (too many)"
     with pytest.raises(ParameterError, match="people=0: expected at least 1"):
         detector.predict(crowd(0), people=0)
 
@@ -212,10 +213,10 @@ def test_stress_abstains_where_the_side_flips(detector, tmp_path):
     assert between.predict(image).side in ("above", "below")
     flipped = between.predict(image, stress=True)
     assert flipped.side == "abstains" and flipped.person.flips
-    assert flipped.table["reason"][0].startswith("the side changes if ")
+    assert flipped.table["reason"][0].startswith("the result changes if ")
     text = write_page(tmp_path / "page.html", [flipped], between).read_text()
-    assert "the side changes if " in text and "within the band" not in text
-    assert "image 1, on which it abstains." in text
+    assert text.count("ndecided</strong>, the result changes if ") == 1
+    assert "What was found:</strong> one face, undecided, the result changes if " in text
 
 
 def test_a_side_too_long_for_jpeg_costs_one_row(detector):
@@ -279,12 +280,47 @@ def test_the_page_answers_first(page, detector):
     )
     assert looked < found < worth
     assert "2 images and 1 video. 2 of 3 files scored; 1 without a detected face." in head
-    assert "of 3 faces," in head
-    assert "calibrated (of a video the mean over its frames, which is not)" in text
+    assert "3 faces: " in head
+    assert "Of a video it is the mean over the frames, and no more than a rating." in text
     assert "of 100 real images it wrongly flags about 3, of 100 fake ones it misses about 0" in head
-    assert "a real file with 2 faces is flagged in up to 6 of 100 cases" in head
+    assert "A real file with 2 faces is flagged in up to 6 of 100 cases" in head
     assert text.index("<details") > text.index('id="files"')
+    assert all(head.index(line) > worth for line in OUT_OF_SCOPE)
     assert error_rates({}) == "nobody has tested it"
+
+
+def test_the_page_needs_no_statistics_to_be_read(page):
+    """The terms are in the parts that can be unfolded, where every metric has its own."""
+    text = page.read_text()
+    body = re.sub('data:image[^"]*', "", text[text.index("<body>") : text.index("<script>")])
+    folded = re.findall("<details.*?</details>", body, re.S)
+    said = re.sub("<details.*?</details>", "", body, flags=re.S)
+    said = re.sub(r'<[^>]*?((?:aria-label|alt)="[^"]*")?[^>]*>', r" \1 ", said).lower()
+    jargon = (
+        "calibrat conformal band auc eer brier fpr tpr threshold validation classifier distance"
+    )
+    for term in [*jargon.split(), "false positive", "confidence", "group", "occlusion", "backbone"]:
+        assert not re.search(rf"\b{term}", said), term
+    for term in ("calibration", "band", "threshold", "AUC", "EER", "TPR at 1 % FPR", "Brier score"):
+        assert sum(part.count(f"({term})") for part in folded) == 1, term
+
+
+@pytest.mark.parametrize("side", SIDE_TEXTS)
+def test_the_page_says_what_to_do(detector, tmp_path, side):
+    """For each result that occurs, and for no other; in the words of the terminal."""
+    result = detector.predict(crowd(0))
+    result.person.side = side
+    text = write_page(tmp_path / "page.html", [result], detector).read_text()
+    assert [words for words, told in ADVICE.items() if told in text] == [SIDE_TEXTS[side]]
+    assert f"{SIDE_TEXTS[side].capitalize()}:</strong> {ADVICE[SIDE_TEXTS[side]]}" in text
+    assert f"<strong>{SIDE_TEXTS[side].capitalize()}</strong>: probability" in text
+    assert f", {SIDE_TEXTS[side]}" in commands._lines(result, detector.band)[0]
+    assert str(result).endswith(f", {SIDE_TEXTS[side]} ({result.warning})")
+    missed = detector.predict(np.zeros((100, 200, 3), np.uint8))
+    both = write_page(tmp_path / "page.html", [result, missed], detector).read_text()
+    asked = [words for words, told in ADVICE.items() if told in both]
+    assert asked == [SIDE_TEXTS[side], "not scored"]
+    assert both.index('id="limits"') < both.index("<table") and "<table id" not in text
 
 
 def test_the_page_states_the_rates_of_the_kinds_it_shows():
@@ -304,7 +340,7 @@ def test_the_page_states_the_rates_of_the_kinds_it_shows():
 def test_a_phone_shows_the_side(page):
     text = page.read_text()
     head = text[text.index("<thead>") : text.index("</thead>")]
-    assert '<th><button type="button">side' in head
+    assert '<th><button type="button">result' in head
     assert '<th class="number"><button type="button">person' in head  # a file has two people
 
 
@@ -324,13 +360,12 @@ def test_the_page_boxes_every_face(page):
 def test_a_map_that_contradicts_the_score_is_named(detector, tmp_path):
     result = detector.predict(crowd(0))
     result.person.side, result.person.changed_share = "above", 0.0
-    words = "core and map disagree: less than 1% of the face is marked as changed"
+    words = "t flags the face, but marks less than 1% of it as changed"
     text = write_page(tmp_path / "page.html", [result], detector).read_text()
-    assert (
-        "flagged: above the band; the map disagrees</td>" in text
-        and "Score and map disagree on 1 face." in text
-    )
-    assert f"S{words}. At least one of the two is wrong." in text
+    assert "On 1 face the detector contradicts itself." in text
+    twice = write_page(tmp_path / "page.html", [result, result], detector).read_text()
+    assert twice.count("flagged; contradicts itself</td>") == 2
+    assert f"I{words}. At least one of the two is wrong." in text
     assert words in result.table["reason"][0]
     assert words in commands._lines(result, detector.band)[0]
 
@@ -341,7 +376,7 @@ def test_a_map_without_effect_says_so(detector, tmp_path):
     flat.set_weights([*weights[:2], weights[2] / 1000, weights[3]])
     result = replace(detector, model=flat).predict(crowd(0), maps=1)
     text = write_page(tmp_path / "page.html", [result], detector).read_text()
-    assert "What the score rests on: no effect." in text
+    assert "What the result rests on: no single part." in text
 
 
 @needs_browser
@@ -356,9 +391,9 @@ def test_the_page_holds_up_in_a_browser(page):
             )
             assert b.run(clipped) == 0, width
         sort = (
-            "(() => {document.querySelectorAll('#rows th button')[3].click();"
+            "(() => {document.querySelectorAll('#rows th button')[2].click();"
             "return [...document.querySelectorAll('#rows tbody tr')]"
-            ".map(row => row.cells[3]?.textContent.trim() ?? '')})()"
+            ".map(row => row.cells[2]?.textContent.trim() ?? '')})()"
         )
         down, up = b.run(sort), b.run(sort)
         assert down[-1] == up[-1] == ""  # what was not scored stays at the end
@@ -710,8 +745,9 @@ def test_one_name_for_each_number(detector, folder, four, tmp_path, capsys):
     assert predict(folder, tmp_path / "out", four) == 0
     assert capsys.readouterr().out.count(": probability of a fake 0.") == 4
     page = (tmp_path / "out" / "index.html").read_text()
-    assert ">probability</button>" in page and ">score</button>" in page
-    assert page.count("<p>Probability 0.") == 4 and "probability of fake" not in page.lower()
+    assert ">probability</button>" in page and page.count("; score 0.") == 4
+    assert page.count(": probability of a fake 0.") == 4
+    assert "probability of fake" not in page.lower()
 
 
 def test_large_images_are_not_kept(detector, tmp_path):
@@ -735,7 +771,7 @@ def test_paths_arrays_and_images_of_pillow_get_one_score(detector, tmp_path):
     assert len({result.pixels_sha256 for result in results}) == 1
     together = detector.predict(sources[1:])
     assert [result.score for result in together] == pytest.approx([results[0].score] * 3, abs=1e-6)
-    assert len(together.table) == 3 and "<h1>Scores of 3 files" in together.to_html()
+    assert len(together.table) == 3 and "<h1>Results for 3 files" in together.to_html()
     assert json.loads(results[2].to_json())["files"][0]["file"] == "image 1"
     assert "srcdoc" in results[2]._repr_html_()
 

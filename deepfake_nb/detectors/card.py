@@ -211,13 +211,12 @@ CANNOT_RANK: str = (
     "Train it again, with more images, more epochs or another head."
 )
 RANDOM_BACKBONE: str = (
-    "Its backbone has random weights and was frozen, since pretrained weights were unavailable: it "
-    "can hardly learn, and its scores hardly depend on what is scored. Get the weights and train "
-    "it again."
+    "The part of it that looks at an image was never trained, since pretrained weights were "
+    "unavailable: its scores hardly depend on what is shown. Get the weights and train it again."
 )
 LIKE_CHANCE: str = (
-    "On its test data it is indistinguishable from chance: the interval of its AUC contains 0.5. "
-    "Its scores do not help to tell fakes from real images."
+    "On its test data it may be no better than guessing: its scores do not help to tell fakes from "
+    "real images."
 )
 INSTALLATION_TEST: str = (
     "The profile 'smoke' only tests the installation, on few and tiny images: its scores mean "
@@ -226,9 +225,9 @@ INSTALLATION_TEST: str = (
 
 
 RENDERED_ONLY: str = (
-    "It was trained on rendered people alone. A score of a photograph, or of a video of a real "
-    "person, shows that the software works and says next to nothing about them: for that, train a "
-    "detector on real data (deepfake-nb train --dataset NAME)."
+    "It was trained on rendered people (computer graphics) alone. A score of a photograph, or of a "
+    "video of a real person, shows that the software works and says next to nothing about them: "
+    "for that, train a detector on real data (deepfake-nb train --dataset NAME)."
 )
 
 

@@ -30,6 +30,7 @@ from .journal import Journal
 from .page import write_page
 from .prediction import MOST_PEOPLE, add_occlusion, stream_scores
 from deepfake_nb.detectors.results import (
+    SIDE_TEXTS,
     FileResult,
     count_states,
     frames_table,
@@ -173,24 +174,18 @@ def _lines(result: FileResult, band: tuple[float, float]) -> list[str]:
     remark = f" [{result.remark}]" if result.remark else ""
     if result.state != "scored":
         return [f"{result.name}: not scored, {safe_text(result.fault)}{remark}"]
-    sides = {
-        "abstains": "undecided: within",
-        "above": "flagged: above",
-        "below": "not flagged: below",
-    }
-    limits = "the band in which the detector abstains (from {:.3f} to {:.3f})".format(*band)
     lines = []
     for person in result.people:
         who = f", person {person.number} of {len(result.people)}" * (len(result.people) > 1)
         line = f"{result.name}{who}: probability of a fake {person.probability:.3f}"
         if person.span:
             line += " ({:.3f} to {:.3f} as delivery may change it)".format(*person.span)
+        line += f", {SIDE_TEXTS[str(person.side)]}"
         if person.note:
-            lines.append(f"{line}; {person.note}: the detector abstains")
-        else:
-            lines.append(line + (f", {sides[person.side]} {limits}" if person.side else ""))
-        if person.contradiction:
-            lines[-1] += f"; {person.contradiction}"
+            line += f": {person.note}"
+        elif person.side == "abstains":
+            line += " (from {:.3f} to {:.3f} the detector abstains)".format(*band)
+        lines.append(line + f"; {person.contradiction}" * bool(person.contradiction))
     if result.note:
         lines.append(f"{result.name}: {result.note}")
     return [*lines[:-1], lines[-1] + remark]

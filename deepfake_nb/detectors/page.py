@@ -14,8 +14,21 @@ import numpy as np
 
 from ..core.files import atomic_path
 from ..core.output import page_template, safe_text
-from .card import abstention, card_warnings, known_fakes, package_versions
-from .results import FileResult, PersonResult, count_states
+from deepfake_nb.detectors.card import (
+    abstention,
+    card_warnings,
+    format_number,
+    known_fakes,
+    named_metrics,
+    package_versions,
+)
+from deepfake_nb.detectors.results import (
+    SIDE_TEXTS,
+    FileResult,
+    PersonResult,
+    count_nouns,
+    count_states,
+)
 from .scoring import CalibratedModel
 from .thumbnails import as_jpeg, map_background, overlay, page_jpegs
 
@@ -37,7 +50,7 @@ def video_chart(result: FileResult, detector: CalibratedModel) -> dict:
     Returns
     -------
     dict
-        width, height, left, right, first, last, band, ticks, threshold, people, missing, label.
+        width, height, left, right, first, last, band, ticks, people, missing, label.
     """
     width, height, left, right = 620, 190, 44, 590
     frames = result.frames
@@ -79,7 +92,6 @@ def video_chart(result: FileResult, detector: CalibratedModel) -> dict:
         "last": f"{last:.1f} {unit}",
         "band": {"top": y(high), "height": max(y(low) - y(high), 1)},
         "ticks": [{"y": y(p), "text": f"{p:g}"} for p in (0, 0.5, 1)],
-        "threshold": y(detector.threshold),
         "people": lines,
         "missing": missing,
         "label": (
@@ -90,11 +102,6 @@ def video_chart(result: FileResult, detector: CalibratedModel) -> dict:
 
 
 # %% ../../nbs/09_detectors/09_page.ipynb #bb9ca96b
-SIDE_TEXTS: dict[str, str] = {
-    "above": "flagged: above the band",
-    "below": "not flagged: below the band",
-    "abstains": "within the band: the detector abstains",
-}
 _NO_EFFECT = 0.01  # smallest change of the probability that counts
 
 
@@ -167,9 +174,9 @@ def page_images(
         caption = f"The face{where}: the frame with the highest probability"
     images = [(jpegs["face"], f"The face that was scored in {name}{where}", caption)]
     if "changed" in jpegs:
-        share = f"{person.changed_share:.0%} of the face above 0.5"
+        share = f"{person.changed_share:.0%} of the face is marked"
         alt = f"Where the model believes that {name} was changed: {share}"
-        caption = f"Where the model believes it was changed: grey 0, yellow 1; {share}"
+        caption = f"Where the model believes it was changed: grey no, yellow yes; {share}"
         images.append((jpegs["changed"], alt, caption))
     if person.occlusion is not None:
         drop, rise = float(person.occlusion.max()), -float(person.occlusion.min())
@@ -180,13 +187,12 @@ def page_images(
             f"{rise:.3f} where a patch is hidden"
         )
         caption = (
-            f"What the score rests on: red, it falls when this is hidden (by up to "
-            f"{max(drop, 0):.3f}); blue, it rises (by up to {max(rise, 0):.3f}); one scale for the "
-            "page"
+            "What the result rests on: with a red part hidden, the model takes the face for less "
+            "fake; with a blue one, for more; one scale for all faces"
         )
         if (effect := occlusion_effect(person, detector)) < _NO_EFFECT:
             caption = (
-                "What the score rests on: no effect. Whatever patch is hidden, the probability "
+                "What the result rests on: no single part. Whichever is hidden, the probability "
                 f"changes by at most {effect:.4f}"
             )
         images.append((as_jpeg(drawn), alt, caption))
@@ -197,9 +203,17 @@ def page_images(
 _IDLE = 0.95  # share of abstentions from which a detector decides almost nothing
 
 
-def count_nouns(n: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+ADVICE: dict[str, str] = {
+    "flagged": "This is a reason to check, not a finding. Look for the original and who published "
+    "it first, for earlier copies, and for other recordings of the same event. Ask the person "
+    "shown, and have an expert look. Never publish an accusation on this result alone.",
+    "not flagged": "This does not mean genuine: the detector misses fakes, and some kinds it does "
+    "not know. Check source, place and date as you would without this page.",
+    "undecided": "The detector cannot tell: the file is neither suspect nor cleared. Look for the "
+    "original or a larger copy, and check the source as you would without this page.",
+    "not scored": "Nothing was examined, so this page says nothing about the file. The detector "
+    "looks at faces only; check the source by other means.",
+}
 
 
 def error_rates(card: Mapping, faces: int = 1, kinds: Collection[str] = ("video",)) -> str:
@@ -218,10 +232,10 @@ def error_rates(card: Mapping, faces: int = 1, kinds: Collection[str] = ("video"
         return "nobody has tested it"
     levels = [f"{kind}s" for kind in ("image", "video") if kind in kinds]
     levels = [level for level in levels if level in card["numbers"]] or ["images"]
-    real, own = "real", "its own kind"
+    real, own = "real", "like those it learnt from"
     if card["data"].get("rendered"):
-        real, own = "unchanged rendered", "rendered people, not on photographs"
-    texts, alarms, idle = [], [], []
+        real, own = "unchanged", "of rendered people, not on photographs"
+    texts, tested, alarms, idle = [], [], [], []
     for level in levels:
         numbers = {row["metric"]: row for row in card["numbers"][level]}
         flagged, missed, unsure = (
@@ -230,17 +244,20 @@ def error_rates(card: Mapping, faces: int = 1, kinds: Collection[str] = ("video"
         )
         texts.append(
             f"of 100 {real} {level} it wrongly flags about {100 * flagged:.0f}, of 100 fake "
-            f"ones it misses about {100 * missed:.0f}, and on {100 * unsure:.0f} of 100 it "
-            f"abstains (measured on {numbers['AUC']['n']:,} {level} of {own})"
+            f"ones it misses about {100 * missed:.0f}, and it is undecided on "
+            f"{100 * unsure:.0f} of 100"
         )
+        tested.append(f"{numbers['AUC']['n']:,} {level}")
         alarms.append(flagged)
         idle.append(unsure)
-    text = "; ".join(texts)
+    text = f"{'; '.join(texts)} (measured on {' and '.join(tested)} {own})"
+    if "video" in kinds and "videos" not in levels:
+        text += ". It was not tested on videos"
     if max(idle) >= _IDLE:
-        text += "; it decides almost nothing, so that few errors are no merit"
+        text += ". It decides almost nothing, so that few errors are no merit"
     if faces > 1 and max(alarms):
         most = min(100, 100 * max(alarms) * faces)
-        text += f"; a real file with {faces} faces is flagged in up to {most:.0f} of 100 cases"
+        text += f". A real file with {faces} faces is flagged in up to {most:.0f} of 100 cases"
     return text
 
 
@@ -248,16 +265,16 @@ def rates_elsewhere(card: Mapping) -> str:
     """Say in words how well a detector ranks the datasets that its card measures it on."""
     elsewhere = card.get("elsewhere", {})
     if not elsewhere:
-        return "On other kinds of images it may do much worse"
+        return "On other material it may do much worse"
     rates = []
     for key in ("AUC", "reals above the band"):
         numbers = [levels.get("videos", levels["images"]) for levels in elsewhere.values()]
-        values = [row["value"] for rows in numbers for row in rows if row["metric"] == key]
-        rates.append(", ".join(f"{100 * value:.0f}" for value in values))
+        values = [100 * row["value"] for rows in numbers for row in rows if row["metric"] == key]
+        rates.append(" to ".join(dict.fromkeys(f"{end(values):.0f}" for end in (min, max))))
     return (
-        f"On data that it was not trained on ({', '.join(elsewhere)}), it gives the fake one of a "
-        f"real and a fake file the higher score in {rates[0]} of 100 pairs (guessing: 50), and "
-        f"flags {rates[1]} of 100 real files"
+        f"On material from elsewhere ({', '.join(elsewhere)}) it wrongly flags {rates[1]} of 100 "
+        "real files. Shown a real and a fake file there, it gives the fake one the higher "
+        f"probability in {rates[0]} of 100 cases (guessing: 50)"
     )
 
 
@@ -279,27 +296,34 @@ def three_sentences(
     given = [count_nouns(kinds.count(kind), kind) for kind in ("image", "video") if kind in kinds]
     people = [person for result in results for person in result.people]
     looked = f"{' and '.join(given)}. {count_states(results, other)}"
+    looked = looked.removesuffix(" 1 of 1 file scored.")
     sides = [person.side for person in people]
     found = "no face was scored, so nothing can be said."
     if people:
-        most = max(
+        most, file = max(
             ((person, result) for result in results for person in result.people),
-            key=lambda pair: pair[0].probability or 0.0,
+            key=lambda pair: (pair[0].side == "above", pair[0].probability or 0.0),
         )
-        who = f", person {most[0].number} of {len(most[1].people)}" * (len(most[1].people) > 1)
         found = (
-            f"of {count_nouns(len(people), 'face')}, {sides.count('above')} flagged (above the "
-            f"band), {sides.count('below')} not flagged (below it), and the detector abstains on "
-            f"{sides.count('abstains')}. The highest probability of a fake is "
-            f"{most[0].probability:.3f}, of {safe_text(most[1].path.name)}{who}"
-            f"{', on which it abstains' if most[0].side == 'abstains' else ''}."
+            f"one face, {SIDE_TEXTS[str(most.side)]}{most.note and f', {most.note}'}: probability "
+            f"of a fake {most.probability:.3f}."
         )
+        if len(people) > 1:
+            counts = [
+                f"{sides.count(side)} {SIDE_TEXTS[side]}" for side in SIDE_TEXTS if side in sides
+            ]
+            who = f", person {most.number} of {len(file.people)}" * (len(file.people) > 1)
+            found = (
+                f"{len(people):,} faces: {', '.join(counts)}. The highest probability of a fake"
+                f"{' among those flagged' * ('above' in sides)} is {most.probability:.3f}, of "
+                f"{safe_text(file.path.name)}{who}."
+            )
         if contradictions := sum(bool(person.contradiction) for person in people):
-            found += f" Score and map disagree on {count_nouns(contradictions, 'face')}."
+            found += f" On {count_nouns(contradictions, 'face')} the detector contradicts itself."
     crowd = max((len(result.people) for result in results), default=1)
     worth = (
-        f"{error_rates(detector.card, crowd, kinds)}. {rates_elsewhere(detector.card)}, so its "
-        "numbers are a reason to look closer, never proof."
+        f"{error_rates(detector.card, crowd, kinds)}. {rates_elsewhere(detector.card)}. A result "
+        "is a reason to look closer, never proof."
     )
     return [
         ("What was looked at:", looked),
@@ -308,27 +332,59 @@ def three_sentences(
     ]
 
 
+def _limits(band: tuple[float, float]) -> str:
+    """Say from which probability on a face is flagged, and to which it is not."""
+    low, high = band
+    sure = [f"not flagged below {low:.3f}"] * (low > 0) + [f"flagged above {high:.3f}"] * (high < 1)
+    return ", ".join([*sure, "undecided in between" if sure else "always undecided"])
+
+
 def _meaning(results: Sequence[FileResult], detector: CalibratedModel) -> list[str]:
     """Say what the numbers of the page mean."""
     card = detector.card
     if not card:
         return ["The detector has no card: it was never tested, and its numbers mean nothing yet."]
     texts = [
-        "There is no verdict on this page. A score is the output of the model, higher for what it "
-        "takes to be fake; a probability is the calibrated score. Neither is proof: a person has "
-        "to look.",
-        f"{abstention(card['numbers'], detector.band)} {card['decision']['band_rule']} "
-        f"{card['decision'].get('distance_rule', '')}".rstrip(),
+        "There is no verdict on this page. The model gives each face a score, from which its "
+        "probability of a fake follows (calibration). Neither is proof: a person has to look."
     ]
-    levels = {f"{result.kind}s" for result in results if result.state == "scored"} or {"images"}
-    if "videos" in levels and "videos" not in card["meaning"]:
+    if any(result.kind == "video" for result in results):
         texts.append(
-            "The detector was tested on single images only. The mean over a video's frames has not "
-            "been tested: how often a video with such a mean is fake is unknown."
+            "The probability of a video is the mean of its frames' probabilities. It is not "
+            "calibrated, and is no fraction of fakes."
         )
-        levels = levels - {"videos"} | {"images"}
-    texts += [card["meaning"][level] for level in sorted(levels)]
     return [*texts, f"Intended use: {card['intended_use']}"]
+
+
+_PLAIN: dict[str, str] = {
+    "AUC": "shown a real and a fake one, gives the fake one the higher probability; guessing: 0.5",
+    "EER": "wrong on real ones, and as often on fakes, if it had to decide each",
+    "TPR at 1 % FPR": "fakes found, if hardly a real one may be flagged",
+    "Brier score": "mean squared error of its probabilities; 0 is perfect",
+    "balanced accuracy": "right, if it had to decide each",
+    "expected calibration error": "how far its probabilities are from the true share of fakes; "
+    "an overestimate where files are few",
+    "abstains": "undecided",
+    "reals above the band": "real ones wrongly flagged",
+    "fakes below the band": "fakes missed",
+    "unlike the training data": "undecided, since unlike the images it learnt from",
+}
+
+
+def _statistics(
+    results: Sequence[FileResult], card: Mapping
+) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Return a table for each kind of file: a title, and rows of plain words, term and number."""
+    tables, levels, kinds = [], card.get("numbers", {}), {result.kind for result in results}
+    for level in [level for level in levels if level[:-1] in kinds] or [*levels][:1]:
+        rows = [
+            (_PLAIN.get(row["metric"], term), term, format_number(row))
+            for term, row in named_metrics(levels[level])
+        ]
+        n = {row["metric"]: row["n"] for row in levels[level]}
+        real, fake = n["reals above the band"], n["fakes below the band"]
+        tables.append((f"{n['AUC']:,} test {level}: {real:,} real, {fake:,} fake", rows))
+    return tables
 
 
 def _about(detector: CalibratedModel) -> list[tuple[str, str]]:
@@ -364,8 +420,16 @@ def _about(detector: CalibratedModel) -> list[tuple[str, str]]:
             f"{preprocessing.features} of {height}×{width}, view {preprocessing.view}, "
             f"scaling {preprocessing.scaling}",
         ),
-        ("threshold", f"{detector.threshold:.4f}, {card['decision']['rule']}"),
-        ("calibration", card["decision"]["calibration"]),
+        (
+            "when it is undecided (band)",
+            f"{abstention(card['numbers'], detector.band)} {card['decision']['band_rule']} "
+            f"{card['decision'].get('distance_rule', '')}".rstrip(),
+        ),
+        (
+            "limit, if it had to decide (threshold)",
+            f"{detector.threshold:.4f}, {card['decision']['rule']}",
+        ),
+        ("how scores become probabilities", card["decision"]["calibration"]),
         ("versions when it was saved", versions(card["versions"])),
         ("versions now", versions(package_versions())),
     ]
@@ -383,16 +447,22 @@ def _page_stream(
         if person.occlusion is not None and occlusion_effect(person, detector) >= _NO_EFFECT
     ]
     scale, card = max(drawn, default=1.0), detector.card
+    told = {SIDE_TEXTS[str(person.side)] for result in results for person in result.people}
+    told |= {"not scored" for result in results if result.state != "scored"}
     named = Counter(result.path.name for result in results)
     return page_template("prediction.html").stream(
-        title=f"Scores of {count_nouns(len(results), 'file')}",
+        title=f"Results for {count_nouns(len(results), 'file')}",
         sentences=three_sentences(results, detector, len(other)),
+        advice=[(words, text) for words, text in ADVICE.items() if words in told],
         name=card.get("name", "without a card"),
         kinds=known_fakes(card) if card else "",
         out_of_scope=card.get("out_of_scope", []),
         band=detector.band,
+        limits=_limits(detector.band),
+        fakes=detector.calibration.fakes,
         warnings=card_warnings(card) if card else [],
         meaning=_meaning(results, detector),
+        statistics=_statistics(results, card),
         results=results,
         stressed=any(person.stressed for result in results for person in result.people),
         crowded=any(len(result.people) > 1 for result in results),

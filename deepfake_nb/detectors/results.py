@@ -37,6 +37,11 @@ FRAME_COLUMNS: tuple[str, ...] = (
 )
 
 
+SIDE_TEXTS: dict[str, str] = {
+    "above": "flagged",
+    "below": "not flagged",
+    "abstains": "undecided",
+}
 _MARKED = 0.01  # smallest share of a face's map that counts as a place
 
 
@@ -113,9 +118,9 @@ class PersonResult:
         """Why the detector abstains, if it is not for the probability."""
         notes = []
         if (self.distance or 0) > 1:
-            notes.append(f"unlike the training data ({self.distance:.1f} times the limit away)")
+            notes.append(f"unlike the images it learnt from ({self.distance:.3g} times the limit)")
         if self.flips:
-            notes.append(f"the side changes if {' or '.join(self.flips)}")
+            notes.append(f"the result changes if the face is {' or '.join(self.flips)}")
         return "; ".join(notes)
 
     @property
@@ -123,12 +128,10 @@ class PersonResult:
         """Say so if a localiser's score flags the face and its map does not, or the reverse."""
         share = self.changed_share
         if share is not None and self.side == "above" and share < _MARKED:
-            marked = f"less than {_MARKED:.0%}"
-        elif share is not None and self.side == "below" and share >= _MARKED:
-            marked = f"{share:.0%}"
-        else:
-            return ""
-        return f"score and map disagree: {marked} of the face is marked as changed"
+            return f"it flags the face, but marks less than {_MARKED:.0%} of it as changed"
+        if share is not None and self.side == "below" and share >= _MARKED:
+            return f"it does not flag the face, but marks {share:.0%} of it as changed"
+        return ""
 
 
 # %% ../../nbs/09_detectors/00_results.ipynb #aab4c9ca
@@ -260,15 +263,13 @@ class FileResult:
         if self.small:
             text += f", {self.small} too small"
         if self.beyond:
-            text += f", {self.beyond} beyond the most people of a file"
+            text += f", {self.beyond} left out (too many)"
         return text
 
     def __str__(self) -> str:
         found = f"not scored, {self.fault}"
         if self.state == "scored":
-            sides = {"above": "flagged", "below": "not flagged"}
-            side = sides.get(str(self.side), self.side)
-            found = f"probability of a fake {self.probability:.3f}, {side}"
+            found = f"probability of a fake {self.probability:.3f}, {SIDE_TEXTS[str(self.side)]}"
         return f"{self.name}: {found}" + f" ({self.warning})" * bool(self.warning)
 
     @property
@@ -439,10 +440,15 @@ def frames_table(results: Sequence[FileResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["file", *FRAME_COLUMNS], dtype=object)
 
 
+def count_nouns(n: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def count_states(results: Sequence[FileResult], other: int = 0) -> str:
     """Return how many files were scored, and how many were not, as sentences."""
     states = [result.state for result in results]
-    text = f"{states.count('scored')} of {len(results)} files scored"
+    text = f"{states.count('scored')} of {count_nouns(len(results), 'file')} scored"
     for state, words in (("no face", "without a detected face"), ("unreadable", "unreadable")):
         if state in states:
             text += f"; {states.count(state)} {words}"
@@ -450,7 +456,6 @@ def count_states(results: Sequence[FileResult], other: int = 0) -> str:
     if small or beyond:
         people = sum(len(result.people) for result in results)
         text += f". {people} of {people + small + beyond} faces scored"
-        text += f", {small} too small" * bool(
-            small
-        ) + f", {beyond} beyond the most of a file" * bool(beyond)
+        text += f", {small} too small" * bool(small)
+        text += f", {beyond} left out (too many)" * bool(beyond)
     return text + "." + f" Files of other kinds, not scored: {other}." * bool(other)
