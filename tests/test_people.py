@@ -525,6 +525,22 @@ def four(tmp_path) -> Path:
     return inbox
 
 
+def test_of_many_files_the_most_suspect_are_shown_one_by_one(detector, four, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepfake_nb.detectors.page._MOST_DETAILED", 2)
+    results = detector.predict(four)
+    for result, (p, side) in zip(
+        results, [(0.9, "abstains"), (0.2, "below"), (0.7, "above"), (0.3, "below")]
+    ):
+        for person in result.people:
+            person.probability, person.side = p, side
+    text = write_page(tmp_path / "page.html", results, detector).read_text()
+    shown = re.findall(r'<article id="file-(\d)">', text)
+    assert shown == ["1", "3"] == re.findall(r'href="#file-(\d)"', text)[:: len(results[0].people)]
+    assert "2 of 4 files: those that are flagged, then" in text
+    rows = text[text.index("<tbody>") : text.index("</tbody>")]
+    assert rows.count("<tr>") == sum(len(result.people) for result in results)
+
+
 def test_a_full_disk_loses_no_score(folder, four, tmp_path, monkeypatch, capsys):
     real, written = pd.DataFrame.to_csv, []
 

@@ -436,6 +436,9 @@ def _about(detector: CalibratedModel) -> list[tuple[str, str]]:
 
 
 # %% ../../nbs/09_detectors/09_page.ipynb #6b45a65b
+_MOST_DETAILED = 500  # files that are shown one by one: thousands of images would choke a browser
+
+
 def _page_stream(
     results: Sequence[FileResult], detector: CalibratedModel, other: Mapping[Path, str]
 ):
@@ -450,6 +453,11 @@ def _page_stream(
     told = {SIDE_TEXTS[str(person.side)] for result in results for person in result.people}
     told |= {"not scored" for result in results if result.state != "scored"}
     named = Counter(result.path.name for result in results)
+    suspect = [
+        max(((p.side == "above", p.probability or 0.0) for p in result.people), default=())
+        for result in results
+    ]
+    order = sorted(range(len(results)), key=suspect.__getitem__, reverse=True)
     return page_template("prediction.html").stream(
         title=f"Results for {count_nouns(len(results), 'file')}",
         sentences=three_sentences(results, detector, len(other)),
@@ -464,6 +472,7 @@ def _page_stream(
         meaning=_meaning(results, detector),
         statistics=_statistics(results, card),
         results=results,
+        detailed=sorted(i + 1 for i in order[:_MOST_DETAILED]),
         stressed=any(person.stressed for result in results for person in result.people),
         crowded=any(len(result.people) > 1 for result in results),
         sides=SIDE_TEXTS,
