@@ -355,7 +355,7 @@ def read_deepfakebench(
     for column in ("path", "mask_path"):
         given = table[column]
         table[column] = given.map(lambda path: os.path.join(root, path), "ignore")
-        there = table[column].map(os.path.isfile, "ignore").fillna(True).astype(bool)
+        there = table[column].map(lambda path: pd.isna(path) or os.path.isfile(path)).astype(bool)
         absent = table.loc[~there, column]
         message = (
             f"{file}: {len(absent):,} of {table[column].notna().sum():,} "

@@ -313,7 +313,7 @@ def _list_frames(path: str, container, stream) -> VideoInfo:
     if not is_stamped:
         how = "with recurring" if recur else "without"
         remarks.append(f"frames {how} time stamps, counted from the start")
-    if stream.metadata.get("alpha_mode") == "1":
+    if stream.metadata.get("alpha_mode") == "1" and not _has_alpha(frame):
         remarks.append("transparency not applied")
     if promised > n_frames:
         remarks.append(f"the file ends after {n_frames:,} of {promised:,} frames")
@@ -550,12 +550,17 @@ def _decode_from(
         yield None, None, f"the file cannot be read further: {_brief(error)}"
 
 
+def _has_alpha(frame) -> bool:
+    """Return whether a decoded frame has transparency."""
+    return any(component.is_alpha for component in frame.format.components)
+
+
 def _to_rgb(frame, info: VideoInfo) -> tuple[np.ndarray | None, str, tuple[str, ...]]:
     """Convert a decoded frame to RGB as shown on white, with remarks; or None, and the reason."""
     remarks = info.remarks
     try:
         check_pixels(frame.width, frame.height)
-        has_alpha = any(component.is_alpha for component in frame.format.components)
+        has_alpha = _has_alpha(frame)
         form = "rgba" if has_alpha else "rgb24"
         if info.aspect != 1:
             width, height = _square_size(frame.width, frame.height, info.aspect)
