@@ -172,7 +172,7 @@ def test_each_person_gets_the_score_they_would_have_alone(detector):
 def test_a_limit_on_people_is_stated(detector):
     result = detector.predict(crowd(0, 1, 2), people=2)
     assert len(result.people) == 2
-    assert result.note == "2 of 3 faces scored, 1 left out (too many)"
+    assert result.note == "2 of 3 faces scored, 1 left out (too many; --people scores more)"
     with pytest.raises(ParameterError, match="people=0: expected at least 1"):
         detector.predict(crowd(0), people=0)
 
@@ -311,15 +311,24 @@ def test_the_page_says_what_to_do(detector, tmp_path, side):
     result = detector.predict(crowd(0))
     result.person.side = side
     text = write_page(tmp_path / "page.html", [result], detector).read_text()
-    assert [words for words, told in ADVICE.items() if told in text] == [SIDE_TEXTS[side]]
+    passed_on = ["passed on by mail or messenger"] * (side != "abstains")
+    told = [words for words, advice in ADVICE.items() if advice in text]
+    assert told == [SIDE_TEXTS[side], *passed_on]
     assert f"{SIDE_TEXTS[side].capitalize()}:</strong> {ADVICE[SIDE_TEXTS[side]]}" in text
     assert f"<strong>{SIDE_TEXTS[side].capitalize()}</strong>: probability" in text
     assert f", {SIDE_TEXTS[side]}" in commands._lines(result, detector.band)[0]
     assert str(result).endswith(f", {SIDE_TEXTS[side]} ({result.warning})")
     missed = detector.predict(np.zeros((100, 200, 3), np.uint8))
     both = write_page(tmp_path / "page.html", [result, missed], detector).read_text()
-    asked = [words for words, told in ADVICE.items() if told in both]
-    assert asked == [SIDE_TEXTS[side], "not scored"]
+    asked = [words for words, advice in ADVICE.items() if advice in both]
+    assert asked == [SIDE_TEXTS[side], "not scored", *passed_on]
+    result.person.stressed = {"JPEG": [result.probability]}
+    tried = write_page(tmp_path / "page.html", [result], detector).read_text()
+    assert ADVICE["passed on by mail or messenger"] not in tried
+    about = detector.card["data"] | {"rendered": True}
+    rendered = replace(detector, card=detector.card | {"data": about})
+    other = write_page(tmp_path / "page.html", [result], rendered).read_text()
+    assert "ignore every result below" in other and not any(a in other for a in ADVICE.values())
     assert both.index('id="limits"') < both.index("<table") and "<table id" not in text
 
 

@@ -176,7 +176,9 @@ def page_images(
     if "changed" in jpegs:
         share = f"{person.changed_share:.0%} of the face is marked"
         alt = f"Where the model believes that {name} was changed: {share}"
-        caption = f"Where the model believes it was changed: grey no, yellow yes; {share}"
+        caption = (
+            f"Where the model believes it was changed: grey no, violet hardly, yellow yes; {share}"
+        )
         images.append((jpegs["changed"], alt, caption))
     if person.occlusion is not None:
         drop, rise = float(person.occlusion.max()), -float(person.occlusion.min())
@@ -209,11 +211,18 @@ ADVICE: dict[str, str] = {
     "shown, and have an expert look. Never publish an accusation on this result alone.",
     "not flagged": "This does not mean genuine: the detector misses fakes, and some kinds it does "
     "not know. Check source, place and date as you would without this page.",
-    "undecided": "The detector cannot tell: the file is neither suspect nor cleared. Look for the "
-    "original or a larger copy, and check the source as you would without this page.",
+    "undecided": "The detector cannot tell, whatever the probability: the file is neither suspect "
+    "nor cleared. Look for the original or a larger copy, and check the source as you would "
+    "without this page.",
     "not scored": "Nothing was examined, so this page says nothing about the file. The detector "
     "looks at faces only; check the source by other means.",
+    "passed on by mail or messenger": "These results were not tried on compressed or smaller "
+    "copies of the files. predict --stress does that, and is undecided where the result changes.",
 }
+_RENDERED_ADVICE = (
+    "This detector knows computer graphics only. Of a photograph, or of a video of real people, "
+    "ignore every result below, and contact nobody about it."
+)
 
 
 def error_rates(card: Mapping, faces: int = 1, kinds: Collection[str] = ("video",)) -> str:
@@ -245,7 +254,7 @@ def error_rates(card: Mapping, faces: int = 1, kinds: Collection[str] = ("video"
         texts.append(
             f"of 100 {real} {level} it wrongly flags about {100 * flagged:.0f}, of 100 fake "
             f"ones it misses about {100 * missed:.0f}, and it is undecided on "
-            f"{100 * unsure:.0f} of 100"
+            f"{100 * unsure:.0f} of 100, so that fakes among these are not found either"
         )
         tested.append(f"{numbers['AUC']['n']:,} {level}")
         alarms.append(flagged)
@@ -452,6 +461,12 @@ def _page_stream(
     scale, card = max(drawn, default=1.0), detector.card
     told = {SIDE_TEXTS[str(person.side)] for result in results for person in result.people}
     told |= {"not scored" for result in results if result.state != "scored"}
+    stressed = any(person.stressed for result in results for person in result.people)
+    if not stressed and told & {"flagged", "not flagged"}:
+        told.add("passed on by mail or messenger")
+    advice = [(words, text) for words, text in ADVICE.items() if words in told]
+    if card and card["data"].get("rendered"):
+        advice = [("photographs", _RENDERED_ADVICE)]
     named = Counter(result.path.name for result in results)
     suspect = [
         max(((p.side == "above", p.probability or 0.0) for p in result.people), default=())
@@ -461,7 +476,8 @@ def _page_stream(
     return page_template("prediction.html").stream(
         title=f"Results for {count_nouns(len(results), 'file')}",
         sentences=three_sentences(results, detector, len(other)),
-        advice=[(words, text) for words, text in ADVICE.items() if words in told],
+        advice=advice,
+        measures_distance=detector.distance is not None,
         name=card.get("name", "without a card"),
         kinds=known_fakes(card) if card else "",
         out_of_scope=card.get("out_of_scope", []),
@@ -473,7 +489,7 @@ def _page_stream(
         statistics=_statistics(results, card),
         results=results,
         detailed=sorted(i + 1 for i in order[:_MOST_DETAILED]),
-        stressed=any(person.stressed for result in results for person in result.people),
+        stressed=stressed,
         crowded=any(len(result.people) > 1 for result in results),
         sides=SIDE_TEXTS,
         other=[(safe_text(path), reason) for path, reason in other.items()],

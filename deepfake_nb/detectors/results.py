@@ -263,7 +263,7 @@ class FileResult:
         if self.small:
             text += f", {self.small} too small"
         if self.beyond:
-            text += f", {self.beyond} left out (too many)"
+            text += f", {self.beyond} left out (too many; --people scores more)"
         return text
 
     def __str__(self) -> str:
@@ -457,5 +457,5 @@ def count_states(results: Sequence[FileResult], other: int = 0) -> str:
         people = sum(len(result.people) for result in results)
         text += f". {people} of {people + small + beyond} faces scored"
         text += f", {small} too small" * bool(small)
-        text += f", {beyond} left out (too many)" * bool(beyond)
+        text += f", {beyond} left out (too many; --people scores more)" * bool(beyond)
     return text + "." + f" Files of other kinds, not scored: {other}." * bool(other)
