@@ -291,6 +291,18 @@ def robustness_command(
     )
     measured = degradation(scores, seed=seed)
     summary = failures(measured)
+    label = scores["label"].to_numpy()
+    harshest = {name: TREATMENTS[name].strengths[-1] for name in summary.index}
+    columns = ["as it is", *(_column(*key) for key in harshest.items())]
+    flagged = {
+        kind: [
+            100 * (detector.calibration(scores[c].to_numpy()) > detector.band[1])[label == k].mean()
+            for c in columns
+        ]
+        for k, kind in enumerate(("real", "fake"))
+    }
+    for kind, percent in flagged.items():
+        summary[f"{kind} flagged, %"] = percent[1:]
     for name, table in (("degradation", measured), ("treatments", summary.reset_index())):
         write_atomic(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
     with atomic_path(out / "degradation.png") as temporary:
@@ -302,11 +314,19 @@ def robustness_command(
         return 0
     clean = measured.iloc[0]
     print(f"As it is: AUC {clean['AUC']:.3f} [{clean['low']:.3f}, {clean['high']:.3f}], ", end="")
-    print(f"{len(samples)} images of {dataset}.")
+    print(f"{len(samples)} images of {dataset}. ", end="")
+    print("By score alone it flags {:.0f} % of the real and ".format(flagged["real"][0]), end="")
+    print("{:.0f} % of the fake ones.".format(flagged["fake"][0]))
     if same:
         print("The detector was trained on this dataset; these images are of its test split.")
     elif trained:
         print("The detector was trained on some of it; these images may have been in training.")
-    print(summary.to_string(na_rep="never", float_format="{:.3g}".format))
+    summary = summary.rename(columns={"fails at": "guesses from"})
+    print(summary.to_string(na_rep="no strength", float_format="{:.3g}".format))
+    print(
+        "Area: mean AUC over the strengths. Guesses from: the first strength at which the interval "
+        "of the AUC holds 0.5. Flagged: at the harshest strength, by score alone; predict flags "
+        "fewer, since it abstains where a face is unlike the training data."
+    )
     print(out / "degradation.png")
     return 0
