@@ -325,8 +325,8 @@ def robustness_command(
     print(summary.to_string(na_rep="no strength", float_format="{:.3g}".format))
     print(
         "Area: mean AUC over the strengths. Guesses from: the first strength at which the interval "
-        "of the AUC holds 0.5. Flagged: at the harshest strength, by score alone; predict flags "
-        "fewer, since it abstains where a face is unlike the training data."
+        "of the AUC includes 0.5 or lies below. Flagged: at the harshest strength, by score alone; "
+        "predict also abstains where a face is unlike the training data."
     )
     print(out / "degradation.png")
     return 0
