@@ -321,11 +321,11 @@ def robustness_command(
         print("The detector was trained on this dataset; these images are of its test split.")
     elif trained:
         print("The detector was trained on some of it; these images may have been in training.")
-    summary = summary.rename(columns={"fails at": "guesses from"})
-    print(summary.to_string(na_rep="no strength", float_format="{:.3g}".format))
+    summary = summary.rename(columns={"fails at": "no better than guessing from"})
+    print(summary.to_string(na_rep="at no tried strength", float_format="{:.3g}".format))
     print(
-        "Area: mean AUC over the strengths. Guesses from: the first strength at which the interval "
-        "of the AUC includes 0.5 or lies below. Flagged: at the harshest strength, by score alone; "
+        "Area: mean AUC over the strengths. No better than guessing: the interval of the AUC "
+        "includes 0.5 or lies below. Flagged: at the harshest strength, by score alone; "
         "predict also abstains where a face is unlike the training data."
     )
     print(out / "degradation.png")
