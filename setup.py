@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent.resolve()
 PACKED = {
     "manifests": ("data_manifests", ("*.toml", "protocols/*")),
-    "papers": ("nbs/papers", ("*.ipynb", "*.toml", "*.csv", "evidence/*/*")),
+    "papers": ("nbs/papers", ("*.ipynb", "*.toml", "*.csv", "*.csv.gz", "evidence/*/*")),
 }
 
 
