@@ -254,7 +254,9 @@ def error_rates(card: Mapping, faces: int = 1, kinds: Collection[str] = ("video"
         texts.append(
             f"of 100 {real} {level} it wrongly flags about {100 * flagged:.0f}, of 100 fake "
             f"ones it misses about {100 * missed:.0f}, and it is undecided on "
-            f"{100 * unsure:.0f} of 100, so that fakes among these are not found either"
+            f"{100 * unsure:.0f} of 100"
+            + ", so that fakes among these are not found either"
+            * (unsure > 0)
         )
         tested.append(f"{numbers['AUC']['n']:,} {level}")
         alarms.append(flagged)
