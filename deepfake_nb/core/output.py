@@ -71,6 +71,11 @@ def safe_cell(text: str | Path) -> str:
     return mark + shown if shown.startswith(("=", "+", "-", "@")) else shown
 
 
+def count_nouns(n: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 # %% ../../nbs/00_core/06_output.ipynb #0646e796
 def page_template(name: str):
     """Return a Jinja template of a page, by its name in `_templates`."""

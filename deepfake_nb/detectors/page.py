@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.files import atomic_path
-from ..core.output import page_template, safe_text
+from ..core.output import count_nouns, page_template, safe_text
 from deepfake_nb.detectors.card import (
     abstention,
     card_warnings,
@@ -26,7 +26,6 @@ from deepfake_nb.detectors.results import (
     SIDE_TEXTS,
     FileResult,
     PersonResult,
-    count_nouns,
     count_states,
 )
 from .scoring import CalibratedModel

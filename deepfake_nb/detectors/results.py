@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ..core.output import json_value, safe_cell, safe_text
+from ..core.output import count_nouns, json_value, safe_cell, safe_text
 
 # %% auto #0
 __all__ = ["FileResult"]
@@ -438,11 +438,6 @@ def frames_table(results: Sequence[FileResult]) -> pd.DataFrame:
             row = row | {"reason": reason, "warning": result.warning}
             rows.append({"file": safe_cell(result.path)} | row)
     return pd.DataFrame(rows, columns=["file", *FRAME_COLUMNS], dtype=object)
-
-
-def count_nouns(n: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def count_states(results: Sequence[FileResult], other: int = 0) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..core.errors import ParameterError
 from ..core.files import check_writable
+from ..core.output import count_nouns
 from .grid import run_grid
 from .parameters import default_parameters, list_papers, paper_path
 from .plan import Plan, plan_grid
@@ -104,7 +105,7 @@ def _show_plan(
     ]
     at_once = f", {jobs} at a time" if jobs > 1 else ""
     total = _cost(todo, {**estimates, **earlier}, jobs)
-    summary = f"{counted(len(states), 'run')}, {len(todo)} to do{at_once}{total}"
+    summary = f"{count_nouns(len(states), 'run')}, {len(todo)} to do{at_once}{total}"
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -204,11 +205,6 @@ def show_ledgers(ledgers: Mapping[str, pd.DataFrame], title: str, total: bool) -
     print(title)
     for name, row in counts.iterrows():
         print(f"{name}: {', '.join(f'{n} {what}' for what, n in row.items() if n)}")
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless it is 1."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def one_run_each(papers: Sequence[str]) -> bool:

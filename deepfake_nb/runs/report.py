@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import write_atomic
-from ..core.output import page_template, print_json
+from ..core.output import count_nouns, page_template, print_json
 from deepfake_nb.runs.collect import (
     collect_runs,
     cross_dataset,
@@ -23,7 +23,7 @@ from deepfake_nb.runs.collect import (
     summarise_runs,
     summarise_verdicts,
 )
-from .commands import counted, short_path
+from .commands import short_path
 from .compare import Comparison, compare_runs, select_runs
 from .progress import format_duration
 
@@ -360,7 +360,7 @@ def write_report(
         "effect of other test data is in each run's own intervals (run low and run high in "
         "summary.csv). It is symmetric and not clipped to 0 and 1.",
     ]
-    return _write_page(out / "index.html", counted(len(runs), "run"), texts, parts)
+    return _write_page(out / "index.html", count_nouns(len(runs), "run"), texts, parts)
 
 
 # %% ../../nbs/12_runs/12_report.ipynb #2708d23a
@@ -369,7 +369,7 @@ def _spoken(runs: pd.DataFrame) -> str:
     commits = ", ".join(str(commit)[:8] for commit in dict.fromkeys(runs["commit"]))
     devices = ", ".join(map(str, dict.fromkeys(runs["device"])))
     return (
-        f"{counted(len(runs), 'run')} on {', '.join(dict.fromkeys(runs['dataset']))}; "
+        f"{count_nouns(len(runs), 'run')} on {', '.join(dict.fromkeys(runs['dataset']))}; "
         f"commits {commits}; "
         f"devices {devices}; {format_duration(runs['seconds'].sum())} in all."
     )
@@ -528,7 +528,7 @@ def report_command(
             print_json({"runs": runs.drop(columns="about"), "summary": summary, "page": page})
         else:
             papers = ", ".join(dict.fromkeys(runs["paper"]))
-            print(f"{counted(len(runs), 'complete run')} of {papers}")
+            print(f"{count_nouns(len(runs), 'complete run')} of {papers}")
             print(short_path(page))
         return 0
     runs = collect_runs(root) if any("=" in word for word in compare) else None
